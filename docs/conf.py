@@ -1,0 +1,17 @@
+"""Configuration of the documentation; build it with ``sphinx-build -W docs docs/_build``."""
+
+from importlib.metadata import version as version_of
+
+project = "gearproto"
+author = "The gearproto authors"
+project_copyright = "The gearproto authors"
+version = release = version_of("gearproto")
+
+extensions = ["myst_parser"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nitpicky = True
+
+html_theme = "furo"
+html_title = f"gearproto {release}"

@@ -1,0 +1,1 @@
+"""Gearman clients, workers and a job server for asyncio and trio, through anyio."""

@@ -1,0 +1,1 @@
+"""Gearman clients, workers and a job server on blocking sockets."""

@@ -1,0 +1,59 @@
+"""The Gearman protocol without any I/O: bytes in, events out.
+
+`ClientConnection` and `WorkerConnection` are the two ends that talk to a job server, `gearproto.server.Engine` is the
+job server itself. `gearproto.packets` has every packet, `gearproto.admin` every text command, `gearproto.events` all
+other events.
+"""
+
+from .client import ClientConnection
+from .errors import (
+    ConnectionLost,
+    GearmanError,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobNotSent,
+    JobRaised,
+    JobRejected,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    ServerError,
+)
+from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
+from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+from .packets import Priority
+from .worker import Grab, WorkerConnection
+
+__all__ = [
+    "DEFAULT_MAX_LINE_SIZE",
+    "DEFAULT_MAX_PACKET_SIZE",
+    "DEFAULT_PORT",
+    "ClientConnection",
+    "Completed",
+    "ConnectionLost",
+    "Decoder",
+    "Failed",
+    "GearmanError",
+    "Grab",
+    "JobError",
+    "JobFailed",
+    "JobLost",
+    "JobNotSent",
+    "JobRaised",
+    "JobRejected",
+    "LocalProtocolError",
+    "Lost",
+    "NotSent",
+    "Outcome",
+    "Priority",
+    "ProtocolError",
+    "Raised",
+    "Rejected",
+    "RemoteProtocolError",
+    "ServerError",
+    "WorkerConnection",
+]
+
+DEFAULT_PORT = 4730
+"""The port that IANA has assigned to Gearman."""

@@ -1,0 +1,290 @@
+"""The client's side of a connection: submissions, their results, queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+from .connection import Connection, Request
+from .errors import LocalProtocolError, RemoteProtocolError
+from .events import (
+    Data,
+    Event,
+    JobEnded,
+    JobQueued,
+    MalformedPacket,
+    Progress,
+    RequestId,
+    StatusReceived,
+    UnmatchedReport,
+    Warned,
+)
+from .outcomes import Completed, Failed, Lost, NotSent, Raised, Rejected
+from .packets import (
+    SUBMISSIONS,
+    Error,
+    GetStatus,
+    GetStatusUnique,
+    JobCreated,
+    Packet,
+    Priority,
+    Route,
+    StatusRes,
+    StatusResUnique,
+    SubmitJobEpoch,
+    SubmitReduceJob,
+    SubmitReduceJobBackground,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+    decoders,
+)
+
+__all__ = ["ClientConnection"]
+
+_PLAIN: Final[dict[tuple[Priority, bool], Any]] = {
+    kind: cls
+    for cls, kind in SUBMISSIONS.items()
+    if cls not in (SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground)
+}
+_WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException
+
+
+class _Sharers:
+    """The submissions of this connection that share one job, in the order in which they joined it.
+
+    A server sends every report once for each of them, one copy right after the other.
+    """
+
+    __slots__ = ("requests", "turn")
+
+    def __init__(self) -> None:
+        self.requests: list[RequestId] = []
+        self.turn = 0
+
+    def next(self) -> RequestId:
+        """Return whose copy comes now."""
+        request = self.requests[self.turn % len(self.requests)]
+        self.turn += 1
+        return request
+
+
+class _Early:
+    """Reports for a handle that no ``JOB_CREATED`` has told yet."""
+
+    __slots__ = ("reports", "size", "until")
+
+    def __init__(self) -> None:
+        self.reports: list[_WorkReport] = []
+        self.size = 0
+        self.until = 0  # the newest request at the last report: once it is answered, nobody comes for these any more
+
+    def take(self) -> list[_WorkReport]:
+        """Take one copy of each report, up to the end of the job.
+
+        As many copies of the end, as many submissions share the job: each of them takes its own.
+        """
+        reports = self.reports
+        copies = sum(type(report) in _OUTCOMES for report in reports)
+        if copies > 1 and all(report == reports[index - index % copies] for index, report in enumerate(reports)):
+            self.reports = [report for index, report in enumerate(reports) if index % copies]
+            return reports[::copies]
+        self.reports = []
+        for index, report in enumerate(reports):
+            if type(report) in _OUTCOMES:
+                return reports[: index + 1]
+        return reports
+
+
+class ClientConnection(Connection):
+    """A client's connection to a job server, without any I/O.
+
+    Every foreground submission ends in exactly one `JobEnded`, whatever happens; a background submission in
+    `JobQueued`, or in `JobEnded` if the server did not take it.
+    """
+
+    _ROLE: ClassVar[str] = "client"
+    _SPECS = decoders(Route.TO_CLIENT)
+
+    def __init__(self, **limits: Any) -> None:
+        """Begin a connection; the arguments are those of `Connection`."""
+        super().__init__(**limits)
+        self._jobs: dict[bytes, _Sharers] = {}
+        self._unanswered = 0  # foreground submissions whose JOB_CREATED has not come
+        self._early: dict[bytes, _Early] = {}
+        self._early_size = 0
+
+    def submit_job(
+        self,
+        function: bytes,
+        workload: bytes,
+        *,
+        unique: bytes = b"",
+        priority: Priority = Priority.NORMAL,
+        background: bool = False,
+        run_at: int | None = None,
+        reducer: bytes | None = None,
+    ) -> RequestId:
+        """Submit a job (``SUBMIT_JOB`` and its kin). `JobQueued` tells its handle, `JobEnded` its outcome.
+
+        Args:
+            function: name of the function to run, 1 to 8191 bytes without NUL.
+            workload: what to work on, any bytes.
+            unique: the caller's own name for the job, at most 64 bytes without NUL. The server joins jobs of one
+                function and unique into one; empty means never. gearmand mistreats uniques of exactly 64 bytes.
+            priority: which queue it goes to.
+            background: whether nobody waits for it; it then survives this connection.
+            run_at: seconds since 1970 before which it must not run (``SUBMIT_JOB_EPOCH``). Needs a background job of
+                normal priority.
+            reducer: name of a reducer for the worker (``SUBMIT_REDUCE_JOB``). Needs normal priority.
+
+        Raises:
+            LocalProtocolError: an argument breaks these rules, or the connection has ended.
+        """
+        packet: Packet
+        if (run_at is not None or reducer is not None) and priority is not Priority.NORMAL:
+            raise LocalProtocolError(f"client: a delayed or reduce job has normal priority, not {priority.name}")
+        if run_at is not None:
+            if reducer is not None or not background:
+                raise LocalProtocolError("client: SUBMIT_JOB_EPOCH is for background jobs without a reducer")
+            packet = SubmitJobEpoch(function, unique, run_at, workload)
+        elif reducer is not None:
+            reduce = SubmitReduceJobBackground if background else SubmitReduceJob
+            packet = reduce(function, unique, reducer, b"", workload)
+        else:
+            packet = _PLAIN[priority, background](function, unique, workload)
+        request = self._request(packet, JobCreated, background)
+        self._unanswered += not background
+        return request
+
+    def get_status(self, handle: bytes) -> RequestId:
+        """Ask what the server knows of a job (``GET_STATUS``). The answer is `StatusReceived`.
+
+        Args:
+            handle: the job's handle, 1 to 63 bytes.
+
+        Raises:
+            LocalProtocolError: the handle breaks these rules, or the connection has ended.
+        """
+        return self._request(GetStatus(handle), StatusRes, handle)
+
+    def get_status_unique(self, unique: bytes) -> RequestId:
+        """Ask what the server knows of a job, by its unique (``GET_STATUS_UNIQUE``). The answer is `StatusReceived`.
+
+        Args:
+            unique: the unique given at submission, at most 64 bytes.
+
+        Raises:
+            LocalProtocolError: the unique breaks these rules, or the connection has ended.
+        """
+        return self._request(GetStatusUnique(unique), StatusResUnique, unique)
+
+    def _on_job_created(self, packet: JobCreated) -> Event | None:
+        request = self._answered(JobCreated)
+        assert request.id is not None
+        background: bool = request.detail
+        if background:
+            return JobQueued(request.id, packet.handle)
+        if (sharers := self._jobs.get(packet.handle)) is None:
+            sharers = self._jobs[packet.handle] = _Sharers()
+        sharers.requests.append(request.id)
+        early = self._early.get(packet.handle)
+        for report in early.take() if early is not None else ():
+            self._events.append(self._deliver(sharers, report))
+        self._foreground_answered(request.id)
+        return JobQueued(request.id, packet.handle)
+
+    def _foreground_answered(self, request: RequestId) -> None:
+        """Drop the early reports that no later submission can be meant by."""
+        self._unanswered -= 1
+        for handle in [handle for handle, early in self._early.items() if early.until <= request]:
+            self._early_size -= self._early.pop(handle).size
+
+    def _on_report(self, packet: _WorkReport) -> Event | None:
+        if (sharers := self._jobs.get(packet.handle)) is not None:
+            return self._deliver(sharers, packet)
+        if not self._unanswered:
+            return UnmatchedReport(packet.spec.name, packet.handle)
+        # A result may overtake the JOB_CREATED that tells whose it is.
+        size = len(packet.encode())
+        self._early_size += size
+        if self._early_size > self._max_packet:
+            raise RemoteProtocolError(
+                f"client: {packet.spec.name}: {self._early_size} bytes of results before JOB_CREATED,"
+                f" limit {self._max_packet}"
+            )
+        early = self._early.setdefault(packet.handle, _Early())
+        early.reports.append(packet)
+        early.size += size
+        early.until = self._last_request
+        return None
+
+    def _deliver(self, sharers: _Sharers, packet: _WorkReport) -> Event:
+        """Return the event of a report; the end goes to all who share the job, as one copy of it tells it all."""
+        if (outcome := _OUTCOMES.get(type(packet))) is None:
+            return _PIECES[type(packet)](sharers.next(), packet)
+        del self._jobs[packet.handle]
+        first, *others = (JobEnded(request, packet.handle, outcome(packet)) for request in sharers.requests)
+        self._events.extend(others)
+        return first
+
+    def _on_status_res(self, packet: StatusRes) -> Event | None:
+        request = self._answered(StatusRes)
+        assert request.id is not None
+        if packet.handle != request.detail:
+            raise RemoteProtocolError(f"client: STATUS_RES for {packet.handle!r}, asked for {request.detail!r}")
+        return StatusReceived(request.id, packet.known, packet.running, packet.numerator, packet.denominator, None)
+
+    def _on_status_res_unique(self, packet: StatusResUnique) -> Event | None:
+        request = self._answered(StatusResUnique)
+        assert request.id is not None
+        numbers = (packet.numerator, packet.denominator, packet.clients)
+        return StatusReceived(request.id, packet.known, packet.running, *numbers)
+
+    def _on_malformed(self, packet: MalformedPacket) -> Event | None:
+        if packet.packet == WorkStatus.spec.name:
+            return packet  # some worker's nonsense, which servers pass on: no reason to lose all other jobs
+        return super()._on_malformed(packet)
+
+    def _failed(self, request: Request, id_: RequestId, packet: Error) -> Event:
+        if request.awaits is not JobCreated:
+            return super()._failed(request, id_, packet)
+        if not request.detail:
+            self._foreground_answered(id_)
+        return JobEnded(id_, None, Rejected(packet.code, packet.text))
+
+    def _lost(self, request: Request, id_: RequestId, sent: bool, reason: str) -> Event:
+        if request.awaits is not JobCreated:
+            return super()._lost(request, id_, sent, reason)
+        return JobEnded(id_, None, Lost(reason) if sent else NotSent(reason))
+
+    def _lose_rest(self, reason: str) -> None:
+        for handle, sharers in self._jobs.items():
+            self._events.extend(JobEnded(request, handle, Lost(reason)) for request in sharers.requests)
+        self._jobs.clear()
+        self._early.clear()
+
+
+_PIECES: Final[dict[type, Callable[[RequestId, Any], Event]]] = {
+    WorkStatus: lambda request, packet: Progress(request, packet.numerator, packet.denominator),
+    WorkData: lambda request, packet: Data(request, packet.data),
+    WorkWarning: lambda request, packet: Warned(request, packet.data),
+}
+
+_OUTCOMES: Final[dict[type, Callable[[Any], Outcome]]] = {
+    WorkComplete: lambda packet: Completed(packet.data),
+    WorkFail: lambda _packet: Failed(),
+    WorkException: lambda packet: Raised(packet.data),
+}
+
+ClientConnection._HANDLERS = {
+    **Connection._HANDLERS,
+    JobCreated: ClientConnection._on_job_created,
+    StatusRes: ClientConnection._on_status_res,
+    StatusResUnique: ClientConnection._on_status_res_unique,
+    MalformedPacket: ClientConnection._on_malformed,
+    **dict.fromkeys((*_PIECES, *_OUTCOMES), ClientConnection._on_report),
+}

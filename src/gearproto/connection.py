@@ -1,0 +1,368 @@
+"""What the connections of clients and workers share: framing, output, requests and their answers, the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+from .admin import Command, ReplyReader
+from .errors import LocalProtocolError, RemoteProtocolError
+from .events import (
+    AdminReplied,
+    ConnectionClosed,
+    Echoed,
+    Event,
+    Line,
+    MalformedPacket,
+    OptionSet,
+    RequestFailed,
+    RequestId,
+    RequestLost,
+    UnexpectedPacket,
+)
+from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
+from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
+
+__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "Connection"]
+
+DEFAULT_MAX_OUTPUT_SIZE: Final = 256 * 1024 * 1024
+"""Most bytes of output that wait to be taken unless told otherwise."""
+
+_HEADER_SIZE: Final = 12
+
+
+class Request:
+    """A request that awaits its answer.
+
+    Attributes:
+        id: what the caller knows it by; None for probes of the connection's own.
+        awaits: the packet that answers it, or the reader of a text answer.
+        start: where in the output stream it begins, in bytes.
+        detail: what the kind of request needs to know.
+    """
+
+    __slots__ = ("awaits", "detail", "id", "start")
+
+    def __init__(self, id_: RequestId | None, awaits: type[Packet] | ReplyReader, start: int, detail: Any) -> None:
+        self.id = id_
+        self.awaits = awaits
+        self.start = start
+        self.detail = detail
+
+    def __str__(self) -> str:
+        """Name what the request awaits."""
+        if isinstance(self.awaits, ReplyReader):
+            return f"the answer to {b' '.join(self.awaits.command.words).decode()}"
+        return self.awaits.spec.name
+
+
+class Connection:
+    """Base of `ClientConnection` and `WorkerConnection`: one connection to a job server, without any I/O.
+
+    Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`next_event`), send what it
+    has to say (`data_to_send`), and call `handle_timeout` at `next_deadline`. Requests only queue output.
+    """
+
+    _ROLE: ClassVar[str]
+    _SPECS: ClassVar[Mapping[int, Spec]]
+    _HANDLERS: ClassVar[dict[type[Event], Callable[[Any, Any], Event | None]]]
+
+    def __init__(
+        self,
+        *,
+        max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+        max_output_size: int = DEFAULT_MAX_OUTPUT_SIZE,
+        probe_interval: float | None = None,
+        probe_timeout: float = 10.0,
+        now: float = 0.0,
+    ) -> None:
+        """Begin a connection that the transport has just opened.
+
+        Args:
+            max_packet_size: limit in bytes for packets either way, header not counted; also for a whole text answer.
+            max_line_size: limit in bytes for a text line with its ending.
+            max_output_size: limit in bytes for output that `data_to_send` has not taken; more is refused.
+            probe_interval: after so many seconds without a byte from the server it is asked for a sign of life with
+                ``ECHO_REQ``. None means never.
+            probe_timeout: how many seconds the server has to answer that; then the connection ends.
+            now: monotonic time in seconds; only matters with a `probe_interval`.
+        """
+        self._decoder = Decoder(self._SPECS, max_packet_size=max_packet_size, max_line_size=max_line_size)
+        self._max_packet = max_packet_size
+        self._max_output = max_output_size
+        self._events: deque[Event] = deque()
+        self._requests: deque[Request] = deque()
+        self._last_request = 0
+        self._output: list[bytes] = []
+        self._queued = 0  # bytes ever queued: where in the stream the next packet begins
+        self._taken = 0  # bytes ever taken by data_to_send
+        self._eof: int | None = None  # bytes that were taken but never left, once the peer sends no more
+        self._ended = False
+        self._probe_interval = probe_interval
+        self._probe_timeout = probe_timeout
+        self._probe_at = None if probe_interval is None else now + probe_interval
+        self._probing = False
+        self._heard = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended and all its events have been returned."""
+        return self._ended and not self._events
+
+    @property
+    def output_size(self) -> int:
+        """How many bytes of output wait for `data_to_send`."""
+        return self._queued - self._taken
+
+    def receive_data(self, data: bytes) -> None:
+        """Store what arrived. Never raises because of what the server sent; after the end it is ignored."""
+        if not self._ended:
+            self._heard = True
+            self._decoder.feed(data)
+
+    def receive_eof(self, *, unsent: int = 0) -> None:
+        """Take note that the server sends no more. Events then end with `ConnectionClosed`.
+
+        Args:
+            unsent: how many bytes from `data_to_send` never left; decides between `NotSent` and `Lost`.
+        """
+        if self._eof is None:
+            self._eof = unsent
+
+    def connection_lost(self, reason: str, *, unsent: int = 0) -> None:
+        """End the connection at once, for a reason that the transport, or the caller, knows.
+
+        Args:
+            reason: why, for people.
+            unsent: how many bytes from `data_to_send` never left.
+        """
+        self._end(reason, unsent)
+
+    def next_event(self) -> Event | None:
+        """Parse and return one event. None means that more input is needed, or that the connection has ended.
+
+        Raises:
+            RemoteProtocolError: the server broke the protocol. The connection has ended with that; further calls
+                return what this means for the requests that were open.
+        """
+        while not self._events:
+            if self._ended:
+                return None
+            try:
+                received = self._decoder.next()
+                if received is None:
+                    if self._eof is None:
+                        return None
+                    self._end_of_stream(self._eof)
+                    continue
+                event = self._HANDLERS[type(received)](self, received)
+            except RemoteProtocolError as error:
+                self._end(str(error), self._eof or 0)
+                raise
+            if event is not None:
+                return event
+        return self._events.popleft()
+
+    def data_to_send(self) -> bytes:
+        """Take all queued output; empty when there is none."""
+        if not self._output:
+            return b""
+        data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
+        self._output.clear()
+        self._taken = self._queued
+        return data
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timeout` has to be called, or None."""
+        return None if self._ended else self._probe_at
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due: probe a silent server, or give it up.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        if self._ended or self._probe_at is None or self._probe_interval is None or now < self._probe_at:
+            return
+        if self._heard:
+            self._probing = False
+            self._probe_at = now + self._probe_interval
+        elif self._probing:
+            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s", 0)
+            return
+        else:
+            self._ask(EchoReq(b"probe"), EchoRes, b"probe", id_=None)
+            self._probing = True
+            self._probe_at = now + self._probe_timeout
+        self._heard = False
+
+    def echo(self, data: bytes) -> RequestId:
+        """Ask the server to send data back (``ECHO_REQ``). The answer is `Echoed`.
+
+        Raises:
+            LocalProtocolError: the data is over the packet limit, or the connection has ended.
+        """
+        return self._request(EchoReq(data), EchoRes, data)
+
+    def set_option(self, option: bytes) -> RequestId:
+        """Set an option of this connection (``OPTION_REQ``). The answer is `OptionSet` or `RequestFailed`.
+
+        Args:
+            option: its name; ``exceptions`` makes the server send ``WORK_EXCEPTION`` instead of ``WORK_FAIL``.
+
+        Raises:
+            LocalProtocolError: the name holds NUL or is too long, or the connection has ended.
+        """
+        return self._request(OptionReq(option), OptionRes, option)
+
+    def admin(self, command: Command) -> RequestId:
+        """Send a text command. The answer is `AdminReplied`.
+
+        Raises:
+            LocalProtocolError: an argument makes no sense, or the connection has ended.
+        """
+        line = command.encode()
+        self._check_open("text command", len(line))
+        reader = ReplyReader(command, self._max_packet)
+        request = self._new_request(reader, None)
+        self._queue(line)
+        return request
+
+    # Output: everything leaves through here, so that the order of the stream is the order of the calls.
+
+    def _check_open(self, what: str, size: int) -> None:
+        if self._ended or self._eof is not None:
+            raise LocalProtocolError(f"{self._ROLE}: {what} on a connection that has ended")
+        if self.output_size + size > self._max_output:
+            raise LocalProtocolError(
+                f"{self._ROLE}: {what} of {size} bytes, output has {self.output_size} of {self._max_output}"
+            )
+
+    def _encode(self, packet: Packet) -> bytes:
+        """Check and encode a packet that the caller asked for."""
+        packet.validate()
+        data = packet.encode()
+        size = len(data) - _HEADER_SIZE
+        if size > self._max_packet:
+            raise LocalProtocolError(f"{packet.spec.name}: {size} bytes, limit {self._max_packet}")
+        self._check_open(packet.spec.name, len(data))
+        return data
+
+    def _queue(self, data: bytes) -> None:
+        self._output.append(data)
+        self._queued += len(data)
+
+    def _send(self, packet: Packet) -> None:
+        """Check and queue a packet that has no answer."""
+        self._queue(self._encode(packet))
+
+    def _request(self, packet: Packet, awaits: type[Packet], detail: Any = None) -> RequestId:
+        """Check and queue a packet that is answered."""
+        data = self._encode(packet)
+        request = self._new_request(awaits, detail)
+        self._queue(data)
+        return request
+
+    def _new_request(self, awaits: type[Packet] | ReplyReader, detail: Any) -> RequestId:
+        self._last_request += 1
+        request = RequestId(self._last_request)
+        self._requests.append(Request(request, awaits, self._queued, detail))
+        return request
+
+    def _ask(self, packet: Packet, awaits: type[Packet], detail: Any, id_: None) -> None:
+        """Queue a request of the connection's own, which no caller knows of."""
+        self._requests.append(Request(id_, awaits, self._queued, detail))
+        self._queue(packet.encode())
+
+    # Input
+
+    def _answered(self, packet: type[Packet]) -> Request:
+        """Return the request that a packet answers: the oldest one, as servers answer in order."""
+        if self._requests and self._requests[0].awaits is packet:
+            return self._requests.popleft()
+        raise RemoteProtocolError(f"{self._ROLE}: {packet.spec.name} while {self._awaiting()}")
+
+    def _awaiting(self) -> str:
+        return f"awaiting {self._requests[0]}" if self._requests else "no request is open"
+
+    def _on_echo_res(self, packet: EchoRes) -> Event | None:
+        request = self._answered(EchoRes)
+        if packet.data != request.detail:
+            raise RemoteProtocolError(f"{self._ROLE}: ECHO_RES with other data than ECHO_REQ")
+        return None if request.id is None else Echoed(request.id, packet.data)
+
+    def _on_option_res(self, packet: OptionRes) -> Event | None:
+        request = self._answered(OptionRes)
+        assert request.id is not None
+        return OptionSet(request.id, packet.option)
+
+    def _on_line(self, line: Line) -> Event | None:
+        reader = self._requests[0].awaits if self._requests else None
+        if not isinstance(reader, ReplyReader):
+            raise RemoteProtocolError(f"{self._ROLE}: text {line.text[:24]!r} while {self._awaiting()}")
+        reply = reader.feed(line.text)
+        if reply is None:
+            return None
+        request = self._requests.popleft()
+        assert request.id is not None
+        return AdminReplied(request.id, reply)
+
+    def _on_error(self, packet: Error) -> Event | None:
+        """Give ``ERROR`` to the oldest request; where none is open it is an event of its own."""
+        if not self._requests:
+            return packet
+        request = self._requests.popleft()
+        return None if request.id is None else self._failed(request, request.id, packet)
+
+    def _failed(self, request: Request, id_: RequestId, packet: Error) -> Event:
+        del request
+        return RequestFailed(id_, packet.code, packet.text)
+
+    def _on_unexpected(self, packet: UnexpectedPacket) -> Event | None:
+        kind = "response" if packet.response else "request"
+        raise RemoteProtocolError(f"{self._ROLE}: {packet.packet} is no {kind} that a {self._ROLE} receives")
+
+    def _on_malformed(self, packet: MalformedPacket) -> Event | None:
+        raise RemoteProtocolError(f"{self._ROLE}: {packet.packet}: {packet.reason}")
+
+    # The end
+
+    def _end_of_stream(self, unsent: int) -> None:
+        if self._decoder.buffered:
+            raise RemoteProtocolError(
+                f"{self._ROLE}: the server closed the connection {self._decoder.buffered} bytes into a message"
+            )
+        self._end("the server closed the connection", unsent)
+
+    def _end(self, reason: str, unsent: int) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        left = self._taken - unsent
+        for request in self._requests:
+            if request.id is not None:
+                self._events.append(self._lost(request, request.id, request.start < left, reason))
+        self._requests.clear()
+        self._output.clear()
+        self._lose_rest(reason)
+        self._events.append(ConnectionClosed(reason))
+
+    def _lost(self, request: Request, id_: RequestId, sent: bool, reason: str) -> Event:
+        """Return what the end means for an open request."""
+        del request, reason
+        return RequestLost(id_, sent)
+
+    def _lose_rest(self, reason: str) -> None:
+        """Tell what the end means for anything that is no open request."""
+
+
+Connection._HANDLERS = {
+    EchoRes: Connection._on_echo_res,
+    OptionRes: Connection._on_option_res,
+    Error: Connection._on_error,
+    Line: Connection._on_line,
+    UnexpectedPacket: Connection._on_unexpected,
+    MalformedPacket: Connection._on_malformed,
+}

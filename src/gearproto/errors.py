@@ -1,0 +1,107 @@
+"""The exceptions of gearproto and its adapters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .packets import Error
+
+__all__ = [
+    "ConnectionLost",
+    "GearmanError",
+    "JobError",
+    "JobFailed",
+    "JobLost",
+    "JobNotSent",
+    "JobRaised",
+    "JobRejected",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ServerError",
+]
+
+
+class GearmanError(Exception):
+    """Base of everything that gearproto and its adapters raise on purpose."""
+
+
+class ProtocolError(GearmanError):
+    """Somebody broke the protocol: see its two kinds."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that the protocol does not allow, or not now.
+
+    The object is as it was before the call, and nothing was queued.
+    """
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol. This is final: the connection has to be closed.
+
+    Attributes:
+        reply: an ``ERROR`` packet that the peer should still get, or None.
+    """
+
+    def __init__(self, message: str, *, reply: Error | None = None) -> None:
+        """Store the message for people and the reply for the peer."""
+        super().__init__(message)
+        self.reply = reply
+
+
+class ConnectionLost(GearmanError):
+    """The connection to the server is gone, and with it the answer to a request that is not a submission."""
+
+
+class ServerError(GearmanError):
+    """The server answered a request with an error.
+
+    Attributes:
+        code: the server's code, such as ``UNKNOWN_OPTION``.
+        text: the server's explanation; may be empty.
+    """
+
+    def __init__(self, code: bytes, text: bytes = b"") -> None:
+        """Build the message from code and text."""
+        super().__init__(_readable(code, text))
+        self.code = code
+        self.text = text
+
+
+class JobError(GearmanError):
+    """A job ended otherwise than by ``WORK_COMPLETE``; each other outcome has its own subclass."""
+
+
+class JobFailed(JobError):
+    """The job ended with ``WORK_FAIL``. Raised by a worker's function, it reports just that."""
+
+
+class JobRaised(JobError):
+    """The job ended with ``WORK_EXCEPTION``.
+
+    Attributes:
+        data: the exception as the worker put it.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """Use the data, as far as it is text, as the message."""
+        super().__init__(data.decode("utf-8", "backslashreplace"))
+        self.data = data
+
+
+class JobRejected(JobError, ServerError):
+    """The server refused the submission with ``ERROR``: the job does not exist."""
+
+
+class JobNotSent(JobError):
+    """No byte of the submission left for any server: it is safe to submit again."""
+
+
+class JobLost(JobError, ConnectionLost):
+    """The connection went after the submission had left: nobody here can know whether the job ran."""
+
+
+def _readable(code: bytes, text: bytes) -> str:
+    return ": ".join(part.decode("utf-8", "backslashreplace") for part in (code, text) if part)

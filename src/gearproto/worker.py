@@ -1,0 +1,294 @@
+"""The worker's side of a connection: abilities, the cycle of grabbing and sleeping, reports on jobs in hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+from .connection import Connection, Request
+from .errors import LocalProtocolError, RemoteProtocolError
+from .events import Event, JobAssigned, ReportRefused
+from .packets import (
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    Error,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    NoJob,
+    Noop,
+    Packet,
+    PreSleep,
+    ResetAbilities,
+    Route,
+    SetClientId,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+    decoders,
+)
+
+__all__ = ["Grab", "WorkerConnection"]
+
+
+class Grab(Enum):
+    """Where a worker is in the cycle of asking for jobs."""
+
+    IDLE = auto()
+    """It wants no job."""
+    ASKED = auto()
+    """``GRAB_JOB`` was sent and not answered yet."""
+    ASLEEP = auto()
+    """``PRE_SLEEP`` was sent: ``NOOP`` wakes it."""
+
+
+_Assignment = JobAssign | JobAssignUniq | JobAssignAll
+_ASSIGNMENTS: Final = (JobAssign, JobAssignUniq, JobAssignAll)
+
+# (state, received) -> (next state, whether to answer with the packet of that state). A NO_JOB that nobody asked for
+# is as harmless as a NOOP that crossed our request, and an assignment in any state is a job in hand.
+_CYCLE: Final[dict[tuple[Grab, type[Event]], tuple[Grab, bool]]] = {
+    (Grab.IDLE, Noop): (Grab.IDLE, False),
+    (Grab.IDLE, NoJob): (Grab.IDLE, False),
+    (Grab.ASKED, Noop): (Grab.ASKED, False),
+    (Grab.ASKED, NoJob): (Grab.ASLEEP, True),
+    (Grab.ASLEEP, Noop): (Grab.ASKED, True),
+    (Grab.ASLEEP, NoJob): (Grab.ASLEEP, False),
+    **{(Grab.IDLE, assignment): (Grab.IDLE, False) for assignment in _ASSIGNMENTS},
+    **{(Grab.ASKED, assignment): (Grab.IDLE, False) for assignment in _ASSIGNMENTS},
+    **{(Grab.ASLEEP, assignment): (Grab.ASLEEP, False) for assignment in _ASSIGNMENTS},
+}
+
+
+class WorkerConnection(Connection):
+    """A worker's connection to a job server, without any I/O.
+
+    After `grab_job` the connection asks, sleeps and wakes by itself until the server assigns a job: `JobAssigned`.
+    Then it is silent until `grab_job` is called again, which may be before the job in hand has ended.
+    """
+
+    _ROLE: ClassVar[str] = "worker"
+    _SPECS = decoders(Route.TO_WORKER)
+
+    def __init__(self, *, grab: type[GrabJob | GrabJobUniq | GrabJobAll] = GrabJobAll, **limits: Any) -> None:
+        """Begin a connection.
+
+        Args:
+            grab: how to ask for jobs. `GrabJob` leaves the unique out, and only `GrabJobAll` tells the reducer.
+            **limits: the arguments of `Connection`.
+        """
+        super().__init__(**limits)
+        self._grab = grab()
+        self._state = Grab.IDLE
+        self._wanted = False
+        self._in_hand: Counter[bytes] = Counter()
+
+    @property
+    def state(self) -> Grab:
+        """Where the worker is in the cycle of asking for jobs."""
+        return self._state
+
+    @property
+    def in_hand(self) -> Mapping[bytes, int]:
+        """The handles of the jobs in hand, and how often each was assigned.
+
+        A job is assigned twice when its time limit ran out at the server and the same worker grabbed it again.
+        """
+        return MappingProxyType(self._in_hand)
+
+    def can_do(self, function: bytes, *, timeout_ms: int | None = None) -> None:
+        """Tell the server that this worker can run a function (``CAN_DO``, ``CAN_DO_TIMEOUT``).
+
+        Args:
+            function: its name, 1 to 8191 bytes without NUL.
+            timeout_ms: milliseconds after which the server gives a job to somebody else; servers take 1000 at the
+                least. None means no limit.
+
+        Raises:
+            LocalProtocolError: an argument breaks these rules, or the connection has ended.
+        """
+        if timeout_ms is None:
+            self._send(CanDo(function))
+        elif timeout_ms > 0:
+            self._send(CanDoTimeout(function, timeout_ms))
+        else:
+            raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: timeout is {timeout_ms} ms, least is 1")
+
+    def cant_do(self, function: bytes) -> None:
+        """Tell the server that this worker can no longer run a function (``CANT_DO``).
+
+        Some servers give the jobs of that function that are in hand to other workers.
+
+        Raises:
+            LocalProtocolError: the name is empty, too long or holds NUL, or the connection has ended.
+        """
+        self._send(CantDo(function))
+
+    def reset_abilities(self) -> None:
+        """Tell the server that this worker can run nothing (``RESET_ABILITIES``); see `cant_do`.
+
+        Raises:
+            LocalProtocolError: the connection has ended.
+        """
+        self._send(ResetAbilities())
+
+    def set_client_id(self, client_id: bytes) -> None:
+        """Tell the server the name that administrators see (``SET_CLIENT_ID``).
+
+        Args:
+            client_id: any bytes but NUL; gearmand shows the first 127.
+
+        Raises:
+            LocalProtocolError: the name is too long or holds NUL, or the connection has ended.
+        """
+        self._send(SetClientId(client_id))
+
+    def grab_job(self) -> None:
+        """Want one more job (``GRAB_JOB``, ``GRAB_JOB_UNIQ`` or ``GRAB_JOB_ALL``). Does nothing while one is wanted.
+
+        A sleeping worker asks at once: after a change of its abilities there may be something for it.
+
+        Raises:
+            LocalProtocolError: the connection has ended.
+        """
+        if self._state is Grab.ASKED:
+            self._check_open(self._grab.spec.name, 0)
+        else:
+            self._ask_for_job()
+        self._wanted = True
+
+    def stop_grabbing(self) -> None:
+        """Want no job any more. One that the server is just assigning still comes: see `state`."""
+        self._wanted = False
+        if self._state is Grab.ASLEEP:
+            self._state = Grab.IDLE
+
+    def work_status(self, handle: bytes, numerator: int, denominator: int) -> None:
+        """Report progress of a job in hand (``WORK_STATUS``).
+
+        Args:
+            handle: the job.
+            numerator: units of work done.
+            denominator: units of work in all.
+
+        Raises:
+            LocalProtocolError: the job is not in hand, or the connection has ended.
+        """
+        self._report(WorkStatus(handle, numerator, denominator))
+
+    def work_data(self, handle: bytes, data: bytes) -> None:
+        """Send a piece of the result of a job in hand (``WORK_DATA``).
+
+        Raises:
+            LocalProtocolError: the job is not in hand, the data is over the packet limit, or the connection has ended.
+        """
+        self._report(WorkData(handle, data))
+
+    def work_warning(self, handle: bytes, data: bytes) -> None:
+        """Send a warning from a job in hand (``WORK_WARNING``).
+
+        Raises:
+            LocalProtocolError: the job is not in hand, the data is over the packet limit, or the connection has ended.
+        """
+        self._report(WorkWarning(handle, data))
+
+    def work_complete(self, handle: bytes, data: bytes) -> None:
+        """End a job in hand with its result (``WORK_COMPLETE``).
+
+        Raises:
+            LocalProtocolError: the job is not in hand, the data is over the packet limit, or the connection has ended.
+        """
+        self._report_end(WorkComplete(handle, data))
+
+    def work_fail(self, handle: bytes) -> None:
+        """End a job in hand without a result (``WORK_FAIL``).
+
+        Raises:
+            LocalProtocolError: the job is not in hand, or the connection has ended.
+        """
+        self._report_end(WorkFail(handle))
+
+    def work_exception(self, handle: bytes, data: bytes) -> None:
+        """End a job in hand with an exception (``WORK_EXCEPTION``); no ``WORK_FAIL`` belongs behind it.
+
+        Raises:
+            LocalProtocolError: the job is not in hand, the data is over the packet limit, or the connection has ended.
+        """
+        self._report_end(WorkException(handle, data))
+
+    def _report(self, packet: WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException) -> None:
+        if packet.handle not in self._in_hand:
+            raise LocalProtocolError(f"worker: {packet.spec.name} for {packet.handle!r}, which is not in hand")
+        self._send(packet)
+
+    def _report_end(self, packet: WorkComplete | WorkFail | WorkException) -> None:
+        self._report(packet)
+        self._in_hand[packet.handle] -= 1
+        if not self._in_hand[packet.handle]:
+            del self._in_hand[packet.handle]
+
+    def _ask_for_job(self) -> None:
+        data = self._encode(self._grab)
+        self._requests.append(Request(None, type(self._grab), self._queued, None))
+        self._queue(data)
+        self._state = Grab.ASKED
+
+    def _advance(self, packet: Packet) -> None:
+        """Go one step through the cycle."""
+        if self._state is Grab.ASKED and type(packet) is not Noop:
+            self._grab_answered(packet)
+        self._state, answer = _CYCLE[self._state, type(packet)]
+        if self._state is Grab.IDLE or not answer:
+            return
+        if not self._wanted:
+            self._state = Grab.IDLE
+        elif self._state is Grab.ASLEEP:
+            self._queue(PreSleep().encode())
+        else:
+            self._ask_for_job()
+
+    def _grab_answered(self, packet: Packet) -> None:
+        if self._requests[0].awaits is not type(self._grab):
+            raise RemoteProtocolError(f"worker: {packet.spec.name} while {self._awaiting()}")
+        self._requests.popleft()
+
+    def _on_wake_up(self, packet: Noop | NoJob) -> Event | None:
+        self._advance(packet)
+        return None
+
+    def _on_assignment(self, packet: _Assignment) -> Event | None:
+        self._advance(packet)
+        if self._state is Grab.IDLE:
+            self._wanted = False
+        self._in_hand[packet.handle] += 1
+        unique = b"" if isinstance(packet, JobAssign) else packet.unique
+        reducer = packet.reducer if isinstance(packet, JobAssignAll) else b""
+        return JobAssigned(packet.handle, packet.function, unique, reducer, packet.workload)
+
+    def _on_error(self, packet: Error) -> Event | None:
+        if packet.code == b"JOB_NOT_FOUND":
+            return ReportRefused(packet.code, packet.text)  # reports have no answer of their own but this one
+        if self._requests and self._requests[0].awaits is type(self._grab):
+            if packet.code == b"INVALID_COMMAND":
+                raise RemoteProtocolError(f"worker: the server refused {self._grab.spec.name}: {packet.text!r}")
+            return packet  # about an ability or the like: the answer to the grab is still to come
+        return super()._on_error(packet)
+
+
+WorkerConnection._HANDLERS = {
+    **Connection._HANDLERS,
+    Noop: WorkerConnection._on_wake_up,
+    NoJob: WorkerConnection._on_wake_up,
+    Error: WorkerConnection._on_error,
+    **dict.fromkeys(_ASSIGNMENTS, WorkerConnection._on_assignment),
+}
