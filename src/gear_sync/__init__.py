@@ -1,1 +1,5 @@
-"""Gearman clients, workers and a job server on blocking sockets."""
+"""Gearman over blocking sockets, and a job server in one loop; needs nothing but the standard library."""
+
+from .server import Server
+
+__all__ = ["Server"]

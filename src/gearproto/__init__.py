@@ -53,7 +53,10 @@ __all__ = [
     "RemoteProtocolError",
     "ServerError",
     "WorkerConnection",
+    "__version__",
 ]
+
+__version__ = "0.1.0"
 
 DEFAULT_PORT = 4730
 """The port that IANA has assigned to Gearman."""

@@ -19,7 +19,7 @@ from .events import (
     UnmatchedReport,
     Warned,
 )
-from .outcomes import Completed, Failed, Lost, NotSent, Raised, Rejected
+from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from .packets import (
     SUBMISSIONS,
     Error,

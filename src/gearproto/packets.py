@@ -20,6 +20,7 @@ from typing import (
     ClassVar,
     Final,
     TypeVar,
+    cast,
     dataclass_transform,
     get_args,
     get_type_hints,
@@ -305,9 +306,9 @@ def _body_encoder(arguments: tuple[tuple[str, type, Argument], ...]) -> Callable
     """Prepare the encoder of one class."""
     if not arguments:
         return lambda _packet: b""
-    get: Callable[[Packet], Any] = attrgetter(*(name for name, _kind, _rule in arguments))
+    get: Any = attrgetter(*(name for name, _kind, _rule in arguments))
     if len(arguments) == 1:
-        return get
+        return lambda packet: cast("bytes", get(packet))
     numbers = [index for index, (_name, kind, _rule) in enumerate(arguments) if kind is not bytes]
     if not numbers:
         return lambda packet: _NUL.join(get(packet))
@@ -363,21 +364,28 @@ def decoders(receives: Route) -> dict[int, Spec]:
     """
     server = bool(receives & Route.TO_SERVER)
     table: dict[int, Spec] = {}
-    for number, cls in PACKETS.items():
-        for magic, routes in ((REQUEST, Route.TO_SERVER), (RESPONSE, Route.FROM_SERVER)):
-            spec = cls.spec
+    for magic, routes in ((REQUEST, Route.TO_SERVER), (RESPONSE, Route.FROM_SERVER)):
+        for number in range(1, max(PACKETS) + 1):
             (key, _size) = HEADER.unpack(_RAW_HEADER.pack(magic, number, 0))
-            if not spec.route & routes & receives:
-                spec = _unexpected(spec, magic == RESPONSE)
-            elif server and spec.route & Route.TO_CLIENT:
-                spec = Spec(spec.name, number, spec.route, spec.arguments, _report_decoder(cls))
-            table[key] = spec
+            table[key] = _spec_for(number, routes & receives, server, magic == RESPONSE)
     return table
 
 
-def _unexpected(spec: Spec, response: bool) -> Spec:
-    found = UnexpectedPacket(spec.name, response)
-    return Spec(spec.name, spec.number, spec.route, spec.arguments, lambda _body: found)
+def _spec_for(number: int, routes: Route, server: bool, response: bool) -> Spec:
+    """Return what one side makes of one header."""
+    if (cls := PACKETS.get(number)) is None:  # type 5
+        return _unexpected("(unused)", number, response)
+    spec = cls.spec
+    if not spec.route & routes:
+        return _unexpected(spec.name, number, response)
+    if server and spec.route & Route.TO_CLIENT:
+        return Spec(spec.name, number, spec.route, spec.arguments, _report_decoder(cls))
+    return spec
+
+
+def _unexpected(name: str, number: int, response: bool) -> Spec:
+    found = UnexpectedPacket(name, response)
+    return Spec(name, number, Route(0), (), lambda _body: found)
 
 
 def malformed(spec: Spec, error: MalformedArgumentsError) -> MalformedPacket:

@@ -1,0 +1,903 @@
+"""The job server's decisions: packets and text commands in, packets and answers out, for many peers and one queue."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from struct import Struct
+from typing import Any, Final, NewType
+
+from gearproto.admin import (
+    CancelJob,
+    CreateFunction,
+    DropFunction,
+    FunctionPriorities,
+    FunctionStatus,
+    GetPid,
+    JobListed,
+    MaxQueue,
+    Ok,
+    PriorityStatus,
+    Refused,
+    Reply,
+    Rows,
+    ShowJobs,
+    ShowUniqueJobs,
+    Shutdown,
+    Status,
+    UniqueListed,
+    Verbose,
+    Version,
+    WorkerListed,
+    Workers,
+    parse_command,
+)
+from gearproto.errors import RemoteProtocolError
+from gearproto.events import Event, Line, MalformedPacket, UnexpectedPacket, event
+from gearproto.framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
+from gearproto.packets import (
+    MAX_HANDLE_SIZE,
+    MAX_NAME_SIZE,
+    MAX_UNIQUE_SIZE,
+    RESPONSE,
+    SUBMISSIONS,
+    AllYours,
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    EchoReq,
+    EchoRes,
+    Error,
+    GetStatus,
+    GetStatusUnique,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    Noop,
+    OptionReq,
+    OptionRes,
+    Packet,
+    PreSleep,
+    Priority,
+    Report,
+    ResetAbilities,
+    Route,
+    SetClientId,
+    StatusRes,
+    StatusResUnique,
+    SubmitJobEpoch,
+    SubmitJobSched,
+    SubmitReduceJob,
+    SubmitReduceJobBackground,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+    decoders,
+)
+
+from .jobs import Job, JobState
+from .queue import FunctionQueue, JobQueue, QueueFull, Worker
+
+__all__ = ["Counters", "Engine", "JobChanged", "PeerFailed", "PeerId", "ShutdownRequested"]
+
+PeerId = NewType("PeerId", int)
+"""Names one peer of an engine; never used twice."""
+
+_MIN_TIME_LIMIT: Final = 1.0  # seconds; gearmand raises shorter limits to this
+_MAX_CLIENT_ID_SIZE: Final = 127
+_BIG: Final = 65536  # payloads from this size on leave as pieces of their own, not copied together
+_SPECS: Final = decoders(Route.TO_SERVER)
+
+_HEADER: Final = Struct("!4sII")
+_NUL: Final = b"\0"
+_NOOP: Final = Noop().encode()
+_NO_JOB: Final = NoJob().encode()
+_CREATED: Final = RESPONSE + JobCreated.spec.number.to_bytes(4, "big")
+_ASSIGN: Final = RESPONSE + JobAssign.spec.number.to_bytes(4, "big")
+_ASSIGN_UNIQ: Final = RESPONSE + JobAssignUniq.spec.number.to_bytes(4, "big")
+_ASSIGN_ALL: Final = RESPONSE + JobAssignAll.spec.number.to_bytes(4, "big")
+
+_NOT_FOUND: Final[dict[type[Packet], bytes]] = {
+    **dict.fromkeys((WorkStatus, WorkComplete, WorkFail), b"Job given in work result not found"),
+    **dict.fromkeys((WorkData, WorkWarning), b"Job does not exist on server"),
+    WorkException: b"An exception was received for a job that does not exist",
+}
+_ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
+
+
+@event
+class PeerFailed(Event):
+    """A peer broke the protocol or a limit. Send it what is queued for it, close it, and call `Engine.disconnect`.
+
+    Attributes:
+        peer: the peer.
+        reason: what it did, for people.
+    """
+
+    peer: PeerId
+    reason: str
+
+
+@event
+class ShutdownRequested(Event):
+    """An administrator wants the server to stop (``shutdown``).
+
+    Attributes:
+        graceful: whether running jobs shall end first; see `Engine.stop_accepting` and `Engine.running_jobs`.
+    """
+
+    graceful: bool
+
+
+@event
+class JobChanged(Event):
+    """A job has gone to another state; only with ``trace=True``.
+
+    Attributes:
+        handle: the job.
+        function: name of its function.
+        state: its new state.
+        peer: the peer that caused it; None if time did.
+    """
+
+    handle: bytes
+    function: bytes
+    state: JobState
+    peer: PeerId | None
+
+
+@event
+class Counters:
+    """What a server holds at one moment.
+
+    Attributes:
+        peers: connections.
+        queued: jobs that a worker could take now.
+        delayed: jobs that wait for their time.
+        running: jobs that workers have.
+        submitted: jobs taken since the start, joined submissions not counted.
+        ended: jobs that have ended since the start, in whatever way.
+        functions: what ``status`` tells, by function.
+    """
+
+    peers: int
+    queued: int
+    delayed: int
+    running: int
+    submitted: int
+    ended: int
+    functions: tuple[FunctionStatus, ...]
+
+
+class Peer(Worker):
+    """One connection, which may be a client, a worker and an administrator at once."""
+
+    __slots__ = (
+        "address",
+        "cancelled",
+        "client_id",
+        "decoder",
+        "descriptor",
+        "exceptions",
+        "failed",
+        "id",
+        "output",
+        "output_size",
+        "raised",
+        "waiting",
+    )
+
+    def __init__(self, id_: PeerId, decoder: Decoder, address: bytes, descriptor: int, exceptions: bool) -> None:
+        super().__init__()
+        self.id = id_
+        self.decoder = decoder
+        self.address = address
+        self.descriptor = descriptor
+        self.exceptions = exceptions
+        self.client_id = b""
+        self.output: list[bytes] = []
+        self.output_size = 0
+        self.waiting: dict[Job, None] = {}  # the jobs that it waits for
+        self.cancelled: dict[
+            bytes, None
+        ] = {}  # jobs in its hands that nobody wants any more, but whose end is still due
+        self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
+        self.failed = False
+
+
+class Engine:
+    """A job server without any I/O.
+
+    Tell it who connects (`connect`), what arrives (`receive_data`), who is gone (`disconnect`), and the time
+    (`handle_timeout` at `next_deadline`); after each of these pull events (`next_event`) and output (`next_transmit`)
+    until there is none. Nothing that a peer sends raises out of the engine or disturbs another peer.
+    """
+
+    def __init__(
+        self,
+        *,
+        handle_prefix: bytes = b"H:gearproto",
+        epoch_offset: float = 0.0,
+        job_retries: int = -1,
+        worker_wakeup: int = 1,
+        wakeup_timeout: float = 1.0,
+        round_robin: bool = True,
+        exceptions: bool = False,
+        max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+        max_output_size: int = 4 * 1024 * 1024,
+        max_functions: int = 100_000,
+        max_jobs: int = 10_000_000,
+        max_idle_functions: int = 1000,
+        version: bytes = b"gearproto",
+        pid: int = 0,
+        verbosity: bytes = b"ERROR",
+        trace: bool = False,
+    ) -> None:
+        """Begin without peers and jobs.
+
+        Args:
+            handle_prefix: what job handles begin with, at most 40 bytes; the job's number follows behind a colon.
+                Has to differ from start to start, so that an old handle never names a new job.
+            epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``.
+            job_retries: how often a job is given to another worker when its worker is lost or its time limit passes;
+                then it fails. -1 means without limit.
+            worker_wakeup: how many sleeping workers are woken for a job; 0 means all.
+            wakeup_timeout: seconds after which another worker is woken if a woken one has not asked for a job.
+            round_robin: whether a worker's functions take turns within a priority; else the one that has had jobs
+                longest is served until it has none.
+            exceptions: whether every connection begins with the option ``exceptions`` set.
+            max_packet_size: limit in bytes for what stands behind a packet's header.
+            max_line_size: limit in bytes for a text command with its ending.
+            max_output_size: bytes of output queued for a peer from which on its requests are left unread.
+            max_functions: how many functions one worker may register.
+            max_jobs: how many jobs the server holds; more are refused.
+            max_idle_functions: how many functions without jobs and workers are remembered.
+            version: answer to ``version``.
+            pid: answer to ``getpid``.
+            verbosity: answer to ``verbose``.
+            trace: whether `next_event` returns `JobChanged` events.
+        """
+        if len(handle_prefix) > 40 or b"\0" in handle_prefix or not handle_prefix:
+            raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 without NUL are allowed")
+        self.epoch_offset = epoch_offset
+        self._handle_prefix = handle_prefix
+        self._worker_wakeup = worker_wakeup
+        self._exceptions = exceptions
+        self._decoder_limits = {"max_packet_size": max_packet_size, "max_line_size": max_line_size}
+        self._max_output = max_output_size
+        self._max_functions = max_functions
+        self._version = version
+        self._pid = pid
+        self._verbosity = verbosity
+        self._trace = trace
+        self._queue = JobQueue(
+            job_retries=job_retries,
+            max_jobs=max_jobs,
+            max_idle_functions=max_idle_functions,
+            round_robin=round_robin,
+            wakeup_timeout=wakeup_timeout,
+        )
+        self._peers: dict[PeerId, Peer] = {}
+        self._last_peer = 0
+        self._last_job = 0
+        self._ended = 0
+        self._dirty: deque[Peer] = deque()  # who has output queued
+        self._paused: dict[Peer, None] = {}
+        self._events: deque[Event] = deque()
+        self._now = 0.0
+        self._handlers: dict[type[Event], Callable[[Peer, Any], None]] = {
+            Report: self._on_report,
+            CanDo: self._on_can_do,
+            CanDoTimeout: self._on_can_do,
+            CantDo: self._on_cant_do,
+            ResetAbilities: self._on_reset_abilities,
+            PreSleep: self._on_pre_sleep,
+            GrabJob: self._on_grab_job,
+            GrabJobUniq: self._on_grab_job_uniq,
+            GrabJobAll: self._on_grab_job_all,
+            SetClientId: self._on_set_client_id,
+            AllYours: self._on_all_yours,
+            GetStatus: self._on_get_status,
+            GetStatusUnique: self._on_get_status_unique,
+            EchoReq: self._on_echo_req,
+            OptionReq: self._on_option_req,
+            SubmitJobSched: self._on_submit_job_sched,
+            Line: self._on_line,
+            UnexpectedPacket: self._on_unexpected,
+            MalformedPacket: self._on_malformed,
+            **dict.fromkeys(SUBMISSIONS, self._on_submit),
+        }
+        self._commands: dict[type[Event], Callable[[Any], Reply]] = {
+            Status: self._command_status,
+            PriorityStatus: self._command_prioritystatus,
+            Workers: self._command_workers,
+            ShowJobs: self._command_show_jobs,
+            ShowUniqueJobs: self._command_show_unique_jobs,
+            Version: lambda _command: Ok(self._version),
+            Verbose: lambda _command: Ok(self._verbosity),
+            GetPid: lambda _command: Ok(b"%d" % self._pid),
+            CancelJob: self._command_cancel_job,
+            CreateFunction: self._command_create_function,
+            DropFunction: self._command_drop_function,
+            MaxQueue: self._command_maxqueue,
+            Shutdown: self._command_shutdown,
+        }
+
+    # What a driver calls
+
+    def connect(self, now: float, *, address: bytes = b"-", descriptor: int = -1) -> PeerId:
+        """Take note of a new connection.
+
+        Args:
+            now: monotonic time in seconds.
+            address: the peer's address, which ``workers`` shows.
+            descriptor: a number for the connection, which ``workers`` shows; -1 means the peer's id.
+        """
+        self._now = now
+        self._last_peer += 1
+        id_ = PeerId(self._last_peer)
+        decoder = Decoder(_SPECS, **self._decoder_limits)
+        self._peers[id_] = Peer(id_, decoder, address, descriptor if descriptor >= 0 else id_, self._exceptions)
+        return id_
+
+    def receive_data(self, peer: PeerId, data: bytes, now: float) -> None:
+        """Take what a peer has sent, and do what it asks.
+
+        Args:
+            peer: who sent it.
+            data: what arrived.
+            now: monotonic time in seconds.
+        """
+        self._now = now
+        sender = self._peers[peer]
+        if not sender.failed:
+            sender.decoder.feed(data)
+            self._serve(sender)
+
+    def disconnect(self, peer: PeerId, now: float) -> None:
+        """Take note that a connection has gone, and do what follows from it.
+
+        Args:
+            peer: whose connection it was.
+            now: monotonic time in seconds.
+        """
+        self._now = now
+        gone = self._peers.pop(peer)
+        gone.failed = True
+        gone.output.clear()
+        gone.output_size = 0
+        gone.asleep = False
+        self._paused.pop(gone, None)
+        self._leave_jobs(gone)
+        self._give_back(reversed(gone.in_hand))
+        for function in list(gone.abilities):
+            self._queue.unregister(gone, function)
+        self._pass_wakeup_on(gone, None)
+
+    def next_event(self) -> Event | None:
+        """Return one event for the driver: `PeerFailed`, `ShutdownRequested` or `JobChanged`; None if there is none."""
+        return self._events.popleft() if self._events else None
+
+    def next_transmit(self) -> tuple[PeerId, bytes] | None:
+        """Return a peer and bytes to send to it, in their order; None if there is nothing to send."""
+        while self._dirty:
+            peer = self._dirty[0]
+            output = peer.output
+            if len(output) > 1 and peer.output_size > _BIG:
+                return self._next_piece(peer)
+            self._dirty.popleft()
+            if output:
+                data = output[0] if len(output) == 1 else b"".join(output)
+                output.clear()
+                peer.output_size = 0
+                return peer.id, data
+        return None
+
+    def _next_piece(self, peer: Peer) -> tuple[PeerId, bytes]:
+        """Take one big piece, or all small ones before the next big one."""
+        output = peer.output
+        count = next((index for index, piece in enumerate(output) if len(piece) >= _BIG), len(output)) or 1
+        data = output[0] if count == 1 else b"".join(output[:count])
+        del output[:count]
+        peer.output_size -= len(data)
+        if not output:
+            self._dirty.popleft()
+        return peer.id, data
+
+    def paused_peers(self) -> Iterable[PeerId]:
+        """Return the peers whose requests are left unread because of the output queued for them; see `resume`."""
+        return [peer.id for peer in self._paused]
+
+    def resume(self, peer: PeerId, now: float) -> None:
+        """Go on with a paused peer, once its output has been sent.
+
+        Args:
+            peer: one of `paused_peers`.
+            now: monotonic time in seconds.
+        """
+        self._now = now
+        sender = self._peers[peer]
+        if self._paused.pop(sender, sender) is None and not sender.failed:
+            self._serve(sender)
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timeout` has to be called, or None."""
+        return self._queue.next_deadline()
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due: delayed jobs, time limits of running ones, wake-ups that nobody has followed.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        self._now = now
+        for job in self._queue.queue_due(now):
+            self._changed(job, None)
+            self._wake(job.function)
+        self._give_back(self._queue.overrun(now))
+        for function in self._queue.overslept(now):
+            if function.waiting:
+                self._wake(function)
+
+    def stop_accepting(self) -> None:
+        """Take no more submissions and hand out no more jobs; running ones may end."""
+        self._queue.accepting = False
+
+    @property
+    def running_jobs(self) -> int:
+        """How many jobs workers have."""
+        return sum(function.running for function in self._queue.functions.values())
+
+    def counters(self) -> Counters:
+        """Count what the server holds now."""
+        functions = self._queue.functions.values()
+        return Counters(
+            peers=len(self._peers),
+            queued=sum(function.waiting for function in functions),
+            delayed=sum(function.delayed for function in functions),
+            running=self.running_jobs,
+            submitted=self._last_job,
+            ended=self._ended,
+            functions=tuple(map(_status_row, functions)),
+        )
+
+    # Input and output
+
+    def _serve(self, peer: Peer) -> None:
+        """Do what a peer's input asks for, until there is none or its output has to be sent first."""
+        handlers = self._handlers
+        next_packet = peer.decoder.next
+        try:
+            while (packet := next_packet()) is not None:
+                handlers[type(packet)](peer, packet)
+                if peer.output_size > self._max_output:
+                    self._paused[peer] = None
+                    return
+        except RemoteProtocolError as error:
+            if error.reply is not None:
+                self._send(peer, error.reply.encode())
+            self._fail(peer, str(error))
+
+    def _fail(self, peer: Peer, reason: str) -> None:
+        peer.failed = True
+        self._events.append(PeerFailed(peer.id, reason))
+
+    def _send(self, peer: Peer, data: bytes) -> None:
+        output = peer.output
+        if not output:
+            self._dirty.append(peer)
+        output.append(data)
+        peer.output_size += len(data)
+
+    def _send_error(self, peer: Peer, code: bytes, text: bytes) -> None:
+        self._send(peer, Error(code, text).encode())
+
+    def _on_unexpected(self, peer: Peer, packet: UnexpectedPacket) -> None:
+        if packet.response:
+            self._send_error(peer, b"INVALID_MAGIC", b"Request magic expected")
+        else:
+            self._send_error(peer, b"INVALID_COMMAND", b"Command not expected")
+
+    def _on_malformed(self, peer: Peer, packet: MalformedPacket) -> None:
+        self._send_error(peer, b"INVALID_ARGUMENTS", f"{packet.packet}: {packet.reason}".encode())
+
+    def _check_name(self, peer: Peer, packet: Packet, name: bytes) -> bool:
+        """Refuse a function name that is empty or too long."""
+        if not name:
+            self._send_error(peer, b"INVALID_ARGUMENTS", f"{packet.spec.name}: empty function name".encode())
+        elif len(name) > MAX_NAME_SIZE:
+            text = f"{packet.spec.name}: function name of {len(name)} bytes, limit {MAX_NAME_SIZE}"
+            self._send_error(peer, b"ARGUMENT_TOO_LARGE", text.encode())
+        else:
+            return True
+        return False
+
+    # Requests of clients and workers
+
+    def _on_echo_req(self, peer: Peer, packet: EchoReq) -> None:
+        self._send(peer, EchoRes(packet.data).encode())
+
+    def _on_option_req(self, peer: Peer, packet: OptionReq) -> None:
+        if packet.option.lower() == b"exceptions":
+            peer.exceptions = True
+            self._send(peer, OptionRes(packet.option).encode())
+        else:
+            self._send_error(peer, b"UNKNOWN_OPTION", b"Server does not recognize given option")
+
+    # Requests of clients
+
+    def _on_submit(self, peer: Peer, packet: Any) -> None:
+        priority, background = SUBMISSIONS[type(packet)]
+        name, unique = packet.function, packet.unique
+        if not 0 < len(name) <= MAX_NAME_SIZE:
+            self._check_name(peer, packet, name)
+            return
+        reducer, due = b"", None
+        if type(packet) in _ODD_SUBMISSIONS:
+            if type(packet) is SubmitJobEpoch:
+                due = self._due(packet.run_at)
+            else:
+                reducer = packet.reducer
+        if len(unique) > MAX_UNIQUE_SIZE or len(reducer) > MAX_UNIQUE_SIZE:
+            self._send_error(peer, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
+            return
+        queue = self._queue
+        function = queue.function(name)
+        key: object = unique or None
+        if unique == b"-":  # the workload stands for the unique, and must not meet a unique of the same bytes
+            key = (packet.workload,) if packet.workload else None
+        job = None if key is None else queue.find(function, key)
+        if job is None:
+            job = self._new_job(peer, packet, function, key, priority, background, reducer, due)
+            if job is None:
+                return
+        elif background:
+            job.background = True
+        if not background:
+            if job.clients is None:
+                job.clients = [peer]
+            else:
+                job.clients.append(peer)
+            peer.waiting[job] = None
+        handle = job.handle
+        self._send(peer, _CREATED + len(handle).to_bytes(4, "big") + handle)
+
+    def _due(self, run_at: int) -> float | None:
+        """Turn seconds since 1970 into monotonic time; None if that has passed."""
+        due = run_at - self.epoch_offset
+        return due if due > self._now else None
+
+    def _new_job(
+        self,
+        peer: Peer,
+        packet: Any,
+        function: FunctionQueue,
+        key: object,
+        priority: Priority,
+        background: bool,
+        reducer: bytes,
+        due: float | None,
+    ) -> Job | None:
+        """Add a job to the queue and wake somebody for it; or tell the peer why not."""
+        queue = self._queue
+        if not queue.accepting:
+            self._send_error(peer, b"QUEUE_ERROR", b"Server is shutting down")
+            return None
+        try:
+            queue.check_room(function, priority)
+        except QueueFull:
+            self._send_error(peer, b"QUEUE_ERROR", b"Job queue is full")
+            return None
+        self._last_job += 1
+        handle = b"%b:%d" % (self._handle_prefix, self._last_job)
+        job = Job(handle, function, packet.unique, key, packet.workload, priority, background, reducer)
+        queue.add(job, due)
+        self._changed(job, peer)
+        if due is None and function.sleepers:
+            self._wake(function)
+        return job
+
+    def _on_submit_job_sched(self, peer: Peer, _packet: SubmitJobSched) -> None:
+        self._send_error(peer, b"INVALID_COMMAND", b"Command not expected")
+
+    def _on_get_status(self, peer: Peer, packet: GetStatus) -> None:
+        handle = packet.handle
+        if len(handle) > MAX_HANDLE_SIZE:
+            text = f"GET_STATUS: handle of {len(handle)} bytes, limit {MAX_HANDLE_SIZE}"
+            self._send_error(peer, b"ARGUMENT_TOO_LARGE", text.encode())
+            return
+        status = _status(self._queue.jobs.get(handle))
+        self._send(peer, StatusRes(handle, *status).encode())
+
+    def _on_get_status_unique(self, peer: Peer, packet: GetStatusUnique) -> None:
+        unique = packet.unique
+        if len(unique) > MAX_UNIQUE_SIZE:
+            text = f"GET_STATUS_UNIQUE: unique of {len(unique)} bytes, limit {MAX_UNIQUE_SIZE}"
+            self._send_error(peer, b"ARGUMENT_TOO_LARGE", text.encode())
+            return
+        job = self._queue.find_unique(unique) if unique else None
+        clients = len(job.clients) if job is not None and job.clients else 0
+        self._send(peer, StatusResUnique(unique, *_status(job), clients).encode())
+
+    def _leave_jobs(self, peer: Peer) -> None:
+        """Note that a client waits for nothing any more, and drop what nobody else wants."""
+        for job in peer.waiting:
+            assert job.clients is not None
+            job.clients = [client for client in job.clients if client is not peer]
+            if not job.wanted and job.state is not JobState.RUNNING:
+                self._end(job, peer)
+        peer.waiting.clear()
+
+    # Requests of workers
+
+    def _on_can_do(self, peer: Peer, packet: CanDo | CanDoTimeout) -> None:
+        if not self._check_name(peer, packet, packet.function):
+            return
+        limit = None
+        if isinstance(packet, CanDoTimeout) and packet.timeout > 0:
+            limit = max(_MIN_TIME_LIMIT, packet.timeout / 1000)
+        if len(peer.abilities) >= self._max_functions and self._ability(peer, packet.function) is None:
+            text = f"{packet.spec.name}: limit of {self._max_functions} functions per worker"
+            self._send_error(peer, b"TOO_MANY_FUNCTIONS", text.encode())
+            return
+        function = self._queue.function(packet.function)
+        if self._queue.register(peer, function, limit):
+            self._wake_up(peer, function)
+
+    def _ability(self, peer: Peer, name: bytes) -> FunctionQueue | None:
+        """Return a function if a worker can run it."""
+        function = self._queue.functions.get(name)
+        return function if function in peer.abilities else None
+
+    def _on_cant_do(self, peer: Peer, packet: CantDo) -> None:
+        if (function := self._ability(peer, packet.function)) is not None:
+            self._lose_abilities(peer, [function])
+
+    def _on_reset_abilities(self, peer: Peer, _packet: ResetAbilities) -> None:
+        self._lose_abilities(peer, list(peer.abilities))
+
+    def _lose_abilities(self, peer: Peer, functions: list[FunctionQueue]) -> None:
+        """Forget abilities, and give the jobs of these functions to others."""
+        lost = set(functions)
+        for function in functions:
+            self._queue.unregister(peer, function)
+        self._give_back([job for job in reversed(peer.in_hand) if job.function in lost])
+
+    def _on_set_client_id(self, peer: Peer, packet: SetClientId) -> None:
+        peer.client_id = packet.client_id[:_MAX_CLIENT_ID_SIZE]
+
+    def _on_all_yours(self, peer: Peer, packet: AllYours) -> None:
+        """Do nothing: it would spare the wake-up of a worker that has no other server."""
+
+    def _on_pre_sleep(self, peer: Peer, _packet: PreSleep) -> None:
+        if peer.woken_for is not None:
+            self._queue.stop_waiting_for(peer)
+        if self._queue.has_job_for(peer):
+            self._send(peer, _NOOP)
+        else:
+            self._queue.sleep(peer)
+
+    def _grab(self, peer: Peer) -> Job | None:
+        """Give a worker its next job, or tell it that there is none."""
+        job = self._queue.take(peer, self._now)
+        if peer.woken_for is not None:
+            self._pass_wakeup_on(peer, job)
+        if job is None:
+            self._send(peer, _NO_JOB)
+            return None
+        self._changed(job, peer)
+        return job
+
+    def _on_grab_job(self, peer: Peer, _packet: GrabJob) -> None:
+        if (job := self._grab(peer)) is not None:
+            self._assign(peer, _ASSIGN, (job.handle, job.function.name, b""), job.workload)
+
+    def _on_grab_job_uniq(self, peer: Peer, _packet: GrabJobUniq) -> None:
+        if (job := self._grab(peer)) is not None:
+            self._assign(peer, _ASSIGN_UNIQ, (job.handle, job.function.name, job.unique, b""), job.workload)
+
+    def _on_grab_job_all(self, peer: Peer, _packet: GrabJobAll) -> None:
+        if (job := self._grab(peer)) is None:
+            return
+        head = (job.handle, job.function.name, job.unique)
+        if job.reducer:
+            self._assign(peer, _ASSIGN_ALL, (*head, job.reducer, b""), job.workload)
+        else:
+            self._assign(peer, _ASSIGN_UNIQ, (*head, b""), job.workload)
+
+    def _assign(self, peer: Peer, kind: bytes, arguments: tuple[bytes, ...], workload: bytes) -> None:
+        head = _NUL.join(arguments)  # ends in a NUL, as its last argument is empty
+        size = (len(head) + len(workload)).to_bytes(4, "big")
+        if len(workload) < _BIG:
+            self._send(peer, b"".join((kind, size, head, workload)))
+        else:
+            self._send(peer, b"".join((kind, size, head)))
+            self._send(peer, workload)
+
+    def _on_report(self, peer: Peer, report: Report) -> None:
+        job = self._queue.jobs.get(report.handle)
+        kind = report.packet
+        if job is None or job.worker is not peer:
+            self._on_stray_report(peer, report)
+        elif kind is WorkException:
+            self._relay_exception(job, report)
+            peer.raised = job.handle
+            self._end(job, peer)
+        else:
+            if job.clients:
+                self._relay(job.clients, kind.spec.number, report.body)
+            if kind in _ENDS:
+                self._end(job, peer)
+            elif kind is WorkStatus:
+                job.progress = report.data
+
+    def _on_stray_report(self, peer: Peer, report: Report) -> None:
+        """Answer a report on a job that the peer does not hold, unless it may well believe that it does."""
+        if report.handle in peer.cancelled:
+            if report.packet in _ENDS:
+                del peer.cancelled[report.handle]
+        elif report.packet is WorkFail and report.handle == peer.raised:
+            peer.raised = None  # some workers send it behind WORK_EXCEPTION, and fall over an ERROR
+        else:
+            self._send_error(peer, b"JOB_NOT_FOUND", _NOT_FOUND[report.packet])
+
+    def _relay(self, clients: list[Peer], number: int, body: bytes) -> None:
+        """Pass a report on to all who wait for its job."""
+        header = _HEADER.pack(RESPONSE, number, len(body))
+        if len(body) < _BIG:
+            data = header + body
+            for client in clients:
+                self._send(client, data)
+        else:
+            for client in clients:
+                self._send(client, header)
+                self._send(client, body)
+
+    def _relay_exception(self, job: Job, report: Report) -> None:
+        """Send ``WORK_EXCEPTION`` to those who have asked for it, ``WORK_FAIL`` to the others."""
+        clients = job.clients or ()
+        self._relay([client for client in clients if client.exceptions], WorkException.spec.number, report.body)
+        self._relay([client for client in clients if not client.exceptions], WorkFail.spec.number, job.handle)
+
+    # The life of jobs
+
+    def _changed(self, job: Job, peer: Peer | None) -> None:
+        if self._trace:
+            id_ = None if peer is None else peer.id
+            self._events.append(JobChanged(job.handle, job.function.name, job.state, id_))
+
+    def _end(self, job: Job, peer: Peer | None) -> None:
+        """Forget a job."""
+        self._queue.end(job)
+        self._ended += 1
+        if job.clients:
+            for client in job.clients:
+                client.waiting.pop(job, None)
+        if self._trace:
+            self._changed(job, peer)
+
+    def _fail_job(self, job: Job, peer: Peer | None) -> None:
+        """End a job for which no worker has sent an end."""
+        self._relay(job.clients or [], WorkFail.spec.number, job.handle)
+        self._end(job, peer)
+
+    def _give_back(self, jobs: Iterable[Job]) -> None:
+        """Take running jobs from their workers, and queue them again or end them."""
+        for job in list(jobs):
+            if self._queue.give_back(job):
+                self._changed(job, None)
+                self._wake(job.function)
+            else:
+                self._fail_job(job, None)
+
+    def _wake(self, function: FunctionQueue) -> None:
+        """Wake as many sleeping workers as one more job of a function is worth."""
+        count = self._worker_wakeup or len(function.sleepers)
+        while count and (worker := self._queue.pop_sleeper(function)) is not None:
+            self._wake_up(worker, function)
+            count -= 1
+
+    def _wake_up(self, worker: Worker, function: FunctionQueue) -> None:
+        assert isinstance(worker, Peer)
+        self._queue.wake(worker, function, self._now)
+        self._send(worker, _NOOP)
+
+    def _pass_wakeup_on(self, worker: Peer, job: Job | None) -> None:
+        """Wake somebody else if a woken worker does not take a job of the function that it was woken for."""
+        function = self._queue.stop_waiting_for(worker)
+        if function is not None and function.waiting and (job is None or job.function is not function):
+            self._wake(function)
+
+    # Text commands
+
+    def _on_line(self, peer: Peer, line: Line) -> None:
+        command = parse_command(line.text)
+        reply = command if isinstance(command, Refused) else self._commands[type(command)](command)
+        self._send(peer, reply.encode())
+
+    def _command_status(self, _command: Status) -> Reply:
+        return Rows([_status_row(function) for function in self._queue.functions.values()])
+
+    def _command_prioritystatus(self, _command: PriorityStatus) -> Reply:
+        return Rows([_priorities_row(function) for function in self._queue.functions.values()])
+
+    def _command_workers(self, _command: Workers) -> Reply:
+        return Rows([_worker_row(peer) for peer in self._peers.values()])
+
+    def _command_show_jobs(self, _command: ShowJobs) -> Reply:
+        jobs = self._queue.jobs.values()
+        return Rows([JobListed(job.handle, job.losses, not job.wanted, job.background) for job in jobs])
+
+    def _command_show_unique_jobs(self, _command: ShowUniqueJobs) -> Reply:
+        return Rows([UniqueListed(job.unique) for job in self._queue.jobs.values()])
+
+    def _command_cancel_job(self, command: CancelJob) -> Reply:
+        job = self._queue.jobs.get(command.handle)
+        if job is None:
+            return Refused(b"UNKNOWN_JOB")
+        if job.worker is not None:
+            assert isinstance(job.worker, Peer)
+            job.worker.cancelled[job.handle] = None
+        self._fail_job(job, None)
+        return Ok()
+
+    def _command_create_function(self, command: CreateFunction) -> Reply:
+        self._queue.create_function(command.function)
+        return Ok()
+
+    def _command_drop_function(self, command: DropFunction) -> Reply:
+        function = self._queue.functions.get(command.function)
+        if function is None:
+            return Refused(b"function", b"not found")
+        if not self._queue.drop_function(function):
+            return Refused(b"there", b"are still connected workers or executing clients")
+        return Ok()
+
+    def _command_maxqueue(self, command: MaxQueue) -> Reply:
+        sizes = command.sizes
+        if len(sizes) < 2:
+            sizes = (*sizes, 0)[:1] * 3
+        high, normal, low = (*sizes, 0)[:3]
+        self._queue.set_limits(command.function, (high, normal, low))
+        return Ok()
+
+    def _command_shutdown(self, command: Shutdown) -> Reply:
+        if command.graceful:
+            self.stop_accepting()
+        self._events.append(ShutdownRequested(command.graceful))
+        return Ok()
+
+
+_ODD_SUBMISSIONS: Final = frozenset((SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground))
+
+
+def _status(job: Job | None) -> tuple[bool, bool, int, int]:
+    """Return what a status query tells of a job: known, running, numerator, denominator."""
+    if job is None:
+        return False, False, 0, 0
+    numbers = job.progress.split(_NUL) if job.progress else (b"0", b"0")
+    numerator, denominator = (int(raw.partition(b".")[0] or b"0") for raw in numbers[:2])
+    return True, job.state is JobState.RUNNING, numerator, denominator
+
+
+def _status_row(function: FunctionQueue) -> FunctionStatus:
+    return FunctionStatus(function.name, function.total, function.running, len(function.workers))
+
+
+def _priorities_row(function: FunctionQueue) -> FunctionPriorities:
+    high, normal, low = function.queued
+    return FunctionPriorities(function.name, high, normal + function.delayed, low, len(function.workers))
+
+
+def _worker_row(peer: Peer) -> WorkerListed:
+    names = tuple(function.name for function in reversed(peer.abilities))
+    return WorkerListed(peer.descriptor, peer.address, peer.client_id, names)

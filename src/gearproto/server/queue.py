@@ -1,0 +1,438 @@
+"""The job queue: priorities, coalescing, limits, time, and who has to be woken. It knows no packets.
+
+Nothing here looks through all jobs, functions, workers or sleepers. For each function and priority there is a deque of
+jobs. A worker keeps, for each priority, the functions that may have jobs for it (`Worker.ready`). A function keeps, for
+each priority, the workers that have looked and found nothing (`FunctionQueue.unready`); they are told when its deque
+gets its first job. So every move from one side to the other is paid for by a look that found nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Final
+
+from gearproto.errors import GearmanError
+
+from .deadlines import Deadlines
+from .jobs import Job, JobState, Priority
+
+__all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
+
+_SLACK: Final = 64
+"""So many removed jobs in a deque are not worth a sweep."""
+
+
+class QueueFull(GearmanError):
+    """A limit on queued jobs refuses a submission."""
+
+
+class FunctionQueue:
+    """One function: its jobs, its workers, its limits.
+
+    Attributes:
+        name: the function's name.
+        queues: its waiting jobs by priority; None until the first.
+        queued: how many jobs wait in each, removed ones not counted.
+        removed: how many jobs are still in each deque, but gone.
+        running: how many jobs workers have.
+        delayed: how many jobs wait for their time.
+        limits: for each priority the total of jobs from which on submissions are refused; 0 for no limit.
+        workers: who can run it.
+        unready: for each priority, the workers that know of no job.
+        sleepers: sleeping workers that know of a job but have not been woken for one.
+        kept: whether an administrator created it or set a limit, so that it is never forgotten.
+    """
+
+    __slots__ = (
+        "delayed",
+        "kept",
+        "limits",
+        "name",
+        "queued",
+        "queues",
+        "removed",
+        "running",
+        "sleepers",
+        "unready",
+        "workers",
+    )
+
+    def __init__(self, name: bytes) -> None:
+        """Begin without jobs and workers."""
+        self.name = name
+        self.queues: list[deque[Job] | None] = [None, None, None]
+        self.queued = [0, 0, 0]
+        self.removed = [0, 0, 0]
+        self.running = 0
+        self.delayed = 0
+        self.limits = (0, 0, 0)
+        self.workers: dict[Worker, None] = {}
+        self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
+        self.sleepers: OrderedDict[Worker, None] = OrderedDict()
+        self.kept = False
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs a worker could take now."""
+        high, normal, low = self.queued
+        return high + normal + low
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are: waiting, delayed and running."""
+        return self.waiting + self.delayed + self.running
+
+
+class Worker:
+    """A worker as the queue sees it.
+
+    Attributes:
+        abilities: its functions and their time limits in seconds, in the order of registration.
+        ready: for each priority the functions that may have a job; None until it can run anything.
+        asleep: whether it waits to be woken.
+        woken_for: the function whose job it was last woken for, until it asks for a job.
+        in_hand: the jobs it runs.
+    """
+
+    __slots__ = ("abilities", "asleep", "in_hand", "ready", "woken_for")
+
+    def __init__(self) -> None:
+        """Begin awake and without abilities."""
+        self.abilities: dict[FunctionQueue, float | None] = {}
+        self.ready: tuple[OrderedDict[FunctionQueue, None], ...] = ()
+        self.asleep = False
+        self.woken_for: FunctionQueue | None = None
+        self.in_hand: dict[Job, None] = {}
+
+
+class JobQueue:
+    """All jobs of a server and what is to become of them."""
+
+    def __init__(
+        self, *, job_retries: int, max_jobs: int, max_idle_functions: int, round_robin: bool, wakeup_timeout: float
+    ) -> None:
+        """Begin empty; the arguments are those of `Engine`."""
+        self.jobs: dict[bytes, Job] = {}
+        self.functions: dict[bytes, FunctionQueue] = {}
+        self.accepting = True
+        self._job_retries = job_retries
+        self._max_jobs = max_jobs
+        self._max_idle_functions = max_idle_functions
+        self._round_robin = round_robin
+        self._wakeup_timeout = wakeup_timeout
+        self._by_key: dict[object, Job | dict[FunctionQueue, Job]] = {}
+        self._idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
+        self._delayed: Deadlines[Job] = Deadlines()
+        self._limits: Deadlines[Job] = Deadlines()
+        self._woken: dict[Worker, float] = {}  # who was woken and has not asked yet, with a deadline; oldest first
+
+    # Functions
+
+    def function(self, name: bytes) -> FunctionQueue:
+        """Return the queue of a function; make it if there is none."""
+        function = self.functions.get(name)
+        if function is None:
+            function = self.functions[name] = FunctionQueue(name)
+        elif self._idle:
+            self._idle.pop(function, None)
+        return function
+
+    def create_function(self, name: bytes) -> None:
+        """Make a function known until `drop_function`."""
+        self.function(name).kept = True
+
+    def drop_function(self, function: FunctionQueue) -> bool:
+        """Forget a function; return False if it has workers or jobs."""
+        if function.workers or function.total:
+            return False
+        self._forget(function)
+        return True
+
+    def set_limits(self, name: bytes, sizes: tuple[int, int, int]) -> None:
+        """Limit the jobs of a function, by priority; 0 means no limit. Unknown functions are left unknown."""
+        if (function := self.functions.get(name)) is not None:
+            function.limits = sizes
+            function.kept = function.kept or any(sizes)
+
+    def _forget(self, function: FunctionQueue) -> None:
+        del self.functions[function.name]
+        self._idle.pop(function, None)
+
+    def _maybe_idle(self, function: FunctionQueue) -> None:
+        """Keep a function without jobs and workers only as long as there are not too many of them."""
+        if function.workers or function.kept or function.total or self.functions.get(function.name) is not function:
+            return
+        self._idle[function] = None
+        if len(self._idle) > self._max_idle_functions:
+            self._forget(next(iter(self._idle)))
+
+    # Submitting
+
+    def find(self, function: FunctionQueue, key: object) -> Job | None:
+        """Return the job that a submission with this key joins."""
+        found = self._by_key.get(key)
+        if isinstance(found, Job):
+            return found if found.function is function else None
+        return found.get(function) if found else None
+
+    def find_unique(self, unique: bytes) -> Job | None:
+        """Return the oldest job with this unique, of whatever function."""
+        found = self._by_key.get(unique)
+        return next(iter(found.values())) if isinstance(found, dict) else found
+
+    def check_room(self, function: FunctionQueue, priority: Priority) -> None:
+        """Check that a new job may be added.
+
+        Raises:
+            QueueFull: it may not.
+        """
+        limit = function.limits[priority]
+        if (limit and function.total >= limit) or len(self.jobs) >= self._max_jobs:
+            self._maybe_idle(function)
+            raise QueueFull
+
+    def add(self, job: Job, due: float | None) -> None:
+        """Add a new job, to be run at once or when it is due.
+
+        Args:
+            job: the job, in state NEW.
+            due: monotonic time in seconds before which nobody gets it; None for at once.
+        """
+        self.jobs[job.handle] = job
+        if job.key is not None:
+            self._add_key(job.key, job)
+        if due is None:
+            self._enqueue(job, front=False)
+        else:
+            job.state = JobState.DELAYED
+            job.deadline = self._delayed.add(due, job)
+            job.function.delayed += 1
+
+    def _add_key(self, key: object, job: Job) -> None:
+        found = self._by_key.setdefault(key, job)
+        if found is job:
+            return
+        if isinstance(found, Job):
+            found = self._by_key[key] = {found.function: found}
+        found[job.function] = job
+
+    def _drop_key(self, job: Job) -> None:
+        found = self._by_key.get(job.key)
+        if found is job:
+            del self._by_key[job.key]
+        elif isinstance(found, dict) and found.get(job.function) is job:
+            del found[job.function]
+            if not found:
+                del self._by_key[job.key]
+
+    def _enqueue(self, job: Job, *, front: bool) -> None:
+        """Put a job where workers find it."""
+        function, priority = job.function, job.priority
+        job.state = JobState.QUEUED
+        jobs = function.queues[priority]
+        if jobs is None:
+            jobs = function.queues[priority] = deque()
+        if front:
+            jobs.appendleft(job)
+        else:
+            jobs.append(job)
+        function.queued[priority] += 1
+        unready = function.unready[priority]
+        if unready:
+            for worker in unready:
+                worker.ready[priority][function] = None
+                if worker.asleep:
+                    function.sleepers[worker] = None
+            unready.clear()
+
+    # Handing out
+
+    def take(self, worker: Worker, now: float) -> Job | None:
+        """Give a worker the next job for it: by priority over all its functions, oldest first within a function."""
+        worker.asleep = False
+        job = self._next_for(worker) if self.accepting else None
+        if job is None:
+            return None
+        function, priority = job.function, job.priority
+        jobs = function.queues[priority]
+        assert jobs is not None
+        jobs.popleft()
+        function.queued[priority] -= 1
+        function.running += 1
+        job.state = JobState.RUNNING
+        job.worker = worker
+        worker.in_hand[job] = None
+        tier = worker.ready[priority]
+        if self._round_robin and len(tier) > 1:
+            tier.move_to_end(function)
+        limit = worker.abilities[function]
+        if limit is not None:
+            job.deadline = self._limits.add(now + limit, job)
+        return job
+
+    def has_job_for(self, worker: Worker) -> bool:
+        """Tell whether `take` would give a worker a job."""
+        return self.accepting and self._next_for(worker) is not None
+
+    def _next_for(self, worker: Worker) -> Job | None:
+        """Find the next job for a worker; it stays at the front of its deque."""
+        for priority, tier in enumerate(worker.ready):
+            while tier:
+                function = next(iter(tier))
+                jobs = function.queues[priority]
+                assert jobs is not None
+                while jobs:
+                    job = jobs[0]
+                    if job.state is JobState.QUEUED:
+                        return job
+                    jobs.popleft()
+                    function.removed[priority] -= 1
+                del tier[function]
+                function.unready[priority][worker] = None
+        return None
+
+    def give_back(self, job: Job) -> bool:
+        """Take a running job from its worker and queue it again, at the front.
+
+        Returns:
+            False if it has been given back too often or nobody wants it any more; then the caller has to end it.
+        """
+        self._take_from_worker(job)
+        job.losses += 1
+        job.progress = b""
+        if not job.wanted or 0 <= self._job_retries < job.losses:
+            return False
+        self._enqueue(job, front=True)
+        return True
+
+    def _take_from_worker(self, job: Job) -> None:
+        assert job.worker is not None
+        del job.worker.in_hand[job]
+        job.worker = None
+        job.function.running -= 1
+        if job.deadline is not None:
+            self._limits.cancel(job.deadline)
+            job.deadline = None
+
+    def end(self, job: Job) -> None:
+        """Forget a job, wherever it is in its life."""
+        function = job.function
+        if job.worker is not None:
+            self._take_from_worker(job)
+        elif job.state is JobState.QUEUED:
+            self._leave_in_deque(job)
+        elif job.state is JobState.DELAYED:
+            assert job.deadline is not None
+            self._delayed.cancel(job.deadline)
+            function.delayed -= 1
+        job.state = JobState.ENDED
+        del self.jobs[job.handle]
+        if job.key is not None:
+            self._drop_key(job)
+        if not function.workers:
+            self._maybe_idle(function)
+
+    def _leave_in_deque(self, job: Job) -> None:
+        """Count a queued job as gone; it leaves its deque when its turn comes, or in a sweep."""
+        function, priority = job.function, job.priority
+        function.queued[priority] -= 1
+        jobs = function.queues[priority]
+        assert jobs is not None
+        function.removed[priority] += 1
+        if function.removed[priority] > _SLACK + len(jobs) // 2:
+            live = [other for other in jobs if other.state is JobState.QUEUED and other is not job]
+            jobs.clear()
+            jobs.extend(live)
+            function.removed[priority] = 0
+
+    # Workers
+
+    def register(self, worker: Worker, function: FunctionQueue, limit: float | None) -> bool:
+        """Note that a worker can run a function; return whether it sleeps and has to be woken for a job of it.
+
+        Args:
+            worker: the worker.
+            function: the function.
+            limit: seconds after which a job is taken from the worker; None for no limit.
+        """
+        known = function in worker.abilities
+        worker.abilities[function] = limit
+        if known:
+            return False
+        if not worker.ready:
+            worker.ready = (OrderedDict(), OrderedDict(), OrderedDict())
+        function.workers[worker] = None
+        for priority, tier in enumerate(worker.ready):
+            if function.queued[priority]:
+                tier[function] = None
+            else:
+                function.unready[priority][worker] = None
+        return worker.asleep and function.waiting > 0
+
+    def unregister(self, worker: Worker, function: FunctionQueue) -> None:
+        """Note that a worker can no longer run a function that it could."""
+        del worker.abilities[function]
+        del function.workers[worker]
+        function.sleepers.pop(worker, None)
+        for tier, unready in zip(worker.ready, function.unready, strict=True):
+            tier.pop(function, None)
+            unready.pop(worker, None)
+        self._maybe_idle(function)
+
+    def sleep(self, worker: Worker) -> None:
+        """Note that a worker for which there is no job waits to be woken."""
+        worker.asleep = True
+
+    def wake(self, worker: Worker, function: FunctionQueue, now: float) -> None:
+        """Note that a worker is being woken for a job of a function."""
+        worker.asleep = False
+        worker.woken_for = function
+        self._woken.pop(worker, None)
+        self._woken[worker] = now + self._wakeup_timeout
+
+    def pop_sleeper(self, function: FunctionQueue) -> Worker | None:
+        """Take the worker that has slept longest of those that can run a function."""
+        sleepers = function.sleepers
+        while sleepers:
+            worker, _none = sleepers.popitem(last=False)
+            if worker.asleep:
+                return worker
+        return None
+
+    def stop_waiting_for(self, worker: Worker) -> FunctionQueue | None:
+        """Note that a woken worker has asked for a job, or is gone; return the function it was woken for."""
+        function, worker.woken_for = worker.woken_for, None
+        if function is not None:
+            self._woken.pop(worker, None)
+        return function
+
+    # Time
+
+    def next_deadline(self) -> float | None:
+        """Return when one of the methods below has something to return."""
+        times = (self._delayed.next(), self._limits.next(), next(iter(self._woken.values()), None))
+        return min((when for when in times if when is not None), default=None)
+
+    def queue_due(self, now: float) -> Iterator[Job]:
+        """Queue the delayed jobs whose time has come, and return them."""
+        while (job := self._delayed.pop_due(now)) is not None:
+            job.deadline = None
+            job.function.delayed -= 1
+            self._enqueue(job, front=False)
+            yield job
+
+    def overrun(self, now: float) -> Iterator[Job]:
+        """Return the running jobs whose time limit has passed."""
+        while (job := self._limits.pop_due(now)) is not None:
+            yield job
+
+    def overslept(self, now: float) -> Iterator[FunctionQueue]:
+        """Return the functions whose woken workers have not asked for a job in time."""
+        while self._woken:
+            worker, deadline = next(iter(self._woken.items()))
+            if deadline > now:
+                return
+            del self._woken[worker]
+            if worker.woken_for is not None:
+                yield worker.woken_for
