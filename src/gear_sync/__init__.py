@@ -1,5 +1,8 @@
 """Gearman over blocking sockets, and a job server in one loop; needs nothing but the standard library."""
 
+from .client import Client, Task
+from .job import Job
 from .server import Server
+from .worker import Worker, WorkerJob
 
-__all__ = ["Server"]
+__all__ = ["Client", "Job", "Server", "Task", "Worker", "WorkerJob"]

@@ -29,6 +29,7 @@ _MIN_READ: Final = 65536
 _MAX_READ: Final = 1024 * 1024
 _ACCEPTS_PER_TURN: Final = 256
 _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone when there is no room for them
+_MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -119,7 +120,7 @@ class Reactor:
         """
         deadline = self.next_deadline()
         if deadline is not None:
-            until = max(0.0, deadline - time.monotonic())
+            until = min(max(0.0, deadline - time.monotonic()), _MAX_WAIT)
             timeout = until if timeout is None else min(until, timeout)
         if self._unpaused():
             timeout = 0.0

@@ -5,6 +5,7 @@ job server itself. `gearproto.packets` has every packet, `gearproto.admin` every
 other events.
 """
 
+from .addresses import DEFAULT_PORT
 from .client import ClientConnection
 from .errors import (
     ConnectionLost,
@@ -57,6 +58,3 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-
-DEFAULT_PORT = 4730
-"""The port that IANA has assigned to Gearman."""

@@ -110,6 +110,7 @@ _NOT_FOUND: Final[dict[type[Packet], bytes]] = {
     **dict.fromkeys((WorkData, WorkWarning), b"Job does not exist on server"),
     WorkException: b"An exception was received for a job that does not exist",
 }
+_HANDLE_TOO_LARGE: Final = b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
 _ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
 
 
@@ -745,8 +746,12 @@ class Engine:
         if report.handle in peer.cancelled:
             if report.packet in _ENDS:
                 del peer.cancelled[report.handle]
+                if report.packet is WorkException:
+                    peer.raised = report.handle
         elif report.packet is WorkFail and report.handle == peer.raised:
             peer.raised = None  # some workers send it behind WORK_EXCEPTION, and fall over an ERROR
+        elif report.packet is WorkFail and len(report.handle) > MAX_HANDLE_SIZE:
+            self._send_error(peer, b"ARGUMENT_TOO_LARGE", _HANDLE_TOO_LARGE)
         else:
             self._send_error(peer, b"JOB_NOT_FOUND", _NOT_FOUND[report.packet])
 

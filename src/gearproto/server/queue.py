@@ -66,7 +66,7 @@ class FunctionQueue:
         self.removed = [0, 0, 0]
         self.running = 0
         self.delayed = 0
-        self.limits = (0, 0, 0)
+        self.limits: tuple[int, int, int] = (0, 0, 0)
         self.workers: dict[Worker, None] = {}
         self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
         self.sleepers: OrderedDict[Worker, None] = OrderedDict()

@@ -1,0 +1,142 @@
+"""Moves bytes between a socket and a connection of the core."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from gearproto import RemoteProtocolError
+from gearproto.addresses import Address
+from gearproto.connection import Connection
+from gearproto.events import Event
+
+__all__ = ["Link", "connect"]
+
+_READ: Final = selectors.EVENT_READ
+_WRITE: Final = selectors.EVENT_WRITE
+_CHUNK: Final = 256 * 1024
+
+
+def connect(address: Address, timeout: float) -> socket.socket:
+    """Open a socket to a server, trying each of its addresses in turn.
+
+    Args:
+        address: the server.
+        timeout: seconds for each address.
+
+    Raises:
+        OSError: no address could be reached.
+    """
+    sock = socket.create_connection(address, timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setblocking(False)
+    return sock
+
+
+class Link:
+    """A socket and the connection that speaks over it. Belongs to one thread at a time.
+
+    Attributes:
+        conn: the connection; after each call to it, call `settle`.
+    """
+
+    def __init__(self, sock: socket.socket, conn: Connection, on_event: Callable[[Event], None]) -> None:
+        """Join the two.
+
+        Args:
+            sock: a connected, non-blocking socket; the link closes it.
+            conn: the connection.
+            on_event: called with each event.
+        """
+        self.conn = conn
+        self._sock = sock
+        self._on_event = on_event
+        self._unsent: memoryview | None = None
+        self.closed = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for selectors."""
+        return self._sock.fileno()
+
+    @property
+    def wants(self) -> int:
+        """What to watch the socket for."""
+        return _READ | _WRITE if self._unsent is not None else _READ
+
+    @property
+    def sending(self) -> bool:
+        """Whether there is output that the socket has not taken."""
+        return self._unsent is not None
+
+    def settle(self) -> None:
+        """Hand out all events, and send as much of the output as the socket takes."""
+        self._drain()
+        self._flush()
+        if self.conn.closed:
+            self.close("closed")
+
+    def on_ready(self, events: int) -> None:
+        """Read and write as far as the socket is ready, then settle."""
+        if self.closed:
+            return
+        if events & _WRITE:
+            self._flush()
+        if events & _READ and not self.closed:
+            self._read()
+        if not self.closed:
+            self.settle()
+
+    def close(self, reason: str) -> None:
+        """Close the socket; what was open on the connection ends, and its events are handed out."""
+        if self.closed:
+            return
+        self.closed = True
+        self.conn.connection_lost(reason, unsent=self._unsent_size())
+        self._unsent = None
+        self._sock.close()
+        self._drain()
+
+    def _unsent_size(self) -> int:
+        return 0 if self._unsent is None else len(self._unsent)
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(error.strerror or str(error))
+            return
+        if data:
+            self.conn.receive_data(data)
+        else:
+            self.conn.receive_eof(unsent=self._unsent_size())
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                event = self.conn.next_event()
+            except RemoteProtocolError:
+                continue  # the events that follow tell what it means, and ConnectionClosed tells why
+            if event is None:
+                return
+            self._on_event(event)
+
+    def _flush(self) -> None:
+        while not self.closed:
+            if self._unsent is None:
+                data = self.conn.data_to_send()
+                if not data:
+                    return
+                self._unsent = memoryview(data)
+            try:
+                sent = self._sock.send(self._unsent)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(error.strerror or str(error))
+                return
+            self._unsent = self._unsent[sent:] if sent < len(self._unsent) else None

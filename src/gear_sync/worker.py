@@ -1,0 +1,385 @@
+"""The worker: runs functions for job servers, one job at a time."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from gearproto import ConnectionLost, Grab, JobFailed, LocalProtocolError, WorkerConnection
+from gearproto.addresses import Address, parse_addresses
+from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
+
+from .link import Link, connect
+
+__all__ = ["Worker", "WorkerJob"]
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_DRAIN: Final = 2.0  # seconds; how long a server may take to answer a last GRAB_JOB
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 10.0
+
+Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] | None"]
+_H = TypeVar("_H", bound=Callable[..., Any])
+
+
+class WorkerJob:
+    """A job in hand, as its function sees it.
+
+    Attributes:
+        handle: the server's name for it.
+        function: name of the function.
+        unique: the client's own name for it; may be empty.
+        reducer: name of the reducer; empty if there is none.
+        workload: what to work on.
+    """
+
+    def __init__(self, assigned: JobAssigned, server: _Server) -> None:
+        """Make the job of an assignment."""
+        self.handle = assigned.handle
+        self.function = assigned.function
+        self.unique = assigned.unique
+        self.reducer = assigned.reducer
+        self.workload = assigned.workload
+        self._server = server
+
+    def progress(self, numerator: int, denominator: int) -> None:
+        """Report how far the job has come (``WORK_STATUS``).
+
+        Args:
+            numerator: units of work done.
+            denominator: units of work in all.
+
+        Raises:
+            ConnectionLost: the server is gone, and has given the job to another worker or will.
+        """
+        self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the result (``WORK_DATA``); raises as `progress`."""
+        self._report(lambda conn: conn.work_data(self.handle, data))
+
+    def warn(self, data: bytes) -> None:
+        """Send a warning (``WORK_WARNING``); raises as `progress`."""
+        self._report(lambda conn: conn.work_warning(self.handle, data))
+
+    def _report(self, call: Callable[[WorkerConnection], None]) -> None:
+        link = self._server.link
+        if link is None or link.closed:
+            raise ConnectionLost(f"{self._server.address}: the connection is gone, and job {self.handle!r} with it")
+        call(self._server.conn)
+        link.settle()
+        self._server.send_all()
+
+
+class _Server:
+    """One job server: its connection while there is one, and when to try again otherwise."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.link: Link | None = None
+        self.conn = WorkerConnection()
+        self.assigned: deque[JobAssigned] = deque()
+        self.retry_at = 0.0
+        self.pause = _FIRST_PAUSE
+
+    @property
+    def connected(self) -> bool:
+        link = self.link
+        return link is not None and not link.closed
+
+    def connect(self, timeout: float, limits: dict[str, Any]) -> None:
+        sock = connect(self.address, timeout)
+        self.conn = WorkerConnection(**limits)
+        self.link = Link(sock, self.conn, self._on_event)
+        self.assigned.clear()
+        self.pause = _FIRST_PAUSE
+
+    def wait_to_retry(self) -> None:
+        self.retry_at = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, _LONGEST_PAUSE)
+
+    def send_all(self) -> None:
+        """Wait until the socket has taken all output, reading meanwhile."""
+        link = self.link
+        assert link is not None
+        if not link.sending:
+            return
+        with selectors.DefaultSelector() as selector:
+            while link.sending and not link.closed:
+                selector.register(link, link.wants)
+                ready = selector.select()
+                selector.unregister(link)
+                for _key, events in ready:
+                    link.on_ready(events)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, JobAssigned):
+            self.assigned.append(event)
+        elif isinstance(event, ConnectionClosed):
+            _log.warning("%s: %s", self.address, event.reason)
+        elif isinstance(event, ReportRefused):
+            _log.warning("%s: a report was refused: %r", self.address, event.text)
+        else:
+            _log.warning("%s: %r", self.address, event)
+
+
+class Worker:
+    """A Gearman worker: connects to all its servers and runs one job after the other, in the thread that calls `run`.
+
+    Functions are registered with `function`. A function takes a `WorkerJob` and returns the result as bytes (or None
+    for none); or it is a generator and yields pieces of the result, each sent as it comes. It raises `JobFailed` for a
+    job that has failed (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
+    """
+
+    def __init__(
+        self,
+        servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
+        *,
+        client_id: str | bytes | None = None,
+        connect_timeout: float = 5.0,
+        **limits: Any,
+    ) -> None:
+        """Make a worker; `run` connects.
+
+        Args:
+            servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
+            client_id: the name that administrators see.
+            connect_timeout: seconds for each attempt to connect.
+            **limits: the grab flavour and limits of the connection, as in `gearproto.WorkerConnection`.
+
+        Raises:
+            ValueError: an address makes no sense.
+        """
+        self._servers = [_Server(address) for address in parse_addresses(servers)]
+        self._client_id = client_id.encode() if isinstance(client_id, str) else client_id
+        self._connect_timeout = connect_timeout
+        self._limits = limits
+        self._functions: dict[bytes, tuple[Handler, int | None]] = {}
+        self._stopping = False
+        self._waker, self._wakes = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakes.setblocking(False)
+
+    def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
+        """Register the decorated function; before `run`.
+
+        Args:
+            name: what clients call it.
+            timeout: seconds after which the server gives the job to another worker; servers take 1 at the least.
+                None means no limit.
+        """
+
+        def register(handler: _H) -> _H:
+            self.register(name, handler, timeout=timeout)
+            return handler
+
+        return register
+
+    def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
+        """Register a function; see `function`."""
+        raw = name.encode() if isinstance(name, str) else name
+        self._functions[raw] = (handler, None if timeout is None else max(1, round(timeout * 1000)))
+
+    def run(self) -> None:
+        """Run jobs until `stop` is called; then finish the job in hand, send its result, and close the connections.
+
+        Reconnects to lost servers with growing pauses. In the main thread SIGTERM and SIGINT act as `stop`; a second
+        one raises KeyboardInterrupt.
+        """
+        with self._handling_signals():
+            try:
+                while not self._stopping:
+                    self._connect_due()
+                    self._work_or_wait()
+                self._drain()
+            finally:
+                self._disconnect("closed by the worker")
+
+    def stop(self) -> None:
+        """Make `run` return once the job in hand has ended. May be called from any thread, and from functions."""
+        self._stopping = True
+        with suppress(OSError):
+            self._waker.send(b"w")
+
+    def close(self) -> None:
+        """Close what is open. A worker that runs in another thread has to be stopped first."""
+        self._disconnect("closed by the worker")
+        self._waker.close()
+        self._wakes.close()
+
+    def __enter__(self) -> Self:
+        """Return the worker."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the worker."""
+        self.close()
+
+    @contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(_number: int, _frame: object) -> None:
+            if self._stopping:
+                raise KeyboardInterrupt
+            self.stop()
+
+        previous = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _connect_due(self) -> None:
+        now = time.monotonic()
+        for server in self._servers:
+            if server.connected or server.retry_at > now:
+                continue
+            try:
+                server.connect(self._connect_timeout, self._limits)
+            except OSError as error:
+                _log.warning("%s: %s", server.address, error.strerror or error)
+                server.wait_to_retry()
+                continue
+            _log.info("%s: connected", server.address)
+            self._introduce(server)
+
+    def _introduce(self, server: _Server) -> None:
+        """Tell a server who this is, what it can do, and that it wants a job."""
+        conn = server.conn
+        if self._client_id is not None:
+            conn.set_client_id(self._client_id)
+        for name, (_handler, timeout_ms) in self._functions.items():
+            conn.can_do(name, timeout_ms=timeout_ms)
+        conn.grab_job()
+        assert server.link is not None
+        server.link.settle()
+
+    def _work_or_wait(self) -> None:
+        """Run a job that was assigned, or wait until something happens."""
+        for server in self._servers:
+            if server.connected and server.assigned:
+                self._work(server, server.assigned.popleft())
+                return
+        self._wait(None)
+
+    def _wait(self, until: float | None) -> None:
+        """Wait for a server, a wake-up, or the time to connect again."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wakes, selectors.EVENT_READ)
+            deadlines = [until] if until is not None else []
+            for server in self._servers:
+                if server.connected:
+                    assert server.link is not None
+                    selector.register(server.link, server.link.wants, server)
+                    deadline = server.conn.next_deadline()
+                    deadlines += [deadline] if deadline is not None else []
+                elif until is None:
+                    deadlines.append(server.retry_at)
+            timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+            ready = selector.select(timeout)
+        for key, events in ready:
+            if key.data is None:
+                self._wakes.recv(4096)
+            elif not any(server.assigned for server in self._servers):
+                self._on_ready(key.data, events)
+        self._probe()
+
+    def _on_ready(self, server: _Server, events: int) -> None:
+        assert server.link is not None
+        server.link.on_ready(events)
+        if not server.connected:
+            server.wait_to_retry()
+
+    def _probe(self) -> None:
+        now = time.monotonic()
+        for server in self._servers:
+            deadline = server.conn.next_deadline() if server.connected else None
+            if deadline is not None and deadline <= now:
+                server.conn.handle_timeout(now)
+                assert server.link is not None
+                server.link.settle()
+
+    def _work(self, server: _Server, assigned: JobAssigned) -> None:
+        """Run a job, and send its end and the next GRAB_JOB in one write."""
+        job = WorkerJob(assigned, server)
+        end = self._run(job)
+        if not server.connected:
+            _log.warning("%s: job %r: no server to report its end to", server.address, job.handle)
+            return
+        try:
+            end(server.conn)
+        except LocalProtocolError as error:  # a result over the packet limit, say
+            _log.error("%s: job %r: %s", server.address, job.handle, error)
+            server.conn.work_exception(job.handle, str(error).encode())
+        if not self._stopping and not server.assigned:
+            server.conn.grab_job()
+        assert server.link is not None
+        server.link.settle()
+        server.send_all()
+
+    def _run(self, job: WorkerJob) -> Callable[[WorkerConnection], None]:
+        """Call a job's function; return how to report its end."""
+        handle = job.handle
+        known = self._functions.get(job.function)
+        if known is None:
+            _log.error("job %r is for %r, which is not registered", handle, job.function)
+            return lambda conn: conn.work_fail(handle)
+        try:
+            result = known[0](job)
+            if isinstance(result, Generator):
+                result = self._run_generator(job, result)
+            data = b"" if result is None else bytes(memoryview(result))
+        except JobFailed as error:
+            _log.info("job %r of %r failed: %s", handle, job.function, error)
+            return lambda conn: conn.work_fail(handle)
+        except Exception as error:
+            _log.exception("job %r of %r raised", handle, job.function)
+            text = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace")
+            return lambda conn: conn.work_exception(handle, text)
+        return lambda conn: conn.work_complete(handle, data)
+
+    def _run_generator(self, job: WorkerJob, pieces: Generator[bytes, None, bytes | None]) -> bytes | None:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                result: bytes | None = end.value
+                return result
+            job.send(piece)
+
+    def _drain(self) -> None:
+        """Want no more jobs, but run those that the servers are just assigning."""
+        until = time.monotonic() + _DRAIN
+        for server in self._servers:
+            if server.connected:
+                server.conn.stop_grabbing()
+        while True:
+            for server in self._servers:
+                while server.connected and server.assigned:
+                    self._work(server, server.assigned.popleft())
+            asked = [server for server in self._servers if server.connected and server.conn.state is Grab.ASKED]
+            if not asked or time.monotonic() >= until:
+                return
+            self._wait(until)
+
+    def _disconnect(self, reason: str) -> None:
+        for server in self._servers:
+            if server.link is not None:
+                server.link.close(reason)
