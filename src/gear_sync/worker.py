@@ -92,6 +92,7 @@ class _Server:
         self.assigned: deque[JobAssigned] = deque()
         self.retry_at = 0.0
         self.pause = _FIRST_PAUSE
+        self.leaving = False
 
     @property
     def connected(self) -> bool:
@@ -105,6 +106,11 @@ class _Server:
         self.assigned.clear()
         self.pause = _FIRST_PAUSE
 
+    def disconnect(self) -> None:
+        self.leaving = True
+        if self.link is not None:
+            self.link.close("closed by the worker")
+
     def wait_to_retry(self) -> None:
         self.retry_at = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, _LONGEST_PAUSE)
@@ -113,21 +119,17 @@ class _Server:
         """Wait until the socket has taken all output, reading meanwhile."""
         link = self.link
         assert link is not None
-        if not link.sending:
-            return
-        with selectors.DefaultSelector() as selector:
-            while link.sending and not link.closed:
+        while link.sending:
+            with selectors.DefaultSelector() as selector:
                 selector.register(link, link.wants)
-                ready = selector.select()
-                selector.unregister(link)
-                for _key, events in ready:
+                for _key, events in selector.select():
                     link.on_ready(events)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, JobAssigned):
             self.assigned.append(event)
         elif isinstance(event, ConnectionClosed):
-            _log.warning("%s: %s", self.address, event.reason)
+            _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, event.reason)
         elif isinstance(event, ReportRefused):
             _log.warning("%s: a report was refused: %r", self.address, event.text)
         else:
@@ -167,6 +169,9 @@ class Worker:
         self._limits = limits
         self._functions: dict[bytes, tuple[Handler, int | None]] = {}
         self._stopping = False
+        self._runner: threading.Thread | None = None
+        self._ended = threading.Event()  # run() is not running
+        self._ended.set()
         self._waker, self._wakes = socket.socketpair()
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
@@ -197,14 +202,18 @@ class Worker:
         Reconnects to lost servers with growing pauses. In the main thread SIGTERM and SIGINT act as `stop`; a second
         one raises KeyboardInterrupt.
         """
-        with self._handling_signals():
-            try:
+        self._runner = threading.current_thread()
+        self._ended.clear()
+        try:
+            with self._handling_signals():
                 while not self._stopping:
                     self._connect_due()
                     self._work_or_wait()
                 self._drain()
-            finally:
-                self._disconnect("closed by the worker")
+        finally:
+            for server in self._servers:
+                server.disconnect()
+            self._ended.set()
 
     def stop(self) -> None:
         """Make `run` return once the job in hand has ended. May be called from any thread, and from functions."""
@@ -213,8 +222,15 @@ class Worker:
             self._waker.send(b"w")
 
     def close(self) -> None:
-        """Close what is open. A worker that runs in another thread has to be stopped first."""
-        self._disconnect("closed by the worker")
+        """Stop the worker, wait until the job in hand has ended, and give back all that it holds. Can be called twice.
+
+        Raises:
+            RuntimeError: a function of this worker calls it; call `stop` there.
+        """
+        if self._runner is threading.current_thread() and not self._ended.is_set():
+            raise RuntimeError("a worker cannot wait for the job that closes it: call stop() instead")
+        self.stop()
+        self._ended.wait()
         self._waker.close()
         self._wakes.close()
 
@@ -225,7 +241,7 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the worker."""
+        """Close the worker: see `close`."""
         self.close()
 
     @contextmanager
@@ -378,8 +394,3 @@ class Worker:
             if not asked or time.monotonic() >= until:
                 return
             self._wait(until)
-
-    def _disconnect(self, reason: str) -> None:
-        for server in self._servers:
-            if server.link is not None:
-                server.link.close(reason)
