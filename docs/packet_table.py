@@ -34,7 +34,7 @@ def _row(cls: type[Packet]) -> str:
     receivers = _ends(spec.route, Route.TO_CLIENT, Route.TO_WORKER)
     arguments = ", ".join(_argument(*argument) for argument in spec.arguments)
     cells = (spec.number, spec.name, f"`{cls.__name__}`", senders, receivers, arguments)
-    return "| " + " | ".join(str(cell) or "–" for cell in cells) + " |"
+    return "| " + " | ".join(str(cell) or "-" for cell in cells) + " |"
 
 
 def lines() -> Iterator[str]:

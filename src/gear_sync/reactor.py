@@ -26,7 +26,7 @@ _log = logging.getLogger("gear_sync.server")
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _MIN_READ: Final = 65536
-_MAX_READ: Final = 1024 * 1024
+_MAX_READ: Final = 256 * 1024
 _ACCEPTS_PER_TURN: Final = 256
 _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone when there is no room for them
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
@@ -107,7 +107,10 @@ class Reactor:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which a turn has something to do even if nothing arrives; None if never."""
-        times = [self.engine.next_deadline(), self._accept_at]
+        deadline = self.engine.next_deadline()
+        if not self._leaving and self._accept_at is None:
+            return deadline
+        times = [deadline, self._accept_at]
         if self._leaving:
             times.append(min(link.leave_at or 0.0 for link in self._leaving))
         return min((when for when in times if when is not None), default=None)
@@ -118,15 +121,15 @@ class Reactor:
         Args:
             timeout: longest time to wait in seconds; None for as long as there is no deadline.
         """
+        engine = self.engine
         deadline = self.next_deadline()
         if deadline is not None:
             until = min(max(0.0, deadline - time.monotonic()), _MAX_WAIT)
             timeout = until if timeout is None else min(until, timeout)
-        if self._unpaused():
+        if engine.paused_peers() and self._unpaused():
             timeout = 0.0
         ready = self._selector.select(timeout)
         now = time.monotonic()
-        engine = self.engine
         for key, events in ready:
             link = key.data
             if link is None:
@@ -136,13 +139,14 @@ class Reactor:
                 self._send_rest(link, now)
             if events & _READ and link.sock.fileno() >= 0:
                 self._read(link, now)
-        deadline = engine.next_deadline()
         if deadline is not None and deadline <= now:
             engine.handle_timeout(now)
-        for peer in self._unpaused():
-            engine.resume(peer, now)
+        if engine.paused_peers():
+            for peer in self._unpaused():
+                engine.resume(peer, now)
         self._settle(now)
-        self._tidy(now)
+        if self._leaving or self._accept_at is not None:
+            self._tidy(now)
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""

@@ -21,16 +21,18 @@ DEFAULT_MAX_LINE_SIZE: Final = 8192
 """Most bytes of a line, its ending included, that are accepted unless told otherwise."""
 
 _NEWLINE: Final = 10
+_BIG: Final = 65536  # packets from this size on are gathered in pieces
+_SMALL: Final = 4096  # pieces below this size are put together first
 
 
 class Decoder:
     """Cuts what a peer sends into packets and lines, one at a time.
 
-    Complete input stays immutable bytes, read through a cursor; only an unfinished message is gathered in a
-    bytearray, which is looked at again when it is whole. So one-byte chunks and huge packets both take linear time.
+    Complete input stays immutable bytes, read through a cursor; only an unfinished message is gathered, and looked at
+    again when it is whole. So one-byte chunks and huge packets both take linear time.
     """
 
-    __slots__ = ("_cursor", "_data", "_max_line", "_max_packet", "_missing", "_partial", "_specs")
+    __slots__ = ("_big", "_cursor", "_data", "_max_line", "_max_packet", "_missing", "_partial", "_specs")
 
     def __init__(
         self,
@@ -53,10 +55,14 @@ class Decoder:
         self._cursor = 0
         self._partial: bytearray | None = None
         self._missing = 0  # bytes that _partial lacks to be worth a look; 0 in a line, which ends at a newline
+        self._big: _BigPacket | None = None
 
     def feed(self, data: bytes) -> None:
         """Store what arrived. Never raises because of what the peer sent."""
         partial = self._partial
+        if self._big is not None:
+            self._big.feed(data)
+            return
         if partial is None:
             self._data = self._data[self._cursor :] + data if self._cursor < len(self._data) else bytes(data)
             self._cursor = 0
@@ -81,7 +87,7 @@ class Decoder:
         data, start = self._data, self._cursor
         have = len(data) - start
         if have <= 0:
-            return None
+            return self._next_big()
         if data[start]:
             return self._next_line(data, start)
         needed = HEADER.size
@@ -100,12 +106,30 @@ class Decoder:
                     return spec.decode(data[start + 12 : end])
                 except MalformedArgumentsError as error:
                     return malformed(spec, error)
+            if size >= _BIG:
+                self._big = _BigPacket(spec, size)
+                self._big.feed(data[start + HEADER.size :])
+                self._data = b""
+                self._cursor = 0
+                return None
         self._set_aside(needed - have)
         return None
+
+    def _next_big(self) -> Event | None:
+        """Return the big packet that is being gathered, if it is whole."""
+        big = self._big
+        if big is None or big.missing > 0:
+            return None
+        self._big = None
+        packet, self._data = big.take()
+        self._cursor = 0
+        return packet
 
     @property
     def buffered(self) -> int:
         """How many bytes wait, parsed into nothing yet."""
+        if self._big is not None:
+            return self._big.size
         if self._partial is not None:
             return len(self._partial)
         return len(self._data) - self._cursor
@@ -125,6 +149,65 @@ class Decoder:
         self._missing = missing
         self._data = b""
         self._cursor = 0
+
+
+class _BigPacket:
+    """A big packet of which not all has come yet: its pieces, joined once.
+
+    Attributes:
+        missing: how many bytes it lacks; negative if some behind it have come too.
+        size: how many bytes of it, and behind it, have come.
+    """
+
+    __slots__ = ("_pieces", "_spec", "_tail", "missing", "size")
+
+    def __init__(self, spec: Spec, missing: int) -> None:
+        self.missing = missing
+        self.size = 0
+        self._spec = spec
+        self._pieces: list[bytes] = []
+        self._tail = bytearray()  # small pieces, so that a stream of them takes no more memory than big ones
+
+    def feed(self, data: bytes) -> None:
+        self.missing -= len(data)
+        self.size += len(data)
+        if len(data) < _SMALL:
+            self._tail += data
+            if len(self._tail) < _BIG and self.missing > 0:
+                return
+            data = bytes(self._tail)
+            self._tail.clear()
+        elif self._tail:
+            self._pieces.append(bytes(self._tail))
+            self._tail.clear()
+        self._pieces.append(data)
+
+    def take(self) -> tuple[Event, bytes]:
+        """Return the packet, and what came behind it."""
+        behind = self._cut_off(-self.missing)
+        spec, pieces = self._spec, self._pieces
+        try:
+            if spec.make is not None:
+                arguments = pieces[0].split(b"\0", len(spec.arguments) - 1)
+                if len(arguments) == len(spec.arguments):
+                    *leading, start = arguments
+                    pieces[0] = start
+                    return spec.make(*leading, b"".join(pieces)), behind
+            return spec.decode(b"".join(pieces)), behind
+        except MalformedArgumentsError as error:
+            return malformed(spec, error), behind
+
+    def _cut_off(self, excess: int) -> bytes:
+        """Take bytes off the end."""
+        behind: list[bytes] = []
+        while excess:
+            last = self._pieces.pop()
+            if len(last) > excess:
+                self._pieces.append(last[:-excess])
+                last = last[-excess:]
+            behind.append(last)
+            excess -= len(last)
+        return b"".join(reversed(behind))
 
 
 def _describe(head: bytes) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "HEADER",
     "MAX_HANDLE_SIZE",
     "MAX_NAME_SIZE",
+    "MAX_NUMBER",
     "MAX_UNIQUE_SIZE",
     "PACKETS",
     "REQUEST",
@@ -105,6 +106,9 @@ MAX_UNIQUE_SIZE: Final = 64
 MAX_NAME_SIZE: Final = 8191
 """Longest function name, client id or option in bytes; what fits into gearmand's buffer for arguments."""
 
+MAX_NUMBER: Final = 10**19 - 1
+"""Greatest number, either way from 0, that an argument may hold: 19 digits."""
+
 _NUL: Final = b"\0"
 _RAW_HEADER: Final = Struct("!4sII")
 _NUMBER: Final = re.compile(rb"\s*([+-]?[0-9]{1,19})(?:\.[0-9]*)?\s*")
@@ -166,6 +170,8 @@ class Spec:
         route: who sends it to whom.
         arguments: name, type (bytes, int or bool) and rule of each argument.
         decode: turns the bytes behind the header into an event.
+        make: turns arguments and payload into the same event, where that needs no more than putting them together;
+            spares big payloads a copy.
     """
 
     name: str
@@ -173,6 +179,7 @@ class Spec:
     route: Route
     arguments: tuple[tuple[str, type, Argument], ...]
     decode: Callable[[bytes], Event]
+    make: Callable[..., Event] | None = None
 
 
 class Packet(Event):
@@ -206,11 +213,14 @@ class Packet(Event):
         """
         for name, kind, rule in self.spec.arguments:
             value = getattr(self, name)
-            if kind is not bytes:
-                continue
             where = f"{self.spec.name}: {name}"
-            if not isinstance(value, bytes):
-                raise LocalProtocolError(f"{where} must be bytes, not {type(value).__name__}")
+            base = bytes if kind is bytes else int
+            if not isinstance(value, base):
+                raise LocalProtocolError(f"{where} must be {base.__name__}, not {type(value).__name__}")
+            if isinstance(value, int):
+                if abs(value) > MAX_NUMBER:
+                    raise LocalProtocolError(f"{where} has over 19 digits")
+                continue
             if not rule.payload and 0 in value:
                 raise LocalProtocolError(f"{where} must not hold NUL bytes")
             if rule.limit is not None and len(value) > rule.limit:
@@ -300,6 +310,12 @@ def _body_decoder(cls: type[Packet], arguments: tuple[tuple[str, type, Argument]
         return cls(*parts)
 
     return decode_checked
+
+
+def _maker(cls: type[Packet], arguments: tuple[tuple[str, type, Argument], ...]) -> Callable[..., Event] | None:
+    """Return the class itself where its arguments are bytes before a payload."""
+    plain = arguments and arguments[-1][2].payload and all(kind is bytes for _name, kind, _rule in arguments)
+    return cls if plain else None
 
 
 def _body_encoder(arguments: tuple[tuple[str, type, Argument], ...]) -> Callable[[Packet], bytes]:
@@ -418,7 +434,14 @@ else:
         def decorate(cls):
             cls = event(cls)
             arguments = tuple(_rules(cls))
-            cls.spec = Spec(_wire_name(cls.__name__), number, route, arguments, _body_decoder(cls, arguments))
+            cls.spec = Spec(
+                _wire_name(cls.__name__),
+                number,
+                route,
+                arguments,
+                _body_decoder(cls, arguments),
+                _maker(cls, arguments),
+            )
             cls._encode_body = staticmethod(_body_encoder(arguments))
             PACKETS[number] = cls
             return cls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, KeysView
 from struct import Struct
 from typing import Any, Final, NewType
 
@@ -292,7 +292,7 @@ class Engine:
         self._last_job = 0
         self._ended = 0
         self._dirty: deque[Peer] = deque()  # who has output queued
-        self._paused: dict[Peer, None] = {}
+        self._paused: dict[PeerId, Peer] = {}
         self._events: deque[Event] = deque()
         self._now = 0.0
         self._handlers: dict[type[Event], Callable[[Peer, Any], None]] = {
@@ -377,7 +377,7 @@ class Engine:
         gone.output.clear()
         gone.output_size = 0
         gone.asleep = False
-        self._paused.pop(gone, None)
+        self._paused.pop(peer, None)
         self._leave_jobs(gone)
         self._give_back(reversed(gone.in_hand))
         for function in list(gone.abilities):
@@ -414,9 +414,9 @@ class Engine:
             self._dirty.popleft()
         return peer.id, data
 
-    def paused_peers(self) -> Iterable[PeerId]:
+    def paused_peers(self) -> KeysView[PeerId]:
         """Return the peers whose requests are left unread because of the output queued for them; see `resume`."""
-        return [peer.id for peer in self._paused]
+        return self._paused.keys()
 
     def resume(self, peer: PeerId, now: float) -> None:
         """Go on with a paused peer, once its output has been sent.
@@ -426,8 +426,8 @@ class Engine:
             now: monotonic time in seconds.
         """
         self._now = now
-        sender = self._peers[peer]
-        if self._paused.pop(sender, sender) is None and not sender.failed:
+        sender = self._paused.pop(peer, None)
+        if sender is not None and not sender.failed:
             self._serve(sender)
 
     def next_deadline(self) -> float | None:
@@ -481,7 +481,7 @@ class Engine:
             while (packet := next_packet()) is not None:
                 handlers[type(packet)](peer, packet)
                 if peer.output_size > self._max_output:
-                    self._paused[peer] = None
+                    self._paused[peer.id] = peer
                     return
         except RemoteProtocolError as error:
             if error.reply is not None:

@@ -411,8 +411,12 @@ class JobQueue:
 
     def next_deadline(self) -> float | None:
         """Return when one of the methods below has something to return."""
-        times = (self._delayed.next(), self._limits.next(), next(iter(self._woken.values()), None))
-        return min((when for when in times if when is not None), default=None)
+        earliest = next(iter(self._woken.values())) if self._woken else None
+        for deadlines in (self._delayed, self._limits):
+            when = deadlines.next()
+            if when is not None and (earliest is None or when < earliest):
+                earliest = when
+        return earliest
 
     def queue_due(self, now: float) -> Iterator[Job]:
         """Queue the delayed jobs whose time has come, and return them."""

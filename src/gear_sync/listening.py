@@ -1,0 +1,144 @@
+"""Listening sockets: addresses in, sockets out; and what every accepted socket is set to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from gearproto.addresses import DEFAULT_PORT
+
+__all__ = ["DEFAULT_BACKLOG", "Keepalive", "inherited_sockets", "listen", "remove_socket_file"]
+
+DEFAULT_BACKLOG: Final = 4096
+"""How many connections may wait to be accepted unless told otherwise; the system may allow fewer."""
+
+_UNIX: Final = "unix:"
+_FIRST_INHERITED: Final = 3  # the descriptor at which a service manager's sockets begin
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """TCP keepalive: how a peer is found that has gone without a word.
+
+    Attributes:
+        idle: seconds without traffic after which the peer is probed.
+        interval: seconds between probes.
+        count: probes without an answer after which the connection is given up.
+    """
+
+    idle: int = 60
+    interval: int = 10
+    count: int = 6
+
+    def apply(self, sock: socket.socket) -> None:
+        """Set a TCP socket's options, as far as the system has them."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None)), self.idle),
+            (getattr(socket, "TCP_KEEPINTVL", None), self.interval),
+            (getattr(socket, "TCP_KEEPCNT", None), self.count),
+        ):
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def listen(where: Iterable[str | tuple[str, int]], backlog: int = DEFAULT_BACKLOG) -> list[socket.socket]:
+    """Listen on addresses.
+
+    Args:
+        where: each a pair of host and port, or text: ``host``, ``host:port``, ``[IPv6]:port``, ``unix:PATH``. A name is
+            listened on at every address it resolves to. Port 0 lets the system choose, one port for all of a name.
+        backlog: how many connections may wait to be accepted.
+
+    Raises:
+        OSError: an address cannot be listened on; none is then.
+        ValueError: one is no address.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        for place in where:
+            if isinstance(place, str) and place.startswith(_UNIX):
+                listeners.append(_listen_unix(place.removeprefix(_UNIX), backlog))
+            else:
+                host, port = _parse(place)
+                _listen_tcp(host, port, backlog, listeners)
+    except (OSError, ValueError):
+        for listener in listeners:
+            remove_socket_file(listener)
+            listener.close()
+        raise
+    return listeners
+
+
+def _parse(place: str | tuple[str, int]) -> tuple[str, int]:
+    if not isinstance(place, str):
+        return place
+    host, colon, port = place.rpartition(":")
+    if place.startswith("[") or place.count(":") == 1:
+        if not colon or not port.isdigit() or int(port) > 65535:
+            if place.endswith("]"):
+                return place[1:-1], DEFAULT_PORT
+            raise ValueError(f"{place!r} is no address to listen on: the port has to be a number from 0 to 65535")
+        return host.strip("[]"), int(port)
+    return place, DEFAULT_PORT
+
+
+def _listen_tcp(host: str, port: int, backlog: int, listeners: list[socket.socket]) -> None:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    chosen = port
+    for family, address in dict.fromkeys((family, address[0]) for family, _t, _p, _n, address in found):
+        listener = socket.create_server((str(address), chosen), family=family, backlog=backlog)
+        listeners.append(listener)
+        chosen = listener.getsockname()[1]
+
+
+def _listen_unix(path: str, backlog: int) -> socket.socket:
+    """Listen on a path, in place of a socket file that nobody listens on any more."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_stale(path):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_stale(path: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def remove_socket_file(listener: socket.socket) -> None:
+    """Remove the file of a Unix socket that is about to be closed; other sockets have none."""
+    if listener.family == getattr(socket, "AF_UNIX", None):
+        with suppress(OSError):
+            os.unlink(listener.getsockname())
+
+
+def inherited_sockets() -> list[socket.socket]:
+    """Return the listening sockets that a service manager has opened for this process (``LISTEN_FDS``).
+
+    Returns:
+        None of them if the process was started otherwise.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
