@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from gearproto import ConnectionLost, GearmanError, JobNotSent, Priority
 from gearproto.addresses import Address, parse_addresses
 from gearproto.admin import Command, Reply
+from gearproto.connection import Limits
 from gearproto.events import Echoed, StatusReceived
 
 from .admin import Admin
@@ -50,7 +51,7 @@ class Client:
         connect_timeout: float = 5.0,
         timeout: float | None = 30.0,
         exceptions: bool = True,
-        **limits: Any,
+        **limits: Unpack[Limits],
     ) -> None:
         """Make a client; the first call that needs a server connects.
 

@@ -1,8 +1,8 @@
 """The job server's sockets: one selector, and one turn at a time.
 
 A turn polls, reads what is ready, lets the engine work, and sends to each peer once. `gear_sync.Server` loops over
-turns in a thread; other event loops watch `Reactor.fileno` and call `Reactor.turn` when it is readable or the deadline
-has come.
+turns in a thread; `gear_anyio.Server`, or an event loop of your own, watches `Reactor.fileno` and calls `Reactor.turn`
+when it is readable or the deadline has come. `open_reactor` makes a reactor with all that belongs to it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
+import secrets
 import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypedDict, Unpack, cast
 
-from gearproto.server import Engine, JobChanged, PeerFailed, PeerId, ShutdownRequested
+import gearproto
+from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
 
-__all__ = ["Reactor"]
+from .listening import DEFAULT_BACKLOG, Keepalive, listen, remove_socket_file
+
+__all__ = ["Keepalive", "Reactor", "ServerOptions", "Snapshot", "open_reactor"]
 
 _log = logging.getLogger("gear_sync.server")
 
@@ -32,6 +38,41 @@ _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone w
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class _Limits(TypedDict, total=False):
+    """The limits of a reactor, whose meaning stands there."""
+
+    max_connections: int
+    pause_at: int
+    max_unsent: int
+
+
+class ServerOptions(EngineOptions, _Limits, total=False):
+    """The options of a server; see `open_reactor`."""
+
+    listen: Iterable[str | tuple[str, int]]
+    sockets: Iterable[socket.socket]
+    backlog: int
+    keepalive: Keepalive | None
+    handle_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a server holds and has done.
+
+    Attributes:
+        jobs: its jobs and functions.
+        received: bytes received since the start.
+        sent: bytes sent since the start.
+        unsent: bytes that peers have not read yet.
+    """
+
+    jobs: Counters
+    received: int
+    sent: int
+    unsent: int
 
 
 class _Link:
@@ -50,7 +91,14 @@ class _Link:
 
 
 class Reactor:
-    """Connects an engine with sockets. Belongs to one thread at a time, but for `wake`."""
+    """Connects an engine with sockets. Belongs to one thread at a time, but for `wake`.
+
+    Attributes:
+        engine: the job server's logic.
+        finished: whether an administrator, or `drain`, has brought the server to its end; then call `close`.
+        received: bytes received since the start.
+        sent: bytes sent since the start.
+    """
 
     def __init__(
         self,
@@ -60,7 +108,7 @@ class Reactor:
         max_connections: int = 100_000,
         pause_at: int = 1024 * 1024,
         max_unsent: int = 64 * 1024 * 1024,
-        keepalive: Callable[[socket.socket], None] | None = None,
+        keepalive: Keepalive | None = None,
     ) -> None:
         """Begin to serve.
 
@@ -70,14 +118,17 @@ class Reactor:
             max_connections: how many connections are served; more are closed at once.
             pause_at: bytes of output that a peer has not read from which on its requests are left unread.
             max_unsent: bytes of output that a peer has not read at which it is closed.
-            keepalive: called with each new socket, to set its keepalive options.
+            keepalive: how TCP looks for peers that have gone without a word; None for not at all.
         """
         self.engine = engine
-        self.shutdown_requested: bool | None = None
+        self.finished = False
+        self.received = 0
+        self.sent = 0
         self._max_connections = max_connections
         self._pause_at = pause_at
         self._max_unsent = max_unsent
         self._keepalive = keepalive
+        self._draining = False
         self._selector = selectors.DefaultSelector()
         self._links: dict[PeerId, _Link] = {}
         self._leaving: dict[_Link, None] = {}
@@ -107,6 +158,8 @@ class Reactor:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which a turn has something to do even if nothing arrives; None if never."""
+        if self.engine.paused_peers() and self._unpaused():
+            return 0.0
         deadline = self.engine.next_deadline()
         if not self._leaving and self._accept_at is None:
             return deadline
@@ -126,8 +179,6 @@ class Reactor:
         if deadline is not None:
             until = min(max(0.0, deadline - time.monotonic()), _MAX_WAIT)
             timeout = until if timeout is None else min(until, timeout)
-        if engine.paused_peers() and self._unpaused():
-            timeout = 0.0
         ready = self._selector.select(timeout)
         now = time.monotonic()
         for key, events in ready:
@@ -147,12 +198,32 @@ class Reactor:
         self._settle(now)
         if self._leaving or self._accept_at is not None:
             self._tidy(now)
+        if self._draining and not engine.running_jobs:
+            self.finished = True
+
+    @property
+    def addresses(self) -> list[tuple[str, int] | str]:
+        """Where the server listens: host and port, or the path of a Unix socket."""
+        names = [listener.getsockname() for listener in self._listeners]
+        return [name[:2] if isinstance(name, tuple) else name for name in names]
+
+    def snapshot(self) -> Snapshot:
+        """Count what the server holds now."""
+        unsent = sum(link.unsent_size for link in self._links.values())
+        return Snapshot(self.engine.counters(), self.received, self.sent, unsent)
+
+    def drain(self) -> None:
+        """Take no new connections and jobs; `finished` is set once no job runs any more."""
+        self.engine.stop_accepting()
+        self.stop_listening()
+        self._draining = True
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""
         for listener in self._listeners:
             if self._accept_at is None:
                 self._selector.unregister(listener)
+            remove_socket_file(listener)
             listener.close()
         self._listeners.clear()
         self._accept_at = None
@@ -201,7 +272,7 @@ class Reactor:
             host = address[0]
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._keepalive is not None:
-                self._keepalive(sock)
+                self._keepalive.apply(sock)
         peer = self.engine.connect(now, address=host.encode(), descriptor=sock.fileno())
         link = self._links[peer] = _Link(sock, peer)
         self._selector.register(sock, _READ, link)
@@ -227,6 +298,7 @@ class Reactor:
             _log.debug("peer %d: closed by the peer", link.peer)
             self._close(link, now)
         elif link.leave_at is None:
+            self.received += len(data)
             self.engine.receive_data(link.peer, data, now)
             if len(data) == link.read_size:
                 link.read_size = min(2 * link.read_size, _MAX_READ)
@@ -242,7 +314,7 @@ class Reactor:
             if isinstance(event, PeerFailed):
                 self._fail(event, now)
             elif isinstance(event, ShutdownRequested):
-                self.shutdown_requested = event.graceful
+                self._on_shutdown(event)
             elif isinstance(event, JobChanged):
                 _log.debug("job %r of %r: %s", event.handle, event.function, event.state.name)
         links = self._links
@@ -260,20 +332,20 @@ class Reactor:
                 _log.debug("peer %d: %s", link.peer, error.strerror)
                 self._close(link, now)
                 return
+            self.sent += sent
             if sent == len(data):
                 return
             link.unsent = deque([memoryview(data)[sent:]])
             link.unsent_size = len(data) - sent
+        elif link.unsent_size + len(data) > self._max_unsent:
+            size = link.unsent_size + len(data)
+            _log.warning("peer %d: closed with %d bytes unread, limit %d", link.peer, size, self._max_unsent)
+            self._close(link, now)
+            return
         else:
             link.unsent.append(data)
             link.unsent_size += len(data)
-        if link.unsent_size > self._max_unsent:
-            _log.warning(
-                "peer %d: closed with %d bytes unread, limit %d", link.peer, link.unsent_size, self._max_unsent
-            )
-            self._close(link, now)
-        else:
-            self._watch(link)
+        self._watch(link)
 
     def _send_rest(self, link: _Link, now: float) -> None:
         unsent = link.unsent
@@ -286,6 +358,7 @@ class Reactor:
                 _log.debug("peer %d: %s", link.peer, error.strerror)
                 self._close(link, now)
                 return
+            self.sent += sent
             link.unsent_size -= sent
             if sent < len(unsent[0]):
                 unsent[0] = memoryview(unsent[0])[sent:]
@@ -308,7 +381,14 @@ class Reactor:
         """Return the peers that the engine has left waiting for the output that they have read by now."""
         return [peer for peer in self.engine.paused_peers() if self._links[peer].unsent_size <= self._pause_at]
 
-    # The end of a connection
+    # The end of a connection, and of the server
+
+    def _on_shutdown(self, event: ShutdownRequested) -> None:
+        _log.info("shutdown requested%s", ", running jobs may end" if event.graceful else "")
+        if event.graceful:
+            self.drain()
+        else:
+            self.finished = True
 
     def _fail(self, event: PeerFailed, now: float) -> None:
         """Let a peer that broke the protocol read what is queued for it, but listen to it no longer."""
@@ -340,3 +420,44 @@ class Reactor:
         self._selector.unregister(link.sock)
         link.sock.close()
         self.engine.disconnect(link.peer, now)
+
+
+def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reactor:
+    """Listen, and make a reactor with an engine of its own.
+
+    Args:
+        host: address or name to listen on.
+        port: TCP port; 0 lets the system choose.
+        **options: the options of `gearproto.server.Engine`, and
+
+            - ``listen``: addresses to listen on instead of host and port: see `gear_sync.listening.listen`;
+            - ``sockets``: listening sockets to use as they are; the reactor closes them;
+            - ``backlog``: how many connections may wait to be accepted;
+            - ``keepalive``: how TCP looks for peers that have gone without a word; None for not at all;
+            - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
+              part that differs from start to start follows, so that old handles never name new jobs;
+            - ``max_connections``, ``pause_at``, ``max_unsent``: limits, see `Reactor`.
+
+    Raises:
+        OSError: an address cannot be listened on.
+        ValueError: an option makes no sense.
+    """
+    prefix = options.get("handle_prefix", f"H:{socket.gethostname()[:24]}")
+    engine = Engine(
+        handle_prefix=f"{prefix}:{secrets.token_hex(4)}".encode(),
+        epoch_offset=time.time() - time.monotonic(),
+        version=gearproto.__version__.encode(),
+        pid=os.getpid(),
+        trace=_log.isEnabledFor(logging.DEBUG),
+        **cast("EngineOptions", _chosen(options, EngineOptions)),
+    )
+    sockets = options.get("sockets")
+    if sockets is None:
+        sockets = listen(options.get("listen", [(host, port)]), options.get("backlog", DEFAULT_BACKLOG))
+    keepalive = options.get("keepalive", Keepalive())
+    return Reactor(engine, sockets, keepalive=keepalive, **cast("_Limits", _chosen(options, _Limits)))
+
+
+def _chosen(options: ServerOptions, names: type) -> dict[str, object]:
+    """Return the options that one part of the server takes."""
+    return {name: value for name, value in options.items() if name in names.__annotations__}

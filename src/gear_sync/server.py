@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Self, Unpack
 
-import gearproto
-from gearproto.server import Counters, Engine
+from gearproto import DEFAULT_PORT
 
-from .reactor import Reactor
+from .reactor import ServerOptions, Snapshot, open_reactor
 
 __all__ = ["Server"]
 
 _log = logging.getLogger(__name__)
-
-_MIN_BACKLOG: Final = 4096
-_STOP_WAIT: Final = 10.0
 
 
 class Server:
@@ -31,72 +24,49 @@ class Server:
     As a context manager it runs in a thread of its own; `serve_forever` runs it in the calling thread.
 
     Attributes:
-        port: the TCP port it listens on, the one chosen by the system if 0 was asked for.
+        addresses: where it listens, as pairs of host and port, or paths of Unix sockets.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = gearproto.DEFAULT_PORT,
-        *,
-        sockets: list[socket.socket] | None = None,
-        backlog: int = _MIN_BACKLOG,
-        handle_prefix: str | None = None,
-        max_connections: int = 100_000,
-        max_unsent: int = 64 * 1024 * 1024,
-        **options: Any,
-    ) -> None:
-        """Open the listening socket; connections are accepted from now on, and served once the server runs.
+    def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
+        """Listen. Connections may be opened from now on, and are served once the server runs.
 
         Args:
-            host: address or name to listen on. Every address it resolves to is listened on.
+            host: address or name to listen on.
             port: TCP port; 0 lets the system choose.
-            sockets: listening sockets to use instead of host and port; the server closes them.
-            backlog: how many connections may wait to be accepted.
-            handle_prefix: what job handles begin with; ``H:`` and the host's name unless told otherwise. A random
-                part that differs from start to start follows, so that old handles never name new jobs.
-            max_connections: how many connections are served; more are closed at once.
-            max_unsent: bytes of output that a peer has not read at which it is closed.
-            **options: the options of `gearproto.server.Engine`.
+            **options: see `gear_sync.reactor.open_reactor`.
 
         Raises:
             OSError: the address cannot be listened on.
+            ValueError: an option makes no sense.
         """
-        self._listeners = _listen(host, port, backlog) if sockets is None else sockets
-        self.port = _port(self._listeners)
-        prefix = f"H:{socket.gethostname()[:24]}" if handle_prefix is None else handle_prefix
-        self._engine = Engine(
-            handle_prefix=f"{prefix}:{secrets.token_hex(4)}".encode(),
-            epoch_offset=time.time() - time.monotonic(),
-            version=gearproto.__version__.encode(),
-            pid=os.getpid(),
-            **options,
-        )
-        self._reactor = Reactor(self._engine, self._listeners, max_connections=max_connections, max_unsent=max_unsent)
+        self._reactor = open_reactor(host, port, **options)
+        self.addresses = self._reactor.addresses
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._lock = threading.Lock()  # guards the two below
+        self._calls: deque[Callable[[], None]] = deque()
         self._closed = False
-        self._calls: list[Callable[[], None]] = []
+        self._stopping = False
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the first listening socket, for clients and workers."""
-        name = self._listeners[0].getsockname()
-        return name[0], name[1]
+        """The first host and port that the server listens on, for clients and workers."""
+        return next(address for address in self.addresses if isinstance(address, tuple))
+
+    @property
+    def port(self) -> int:
+        """The TCP port that the server listens on, the one chosen by the system if 0 was asked for."""
+        return self.address[1]
 
     def serve_forever(self) -> None:
         """Serve until `stop` is called or an administrator shuts the server down; then close everything."""
-        _log.info("listening on port %d", self.port)
+        reactor = self._reactor
+        _log.info("listening on %s", self.addresses)
         try:
-            while not self._stopping:
-                self._reactor.turn()
+            while not self._stopping and not reactor.finished:
+                reactor.turn()
                 self._run_calls()
-                if self._reactor.shutdown_requested is not None and self._may_stop():
-                    break
         finally:
-            self._closed = True
-            self._reactor.close()
-            self._run_calls()
+            self.close()
             _log.info("stopped")
 
     def stop(self, *, graceful: bool = False) -> None:
@@ -106,45 +76,46 @@ class Server:
             graceful: whether running jobs may end first; nothing new is taken meanwhile.
         """
         if graceful:
-            self._calls.append(self._begin_shutdown)
+            self._calls.append(self._reactor.drain)
         else:
             self._stopping = True
         self._reactor.wake()
 
-    def counters(self) -> Counters:
-        """Count what the server holds now."""
+    def snapshot(self) -> Snapshot:
+        """Count what the server holds now. May be called from any thread; a closed server tells its last state."""
         if self._thread is None or self._thread is threading.current_thread():
-            return self._engine.counters()
-        result: list[Counters] = []
+            return self._reactor.snapshot()
+        result: list[Snapshot] = []
         done = threading.Event()
 
         def count() -> None:
-            result.append(self._engine.counters())
+            result.append(self._reactor.snapshot())
             done.set()
 
-        self._calls.append(count)
+        with self._lock:
+            if self._closed:
+                return self._reactor.snapshot()
+            self._calls.append(count)
         self._reactor.wake()
-        done.wait(_STOP_WAIT)
+        done.wait()
         return result[0]
 
-    def _begin_shutdown(self) -> None:
-        self._engine.stop_accepting()
-        self._reactor.shutdown_requested = True
-
-    def _may_stop(self) -> bool:
-        """Tell whether a requested shutdown has nothing left to wait for."""
-        if not self._reactor.shutdown_requested:
-            return True
-        self._reactor.stop_listening()
-        return self._engine.running_jobs == 0
+    def close(self) -> None:
+        """Close every socket of a server that does not run (any more). Can be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._run_calls()
+        self._reactor.close()
 
     def _run_calls(self) -> None:
         while self._calls:
-            self._calls.pop(0)()
+            self._calls.popleft()()
 
     def __enter__(self) -> Self:
         """Run the server in a thread."""
-        self._thread = threading.Thread(target=self.serve_forever, name=f"gear-server-{self.port}", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, name=f"gear server {self.addresses}", daemon=True)
         self._thread.start()
         return self
 
@@ -153,31 +124,5 @@ class Server:
     ) -> None:
         """Stop the server and wait for its thread."""
         self.stop()
-        if self._thread is not None:
-            self._thread.join(_STOP_WAIT)
-
-    def close(self) -> None:
-        """Close the sockets of a server that was never run."""
-        if not self._closed and self._thread is None:
-            self._closed = True
-            self._reactor.close()
-
-
-def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Listen on every address of a host, on one port."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listeners: list[socket.socket] = []
-    try:
-        for family, _type, _protocol, _name, address in dict.fromkeys(found):
-            chosen = (address[0], listeners[0].getsockname()[1] if listeners else port, *address[2:])
-            listeners.append(socket.create_server(chosen[:2], family=family, backlog=backlog))
-    except OSError:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
-
-
-def _port(listeners: list[socket.socket]) -> int:
-    name = listeners[0].getsockname()
-    return int(name[1]) if isinstance(name, tuple) else 0
+        assert self._thread is not None
+        self._thread.join()

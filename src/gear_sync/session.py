@@ -9,6 +9,7 @@ from typing import Any
 from gearproto import ClientConnection, ConnectionLost, ServerError
 from gearproto.addresses import Address
 from gearproto.admin import Command, Refused, Reply
+from gearproto.connection import Limits
 from gearproto.events import (
     AdminReplied,
     ConnectionClosed,
@@ -46,7 +47,7 @@ class _Answer:
 class Session:
     """A connection to one server, and the records of what is open on it."""
 
-    def __init__(self, address: Address, sock: socket.socket, limits: dict[str, Any]) -> None:
+    def __init__(self, address: Address, sock: socket.socket, limits: Limits) -> None:
         """Begin with a connected socket.
 
         Args:

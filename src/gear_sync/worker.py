@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from gearproto import ConnectionLost, Grab, JobFailed, LocalProtocolError, WorkerConnection
 from gearproto.addresses import Address, parse_addresses
+from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
 
 from .link import Link, connect
@@ -99,7 +100,7 @@ class _Server:
         link = self.link
         return link is not None and not link.closed
 
-    def connect(self, timeout: float, limits: dict[str, Any]) -> None:
+    def connect(self, timeout: float, limits: Limits) -> None:
         sock = connect(self.address, timeout)
         self.conn = WorkerConnection(**limits)
         self.link = Link(sock, self.conn, self._on_event)
@@ -150,7 +151,7 @@ class Worker:
         *,
         client_id: str | bytes | None = None,
         connect_timeout: float = 5.0,
-        **limits: Any,
+        **limits: Unpack[Limits],
     ) -> None:
         """Make a worker; `run` connects.
 
@@ -158,7 +159,7 @@ class Worker:
             servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
             client_id: the name that administrators see.
             connect_timeout: seconds for each attempt to connect.
-            **limits: the grab flavour and limits of the connection, as in `gearproto.WorkerConnection`.
+            **limits: limits of the connection, as in `gearproto.connection.Connection`.
 
         Raises:
             ValueError: an address makes no sense.

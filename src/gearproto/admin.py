@@ -52,6 +52,7 @@ MAX_WORDS: Final = 5
 _LITERAL_ESCAPE: Final = re.compile(rb"\\(?=x[0-9a-f]{2})")
 _ESCAPE: Final = re.compile(rb"\\x([0-9a-f]{2})")
 _INCOMPLETE: Final = b"An+incomplete+set+of+arguments+was+sent+to+this+command+"
+_UNKNOWN: Final = b"ERR UNKNOWN_"
 _CRLF: Final = b"\r\n"
 
 
@@ -177,7 +178,7 @@ class WorkerListed(Row):
 
     def encode(self) -> bytes:
         names = b"".join(b" " + escape(name, spaces=True) for name in self.functions)
-        client_id = escape(self.client_id, spaces=True) or b"-"
+        client_id = b"\\x2d" if self.client_id == b"-" else escape(self.client_id, spaces=True) or b"-"
         return b"%d %b %b :%b" % (self.descriptor, escape(self.address, spaces=True), client_id, names)
 
     @classmethod
@@ -187,7 +188,8 @@ class WorkerListed(Row):
         if not colon:
             raise ValueError("no colon")
         functions = tuple(unescape(name) for name in names.split(b" ") if name)
-        return cls(int(descriptor), address, b"" if client_id == b"-" else unescape(client_id), functions)
+        client_id = b"" if client_id == b"-" else unescape(client_id)
+        return cls(int(descriptor), unescape(address), client_id, functions)
 
 
 @event
@@ -226,7 +228,9 @@ class UniqueListed(Row):
     unique: bytes
 
     def encode(self) -> bytes:
-        return b"\\x2e" if self.unique == b"." else escape(self.unique)
+        if self.unique == b"." or self.unique.startswith(_UNKNOWN):
+            return b"\\x%02x" % self.unique[0] + escape(self.unique[1:])
+        return escape(self.unique)
 
     @classmethod
     def decode(cls, line: bytes) -> UniqueListed:
@@ -310,7 +314,7 @@ class Command(Event):
         """Return the command as a line.
 
         Raises:
-            LocalProtocolError: an argument is empty, or the line would have more than `MAX_WORDS` words.
+            LocalProtocolError: an argument is empty, or there are more arguments than the command has.
         """
         arguments = self.arguments()
         name = b" ".join(self.words).decode()
@@ -401,7 +405,7 @@ class CancelJob(Command):
 
     @classmethod
     def parse(cls, arguments: list[bytes]) -> Command | Refused:
-        return cls(unescape(arguments[0])) if arguments else _unknown(b"cancel")
+        return cls(unescape(arguments[0]))
 
 
 @command(b"create function")
@@ -503,15 +507,16 @@ def parse_command(line: bytes) -> Command | Refused:
     name = words[0].lower()
     if (simple := COMMANDS.get((name,))) is not None:
         return simple.parse(words[1:])
+    lowered = tuple(word.lower() for word in words)
     if name == b"show" and len(words) > 1:
         for cls in (ShowJobs, ShowUniqueJobs):
-            if [name, *words[1:]][: len(cls.words)] == [*cls.words]:
+            if lowered[: len(cls.words)] == cls.words:
                 return cls()
         return Refused(b"UNKNOWN_SHOW_ARGUMENTS")
     if name == b"cancel" and len(words) > 2:
-        return CancelJob.parse(words[2:]) if words[1] == b"job" else Refused(b"UNKNOWN_ERROR")
+        return CancelJob.parse(words[2:]) if lowered[1] == b"job" else Refused(b"UNKNOWN_ERROR")
     if name in (b"create", b"drop"):
-        known = COMMANDS.get((name, words[1])) if len(words) > 1 else None
+        known = COMMANDS.get(lowered[:2])
         return _incomplete(name) if known is None else known.parse(words[2:])
     return _unknown(words[0])
 
@@ -563,7 +568,7 @@ class ReplyReader:
 def _is_error(row: type[Row], line: bytes) -> bool:
     """Tell whether the first line of an answer is an error instead of a row."""
     if row is UniqueListed:  # a unique may well begin with ERR
-        return line.upper().startswith(b"ERR UNKNOWN_")
+        return line.startswith(_UNKNOWN)
     return line.startswith(b"ERR ") and b"\t" not in line
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Unpack
 
-from .connection import Connection, Request
+from .connection import Connection, Limits, Request
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import (
     Data,
@@ -109,7 +109,7 @@ class ClientConnection(Connection):
     _ROLE: ClassVar[str] = "client"
     _SPECS = decoders(Route.TO_CLIENT)
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, **limits: Unpack[Limits]) -> None:
         """Begin a connection; the arguments are those of `Connection`."""
         super().__init__(**limits)
         self._jobs: dict[bytes, _Sharers] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypedDict
 
 from .admin import Command, ReplyReader
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -24,12 +24,23 @@ from .events import (
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
 from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
 
-__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "Connection"]
+__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "Connection", "Limits"]
 
 DEFAULT_MAX_OUTPUT_SIZE: Final = 256 * 1024 * 1024
 """Most bytes of output that wait to be taken unless told otherwise."""
 
 _HEADER_SIZE: Final = 12
+
+
+class Limits(TypedDict, total=False):
+    """The arguments of `Connection`; their meaning stands there."""
+
+    max_packet_size: int
+    max_line_size: int
+    max_output_size: int
+    probe_interval: float | None
+    probe_timeout: float
+    now: float
 
 
 class Request:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final, Unpack
 
-from .connection import Connection, Request
+from .connection import Connection, Limits, Request
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Event, JobAssigned, ReportRefused
 from .packets import (
@@ -80,7 +80,9 @@ class WorkerConnection(Connection):
     _ROLE: ClassVar[str] = "worker"
     _SPECS = decoders(Route.TO_WORKER)
 
-    def __init__(self, *, grab: type[GrabJob | GrabJobUniq | GrabJobAll] = GrabJobAll, **limits: Any) -> None:
+    def __init__(
+        self, *, grab: type[GrabJob | GrabJobUniq | GrabJobAll] = GrabJobAll, **limits: Unpack[Limits]
+    ) -> None:
         """Begin a connection.
 
         Args:

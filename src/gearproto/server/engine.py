@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, KeysView
 from struct import Struct
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, TypedDict
 
 from gearproto.admin import (
     CancelJob,
@@ -86,7 +86,7 @@ from gearproto.packets import (
 from .jobs import Job, JobState
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
 
-__all__ = ["Counters", "Engine", "JobChanged", "PeerFailed", "PeerId", "ShutdownRequested"]
+__all__ = ["Counters", "Engine", "EngineOptions", "JobChanged", "PeerFailed", "PeerId", "ShutdownRequested"]
 
 PeerId = NewType("PeerId", int)
 """Names one peer of an engine; never used twice."""
@@ -212,6 +212,23 @@ class Peer(Worker):
         ] = {}  # jobs in its hands that nobody wants any more, but whose end is still due
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
         self.failed = False
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of `Engine` that a server may pass on; their meaning stands there."""
+
+    job_retries: int
+    worker_wakeup: int
+    wakeup_timeout: float
+    round_robin: bool
+    exceptions: bool
+    max_packet_size: int
+    max_line_size: int
+    max_output_size: int
+    max_functions: int
+    max_jobs: int
+    max_idle_functions: int
+    verbosity: bytes
 
 
 class Engine:
