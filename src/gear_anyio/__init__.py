@@ -1,1 +1,5 @@
-"""Gearman clients, workers and a job server for asyncio and trio, through anyio."""
+"""Gearman for asyncio and trio, through anyio."""
+
+from .server import Server
+
+__all__ = ["Server"]

@@ -218,6 +218,10 @@ class Reactor:
         self.stop_listening()
         self._draining = True
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a connected stream socket as if it had been accepted; the reactor closes it."""
+        self._welcome(sock, None, time.monotonic())
+
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""
         for listener in self._listeners:

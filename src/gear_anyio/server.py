@@ -1,0 +1,203 @@
+"""The job server on asyncio or trio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import time
+from typing import Unpack
+
+import anyio
+import anyio.abc
+
+from gear_sync.reactor import Reactor, ServerOptions, Snapshot, open_reactor
+from gearproto import DEFAULT_PORT
+
+__all__ = ["Server"]
+
+_CHUNK = 65536
+
+
+class Server:
+    """A Gearman job server in an event loop: `gear_sync.Server` with the same options, as a task.
+
+    Attributes:
+        addresses: where it listens, as pairs of host and port, or paths of Unix sockets.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
+        """Listen. Connections may be opened from now on, and are served by `serve`.
+
+        Args:
+            host: address or name to listen on.
+            port: TCP port; 0 lets the system choose.
+            **options: see `gear_sync.reactor.open_reactor`. ``listen=[]`` makes a server for `serve_stream` alone.
+
+        Raises:
+            OSError: the address cannot be listened on.
+            ValueError: an option makes no sense.
+        """
+        self._reactor = open_reactor(host, port, **options)
+        self.addresses = self._reactor.addresses
+        self._closed = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The first host and port that the server listens on, for clients and workers."""
+        return next(address for address in self.addresses if isinstance(address, tuple))
+
+    @property
+    def port(self) -> int:
+        """The TCP port that the server listens on, the one chosen by the system if 0 was asked for."""
+        return self.address[1]
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` is called, an administrator shuts the server down, or the task is cancelled.
+
+        Every socket is closed then.
+        """
+        task_status.started()
+        try:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                await _serve_by_waiting(self._reactor)
+            else:
+                await _AsyncioDriver(self._reactor, loop).run()
+        finally:
+            self.close()
+
+    async def serve_stream(self, stream: anyio.abc.AnyByteStream) -> None:
+        """Serve one peer over any byte stream, until it ends; then close the stream.
+
+        `serve` has to run too: it keeps the time, and talks to the peers on sockets.
+
+        Args:
+            stream: the stream, such as an end of an in-memory pipe or a TLS stream.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            self._reactor.adopt(theirs)
+            self._reactor.wake()
+            async with stream, anyio.create_task_group() as group:
+                group.start_soon(_to_socket, stream, ours)
+                await _from_socket(ours, stream)
+                group.cancel_scope.cancel()
+        finally:
+            ours.close()
+
+    def stop(self, *, graceful: bool = False) -> None:
+        """Make `serve` return soon.
+
+        Args:
+            graceful: whether running jobs may end first; nothing new is taken meanwhile.
+        """
+        if graceful:
+            self._reactor.drain()
+        else:
+            self._reactor.finished = True
+        self._reactor.wake()
+
+    def snapshot(self) -> Snapshot:
+        """Count what the server holds now."""
+        return self._reactor.snapshot()
+
+    def close(self) -> None:
+        """Close every socket of a server that does not run (any more). Can be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._reactor.close()
+
+
+async def _to_socket(stream: anyio.abc.AnyByteStream, sock: socket.socket) -> None:
+    """Pass on what a peer sends; its end, however it comes, ends the server's input."""
+    try:
+        while True:
+            data = memoryview(await stream.receive())
+            while data:
+                try:
+                    data = data[sock.send(data) :]
+                except BlockingIOError:
+                    await anyio.wait_writable(sock)
+    except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+
+
+async def _from_socket(sock: socket.socket, stream: anyio.abc.AnyByteStream) -> None:
+    """Pass on what the server sends, until it closes the connection or the peer is gone."""
+    while True:
+        try:
+            data = sock.recv(_CHUNK)
+        except BlockingIOError:
+            await anyio.wait_readable(sock)
+            continue
+        except OSError:
+            return
+        if not data:
+            return
+        try:
+            await stream.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+
+async def _serve_by_waiting(reactor: Reactor) -> None:
+    """Take a turn whenever the reactor's descriptor is readable or its deadline has come."""
+    while not reactor.finished:
+        deadline = reactor.next_deadline()
+        with anyio.move_on_after(math.inf if deadline is None else max(0.0, deadline - time.monotonic())):
+            await anyio.wait_readable(reactor.fileno())
+        reactor.turn(0)
+
+
+class _AsyncioDriver:
+    """Takes turns from an asyncio loop, with one reader and one timer; waiting in a task would cost twice as much."""
+
+    def __init__(self, reactor: Reactor, loop: asyncio.AbstractEventLoop) -> None:
+        self._reactor = reactor
+        self._loop = loop
+        self._done = loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+
+    async def run(self) -> None:
+        self._loop.add_reader(self._reactor.fileno(), self._turn)
+        try:
+            self._set_timer()
+            await self._done
+        finally:
+            self._loop.remove_reader(self._reactor.fileno())
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _turn(self) -> None:
+        try:
+            self._reactor.turn(0)
+        except Exception as error:
+            if not self._done.done():
+                self._done.set_exception(error)
+            return
+        if not self._reactor.finished:
+            self._set_timer()
+        elif not self._done.done():
+            self._done.set_result(None)
+
+    def _set_timer(self) -> None:
+        deadline = self._reactor.next_deadline()
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = None
+        self._turn()
