@@ -151,7 +151,7 @@ async def _serve_by_waiting(reactor: Reactor) -> None:
         deadline = reactor.next_deadline()
         with anyio.move_on_after(math.inf if deadline is None else max(0.0, deadline - time.monotonic())):
             await anyio.wait_readable(reactor.fileno())
-        reactor.turn(0)
+        reactor.turn_while_busy()
 
 
 class _AsyncioDriver:
@@ -176,7 +176,7 @@ class _AsyncioDriver:
 
     def _turn(self) -> None:
         try:
-            self._reactor.turn(0)
+            self._reactor.turn_while_busy()
         except Exception as error:
             if not self._done.done():
                 self._done.set_exception(error)

@@ -80,23 +80,23 @@ class _Early:
     def __init__(self) -> None:
         self.reports: list[_WorkReport] = []
         self.size = 0
-        self.until = 0  # the newest request at the last report: once it is answered, nobody comes for these any more
+        self.until = 0  # the newest submission at the last report: once it is answered, nobody comes for these any more
 
     def take(self) -> list[_WorkReport]:
         """Take one copy of each report, up to the end of the job.
 
-        As many copies of the end, as many submissions share the job: each of them takes its own.
+        As many copies of the end, as many submissions share the job: each of them takes its own. Where those who
+        joined late have no copies of the first reports, copies cannot be told from repetitions; the first to come
+        then takes all up to the first end.
         """
         reports = self.reports
         copies = sum(type(report) in _OUTCOMES for report in reports)
         if copies > 1 and all(report == reports[index - index % copies] for index, report in enumerate(reports)):
             self.reports = [report for index, report in enumerate(reports) if index % copies]
             return reports[::copies]
-        self.reports = []
-        for index, report in enumerate(reports):
-            if type(report) in _OUTCOMES:
-                return reports[: index + 1]
-        return reports
+        size = next((index for index, report in enumerate(reports, 1) if type(report) in _OUTCOMES), len(reports))
+        self.reports = reports[size:]
+        return reports[:size]
 
 
 class ClientConnection(Connection):
@@ -113,7 +113,9 @@ class ClientConnection(Connection):
         """Begin a connection; the arguments are those of `Connection`."""
         super().__init__(**limits)
         self._jobs: dict[bytes, _Sharers] = {}
+        self._spent: dict[bytes, int] = {}  # by handle: copies of an end told to all sharers, which are still to come
         self._unanswered = 0  # foreground submissions whose JOB_CREATED has not come
+        self._newest = RequestId(0)  # the last of them
         self._early: dict[bytes, _Early] = {}
         self._early_size = 0
 
@@ -157,7 +159,9 @@ class ClientConnection(Connection):
         else:
             packet = _PLAIN[priority, background](function, unique, workload)
         request = self._request(packet, JobCreated, background)
-        self._unanswered += not background
+        if not background:
+            self._unanswered += 1
+            self._newest = request
         return request
 
     def get_status(self, handle: bytes) -> RequestId:
@@ -200,13 +204,15 @@ class ClientConnection(Connection):
     def _foreground_answered(self, request: RequestId) -> None:
         """Drop the early reports that no later submission can be meant by."""
         self._unanswered -= 1
+        if not self._unanswered:
+            self._spent.clear()  # reports that match nothing are dropped anyhow, and some servers send one copy only
         for handle in [handle for handle, early in self._early.items() if early.until <= request]:
             self._early_size -= self._early.pop(handle).size
 
     def _on_report(self, packet: _WorkReport) -> Event | None:
         if (sharers := self._jobs.get(packet.handle)) is not None:
             return self._deliver(sharers, packet)
-        if not self._unanswered:
+        if not self._unanswered or self._is_spent(packet):
             return UnmatchedReport(packet.spec.name, packet.handle)
         # A result may overtake the JOB_CREATED that tells whose it is.
         size = len(packet.encode())
@@ -219,8 +225,16 @@ class ClientConnection(Connection):
         early = self._early.setdefault(packet.handle, _Early())
         early.reports.append(packet)
         early.size += size
-        early.until = self._last_request
+        early.until = self._newest
         return None
+
+    def _is_spent(self, packet: _WorkReport) -> bool:
+        """Tell whether a report is one more copy of an end that all who share the job have been told."""
+        if type(packet) not in _OUTCOMES or not (copies := self._spent.pop(packet.handle, 0)):
+            return False
+        if copies > 1:
+            self._spent[packet.handle] = copies - 1
+        return True
 
     def _deliver(self, sharers: _Sharers, packet: _WorkReport) -> Event:
         """Return the event of a report; the end goes to all who share the job, as one copy of it tells it all."""
@@ -229,12 +243,15 @@ class ClientConnection(Connection):
         del self._jobs[packet.handle]
         first, *others = (JobEnded(request, packet.handle, outcome(packet)) for request in sharers.requests)
         self._events.extend(others)
+        if others:
+            self._spent[packet.handle] = len(others)
         return first
 
     def _on_status_res(self, packet: StatusRes) -> Event | None:
         request = self._answered(StatusRes)
         assert request.id is not None
         if packet.handle != request.detail:
+            self._requests.appendleft(request)  # it is still open, and lost with the connection
             raise RemoteProtocolError(f"client: STATUS_RES for {packet.handle!r}, asked for {request.detail!r}")
         return StatusReceived(request.id, packet.known, packet.running, packet.numerator, packet.denominator, None)
 

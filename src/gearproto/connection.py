@@ -130,7 +130,7 @@ class Connection:
     def receive_data(self, data: bytes) -> None:
         """Store what arrived. Never raises because of what the server sent; after the end it is ignored."""
         if not self._ended:
-            self._heard = True
+            self._heard = self._heard or bool(data)
             self._decoder.feed(data)
 
     def receive_eof(self, *, unsent: int = 0) -> None:
@@ -204,7 +204,7 @@ class Connection:
             self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s", 0)
             return
         else:
-            self._ask(EchoReq(b"probe"), EchoRes, b"probe", id_=None)
+            self._ask(EchoReq(b"probe"), EchoRes, b"probe")
             self._probing = True
             self._probe_at = now + self._probe_timeout
         self._heard = False
@@ -282,9 +282,9 @@ class Connection:
         self._requests.append(Request(request, awaits, self._queued, detail))
         return request
 
-    def _ask(self, packet: Packet, awaits: type[Packet], detail: Any, id_: None) -> None:
+    def _ask(self, packet: Packet, awaits: type[Packet], detail: Any = None) -> None:
         """Queue a request of the connection's own, which no caller knows of."""
-        self._requests.append(Request(id_, awaits, self._queued, detail))
+        self._requests.append(Request(None, awaits, self._queued, detail))
         self._queue(packet.encode())
 
     # Input
@@ -301,6 +301,7 @@ class Connection:
     def _on_echo_res(self, packet: EchoRes) -> Event | None:
         request = self._answered(EchoRes)
         if packet.data != request.detail:
+            self._requests.appendleft(request)  # it is still open, and lost with the connection
             raise RemoteProtocolError(f"{self._ROLE}: ECHO_RES with other data than ECHO_REQ")
         return None if request.id is None else Echoed(request.id, packet.data)
 
@@ -357,6 +358,7 @@ class Connection:
                 self._events.append(self._lost(request, request.id, request.start < left, reason))
         self._requests.clear()
         self._output.clear()
+        self._taken = self._queued
         self._lose_rest(reason)
         self._events.append(ConnectionClosed(reason))
 

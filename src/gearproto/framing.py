@@ -20,6 +20,8 @@ DEFAULT_MAX_PACKET_SIZE: Final = 32 * 1024 * 1024
 DEFAULT_MAX_LINE_SIZE: Final = 8192
 """Most bytes of a line, its ending included, that are accepted unless told otherwise."""
 
+_HEADER_SIZE: Final = HEADER.size
+_unpack_header: Final = HEADER.unpack_from
 _NEWLINE: Final = 10
 _BIG: Final = 65536  # packets from this size on are gathered in pieces
 _SMALL: Final = 4096  # pieces below this size are put together first
@@ -90,9 +92,9 @@ class Decoder:
             return self._next_big()
         if data[start]:
             return self._next_line(data, start)
-        needed = HEADER.size
+        needed = _HEADER_SIZE
         if have >= needed:
-            key, size = HEADER.unpack_from(data, start)
+            key, size = _unpack_header(data, start)
             spec = self._specs.get(key)
             if spec is None:
                 raise RemoteProtocolError(_describe(data[start : start + 8]))
@@ -103,12 +105,12 @@ class Decoder:
             if have >= needed:
                 self._cursor = end = start + needed
                 try:
-                    return spec.decode(data[start + 12 : end])
+                    return spec.decode(data[start + _HEADER_SIZE : end])
                 except MalformedArgumentsError as error:
                     return malformed(spec, error)
             if size >= _BIG:
                 self._big = _BigPacket(spec, size)
-                self._big.feed(data[start + HEADER.size :])
+                self._big.feed(data[start + _HEADER_SIZE :])
                 self._data = b""
                 self._cursor = 0
                 return None
