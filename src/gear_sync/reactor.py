@@ -251,7 +251,7 @@ class Reactor:
         self.stop_listening()
         now = time.monotonic()
         for link in list(self._links.values()):
-            self._close(link, now)
+            self._close(link, now, "the server stops")
         self._selector.unregister(self._wakes)
         self._wakes.close()
         self._waker.close()
@@ -281,7 +281,11 @@ class Reactor:
                 _log.warning("refused a connection: limit %d", self._max_connections)
                 sock.close()
                 continue
-            self._welcome(sock, address, now)
+            try:
+                self._welcome(sock, address, now)
+            except OSError as error:  # the peer has gone already
+                _log.debug("lost a connection while accepting it: %s", error.strerror)
+                sock.close()
 
     def _welcome(self, sock: socket.socket, address: object, now: float) -> None:
         sock.setblocking(False)
@@ -309,12 +313,10 @@ class Reactor:
         except BlockingIOError:
             return
         except OSError as error:
-            _log.debug("peer %d: %s", link.peer, error.strerror)
-            self._close(link, now)
+            self._close(link, now, error.strerror)
             return
         if not data:
-            _log.debug("peer %d: closed by the peer", link.peer)
-            self._close(link, now)
+            self._close(link, now, "by the peer")
         elif link.leave_at is None:
             self.received += len(data)
             self.engine.receive_data(link.peer, data, now)
@@ -347,8 +349,7 @@ class Reactor:
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                _log.debug("peer %d: %s", link.peer, error.strerror)
-                self._close(link, now)
+                self._close(link, now, error.strerror)
                 return
             self.sent += sent
             if sent == len(data):
@@ -358,7 +359,7 @@ class Reactor:
         elif link.unsent_size + len(data) > self._max_unsent:
             size = link.unsent_size + len(data)
             _log.warning("peer %d: closed with %d bytes unread, limit %d", link.peer, size, self._max_unsent)
-            self._close(link, now)
+            self._close(link, now, "it does not read")
             return
         else:
             link.unsent.append(data)
@@ -373,8 +374,7 @@ class Reactor:
             except BlockingIOError:
                 break
             except OSError as error:
-                _log.debug("peer %d: %s", link.peer, error.strerror)
-                self._close(link, now)
+                self._close(link, now, error.strerror)
                 return
             self.sent += sent
             link.unsent_size -= sent
@@ -420,20 +420,21 @@ class Reactor:
         for link in list(self._leaving):
             assert link.leave_at is not None
             if now >= link.leave_at:
-                self._close(link, now)
+                self._close(link, now, "it broke the protocol")
             elif link.unsent is None:
                 try:
                     link.sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    self._close(link, now)
+                except OSError as error:
+                    self._close(link, now, error.strerror)
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             for listener in self._listeners:
                 self._selector.register(listener, _READ, None)
 
-    def _close(self, link: _Link, now: float) -> None:
+    def _close(self, link: _Link, now: float, reason: str | None) -> None:
         if self._links.pop(link.peer, None) is None:
             return
+        _log.debug("peer %d: closed: %s", link.peer, reason)
         self._leaving.pop(link, None)
         self._selector.unregister(link.sock)
         link.sock.close()

@@ -459,7 +459,8 @@ class Engine:
         """
         self._now = now
         for job in self._queue.queue_due(now):
-            self._changed(job, None)
+            if self._trace:
+                self._changed(job, None)
             self._wake(job.function)
         self._give_back(self._queue.overrun(now))
         for function in self._queue.overslept(now):
@@ -619,7 +620,8 @@ class Engine:
         handle = b"%b:%d" % (self._handle_prefix, self._last_job)
         job = Job(handle, function, packet.unique, key, packet.workload, priority, background, reducer)
         queue.add(job, due)
-        self._changed(job, peer)
+        if self._trace:
+            self._changed(job, peer)
         if due is None and function.sleepers:
             self._wake(function)
         return job
@@ -712,7 +714,8 @@ class Engine:
         if job is None:
             self._send(peer, _NO_JOB)
             return None
-        self._changed(job, peer)
+        if self._trace:
+            self._changed(job, peer)
         return job
 
     def _on_grab_job(self, peer: Peer, _packet: GrabJob) -> None:
@@ -793,9 +796,8 @@ class Engine:
     # The life of jobs
 
     def _changed(self, job: Job, peer: Peer | None) -> None:
-        if self._trace:
-            id_ = None if peer is None else peer.id
-            self._events.append(JobChanged(job.handle, job.function.name, job.state, id_))
+        id_ = None if peer is None else peer.id
+        self._events.append(JobChanged(job.handle, job.function.name, job.state, id_))
 
     def _end(self, job: Job, peer: Peer | None) -> None:
         """Forget a job."""
@@ -816,7 +818,8 @@ class Engine:
         """Take running jobs from their workers, and queue them again or end them."""
         for job in list(jobs):
             if self._queue.give_back(job):
-                self._changed(job, None)
+                if self._trace:
+                    self._changed(job, None)
                 self._wake(job.function)
             else:
                 self._fail_job(job, None)
