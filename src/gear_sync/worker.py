@@ -94,6 +94,8 @@ class _Server:
         self.retry_at = 0.0
         self.pause = _FIRST_PAUSE
         self.leaving = False
+        self.watched: Link | None = None
+        self.watched_for = 0
 
     @property
     def connected(self) -> bool:
@@ -173,9 +175,11 @@ class Worker:
         self._runner: threading.Thread | None = None
         self._ended = threading.Event()  # run() is not running
         self._ended.set()
+        self._selector = selectors.DefaultSelector()
         self._waker, self._wakes = socket.socketpair()
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
+        self._selector.register(self._wakes, selectors.EVENT_READ)
 
     def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
         """Register the decorated function; before `run`.
@@ -232,6 +236,7 @@ class Worker:
             raise RuntimeError("a worker cannot wait for the job that closes it: call stop() instead")
         self.stop()
         self._ended.wait()
+        self._selector.close()
         self._waker.close()
         self._wakes.close()
 
@@ -298,25 +303,38 @@ class Worker:
 
     def _wait(self, until: float | None) -> None:
         """Wait for a server, a wake-up, or the time to connect again."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wakes, selectors.EVENT_READ)
-            deadlines = [until] if until is not None else []
-            for server in self._servers:
-                if server.connected:
-                    assert server.link is not None
-                    selector.register(server.link, server.link.wants, server)
-                    deadline = server.conn.next_deadline()
-                    deadlines += [deadline] if deadline is not None else []
-                elif until is None:
-                    deadlines.append(server.retry_at)
-            timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-            ready = selector.select(timeout)
-        for key, events in ready:
+        self._watch()
+        deadlines = [] if until is None else [until]
+        for server in self._servers:
+            if server.connected:
+                deadline = server.conn.next_deadline()
+                if deadline is not None:
+                    deadlines.append(deadline)
+            elif until is None:
+                deadlines.append(server.retry_at)
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        for key, events in self._selector.select(timeout):
             if key.data is None:
                 self._wakes.recv(4096)
             elif not any(server.assigned for server in self._servers):
                 self._on_ready(key.data, events)
         self._probe()
+
+    def _watch(self) -> None:
+        """Tell the selector what to look at; gone connections first, as a new one may have the same descriptor."""
+        for server in self._servers:
+            if server.watched is not None and server.watched.closed:
+                self._selector.unregister(server.watched)
+                server.watched = None
+        for server in self._servers:
+            link = server.link
+            if link is None or link.closed:
+                continue
+            if server.watched is None:
+                self._selector.register(link, link.wants, server)
+            elif server.watched_for != link.wants:
+                self._selector.modify(link, link.wants, server)
+            server.watched, server.watched_for = link, link.wants
 
     def _on_ready(self, server: _Server, events: int) -> None:
         assert server.link is not None

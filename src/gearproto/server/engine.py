@@ -63,7 +63,6 @@ from gearproto.packets import (
     OptionRes,
     Packet,
     PreSleep,
-    Priority,
     Report,
     ResetAbilities,
     Route,
@@ -227,6 +226,7 @@ class EngineOptions(TypedDict, total=False):
     max_output_size: int
     max_functions: int
     max_jobs: int
+    max_queue_size: int
     max_idle_functions: int
     verbosity: bytes
 
@@ -254,6 +254,7 @@ class Engine:
         max_output_size: int = 4 * 1024 * 1024,
         max_functions: int = 100_000,
         max_jobs: int = 10_000_000,
+        max_queue_size: int = 4 * 1024**3,
         max_idle_functions: int = 1000,
         version: bytes = b"gearproto",
         pid: int = 0,
@@ -278,6 +279,7 @@ class Engine:
             max_output_size: bytes of output queued for a peer from which on its requests are left unread.
             max_functions: how many functions one worker may register.
             max_jobs: how many jobs the server holds; more are refused.
+            max_queue_size: bytes of workloads that the server holds; more are refused.
             max_idle_functions: how many functions without jobs and workers are remembered.
             version: answer to ``version``.
             pid: answer to ``getpid``.
@@ -300,6 +302,7 @@ class Engine:
         self._queue = JobQueue(
             job_retries=job_retries,
             max_jobs=max_jobs,
+            max_queue_size=max_queue_size,
             max_idle_functions=max_idle_functions,
             round_robin=round_robin,
             wakeup_timeout=wakeup_timeout,
@@ -555,13 +558,13 @@ class Engine:
     # Requests of clients
 
     def _on_submit(self, peer: Peer, packet: Any) -> None:
-        priority, background = SUBMISSIONS[type(packet)]
+        priority, background, plain = _SUBMISSIONS[type(packet)]
         name, unique = packet.function, packet.unique
         if not 0 < len(name) <= MAX_NAME_SIZE:
             self._check_name(peer, packet, name)
             return
         reducer, due = b"", None
-        if type(packet) in _ODD_SUBMISSIONS:
+        if not plain:
             if type(packet) is SubmitJobEpoch:
                 due = self._due(packet.run_at)
             else:
@@ -601,20 +604,17 @@ class Engine:
         packet: Any,
         function: FunctionQueue,
         key: object,
-        priority: Priority,
+        priority: int,
         background: bool,
         reducer: bytes,
         due: float | None,
     ) -> Job | None:
         """Add a job to the queue and wake somebody for it; or tell the peer why not."""
         queue = self._queue
-        if not queue.accepting:
-            self._send_error(peer, b"QUEUE_ERROR", b"Server is shutting down")
-            return None
         try:
-            queue.check_room(function, priority)
-        except QueueFull:
-            self._send_error(peer, b"QUEUE_ERROR", b"Job queue is full")
+            queue.check_room(function, priority, len(packet.workload))
+        except QueueFull as error:
+            self._send_error(peer, b"QUEUE_ERROR", str(error).encode())
             return None
         self._last_job += 1
         handle = b"%b:%d" % (self._handle_prefix, self._last_job)
@@ -902,7 +902,12 @@ class Engine:
         return Ok()
 
 
-_ODD_SUBMISSIONS: Final = frozenset((SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground))
+# What a submission comes to: its priority as a plain int, which indexes lists faster than an enum; whether it is a
+# background job; and whether it has no arguments but function, unique and workload.
+_SUBMISSIONS: Final = {
+    cls: (int(priority), background, cls not in (SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground))
+    for cls, (priority, background) in SUBMISSIONS.items()
+}
 
 
 def _status(job: Job | None) -> tuple[bool, bool, int, int]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from gearproto.packets import Priority
-
 if TYPE_CHECKING:
     from .deadlines import Deadline
     from .queue import FunctionQueue, Worker
 
-__all__ = ["Job", "JobState", "Priority"]
+__all__ = ["Job", "JobState"]
 
 
 class JobState(Enum):
@@ -38,7 +36,7 @@ class Job:
         unique: the client's own name for it, as workers are told; may be empty.
         key: under which later submissions are joined to it; None if never.
         workload: what to work on.
-        priority: which of the function's queues it waits in.
+        priority: which of the function's queues it waits in, as in `gearproto.Priority`.
         background: whether it has to run even if nobody waits for it.
         reducer: name of the reducer; empty if there is none.
         clients: who waits for it, in the order of joining; one entry for each submission.
@@ -73,7 +71,7 @@ class Job:
         unique: bytes,
         key: object,
         workload: bytes,
-        priority: Priority,
+        priority: int,
         background: bool,
         reducer: bytes,
     ) -> None:

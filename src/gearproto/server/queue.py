@@ -15,7 +15,7 @@ from typing import Final
 from gearproto.errors import GearmanError
 
 from .deadlines import Deadlines
-from .jobs import Job, JobState, Priority
+from .jobs import Job, JobState
 
 __all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
 
@@ -24,7 +24,7 @@ _SLACK: Final = 64
 
 
 class QueueFull(GearmanError):
-    """A limit on queued jobs refuses a submission."""
+    """A submission is refused; the message says why, for the client."""
 
 
 class FunctionQueue:
@@ -110,14 +110,23 @@ class JobQueue:
     """All jobs of a server and what is to become of them."""
 
     def __init__(
-        self, *, job_retries: int, max_jobs: int, max_idle_functions: int, round_robin: bool, wakeup_timeout: float
+        self,
+        *,
+        job_retries: int,
+        max_jobs: int,
+        max_queue_size: int,
+        max_idle_functions: int,
+        round_robin: bool,
+        wakeup_timeout: float,
     ) -> None:
         """Begin empty; the arguments are those of `Engine`."""
         self.jobs: dict[bytes, Job] = {}
         self.functions: dict[bytes, FunctionQueue] = {}
         self.accepting = True
+        self.size = 0  # bytes of all workloads
         self._job_retries = job_retries
         self._max_jobs = max_jobs
+        self._max_queue_size = max_queue_size
         self._max_idle_functions = max_idle_functions
         self._round_robin = round_robin
         self._wakeup_timeout = wakeup_timeout
@@ -181,16 +190,30 @@ class JobQueue:
         found = self._by_key.get(unique)
         return next(iter(found.values())) if isinstance(found, dict) else found
 
-    def check_room(self, function: FunctionQueue, priority: Priority) -> None:
+    def check_room(self, function: FunctionQueue, priority: int, size: int) -> None:
         """Check that a new job may be added.
+
+        Args:
+            function: its function.
+            priority: its priority.
+            size: bytes of its workload.
 
         Raises:
             QueueFull: it may not.
         """
         limit = function.limits[priority]
-        if (limit and function.total >= limit) or len(self.jobs) >= self._max_jobs:
-            self._maybe_idle(function)
-            raise QueueFull
+        if not self.accepting:
+            reason = "Server is shutting down"
+        elif (
+            len(self.jobs) >= self._max_jobs
+            or self.size + size > self._max_queue_size
+            or (limit and function.total >= limit)
+        ):
+            reason = "Job queue is full"
+        else:
+            return
+        self._maybe_idle(function)
+        raise QueueFull(reason)
 
     def add(self, job: Job, due: float | None) -> None:
         """Add a new job, to be run at once or when it is due.
@@ -200,6 +223,7 @@ class JobQueue:
             due: monotonic time in seconds before which nobody gets it; None for at once.
         """
         self.jobs[job.handle] = job
+        self.size += len(job.workload)
         if job.key is not None:
             self._add_key(job.key, job)
         if due is None:
@@ -328,6 +352,7 @@ class JobQueue:
             function.delayed -= 1
         job.state = JobState.ENDED
         del self.jobs[job.handle]
+        self.size -= len(job.workload)
         if job.key is not None:
             self._drop_key(job)
         if not function.workers:
