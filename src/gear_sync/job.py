@@ -98,7 +98,7 @@ class Job:
             TimeoutError: the time has passed. The job goes on, and can be waited for again.
         """
         if not self.wait(timeout):
-            raise TimeoutError(f"job {self._handle!r} has not ended within {timeout} s; it goes on")
+            raise TimeoutError(f"job {self._handle!r} has not ended within {timeout:g} s; it goes on")
         assert self._outcome is not None
         if (error := outcome_error(self._outcome)) is not None:
             raise error
@@ -126,7 +126,7 @@ class Job:
             if not self._pump.wait(lambda: bool(self._events), left):
                 if self._outcome is not None:
                     return
-                raise TimeoutError(f"job {self._handle!r} has not ended within {timeout} s; it goes on")
+                raise TimeoutError(f"job {self._handle!r} has not ended within {timeout:g} s; it goes on")
             event = self._events.popleft()
             yield event
             if isinstance(event, Outcome):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 from collections.abc import Callable
@@ -88,6 +89,11 @@ class Link:
             self._read()
         if not self.closed:
             self.settle()
+
+    def cut(self) -> None:
+        """Shut the socket down, so that both ends notice. The one method that may be called from any thread."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self, reason: str) -> None:
         """Close the socket; what was open on the connection ends, and its events are handed out."""

@@ -226,6 +226,18 @@ class Worker:
         with suppress(OSError):
             self._waker.send(b"w")
 
+    def abort(self) -> None:
+        """Stop without regard to the job in hand: cut the connections, so that servers give it to other workers.
+
+        `run` returns once the function in hand has returned; its reports raise ConnectionLost. May be called from any
+        thread, and from functions.
+        """
+        for server in self._servers:
+            server.leaving = True
+            if (link := server.link) is not None:
+                link.cut()
+        self.stop()
+
     def close(self) -> None:
         """Stop the worker, wait until the job in hand has ended, and give back all that it holds. Can be called twice.
 
@@ -356,7 +368,8 @@ class Worker:
         job = WorkerJob(assigned, server)
         end = self._run(job)
         if not server.connected:
-            _log.warning("%s: job %r: no server to report its end to", server.address, job.handle)
+            level = logging.INFO if server.leaving else logging.WARNING
+            _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", server.address, job.handle)
             return
         try:
             end(server.conn)
@@ -381,6 +394,9 @@ class Worker:
             if isinstance(result, Generator):
                 result = self._run_generator(job, result)
             data = b"" if result is None else bytes(memoryview(result))
+        except ConnectionLost as error:
+            _log.info("job %r of %r given up: %s", handle, job.function, error)
+            return lambda conn: conn.work_fail(handle)
         except JobFailed as error:
             _log.info("job %r of %r failed: %s", handle, job.function, error)
             return lambda conn: conn.work_fail(handle)

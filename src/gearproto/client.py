@@ -90,11 +90,11 @@ class _Early:
         then takes all up to the first end.
         """
         reports = self.reports
-        copies = sum(type(report) in _OUTCOMES for report in reports)
+        ends = [index for index, report in enumerate(reports) if type(report) in _OUTCOMES]
+        copies, size = len(ends), ends[0] + 1 if ends else len(reports)
         if copies > 1 and all(report == reports[index - index % copies] for index, report in enumerate(reports)):
             self.reports = [report for index, report in enumerate(reports) if index % copies]
-            return reports[::copies]
-        size = next((index for index, report in enumerate(reports, 1) if type(report) in _OUTCOMES), len(reports))
+            return reports[:size:copies]
         self.reports = reports[size:]
         return reports[:size]
 

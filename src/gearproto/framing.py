@@ -182,7 +182,7 @@ class _BigPacket:
         elif self._tail:
             self._pieces.append(bytes(self._tail))
             self._tail.clear()
-        self._pieces.append(data)
+        self._pieces.append(bytes(data))  # no copy, unless the caller may use its buffer again
 
     def take(self) -> tuple[Event, bytes]:
         """Return the packet, and what came behind it."""

@@ -8,10 +8,12 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import ClassVar, Final, Unpack
 
-from .connection import Connection, Limits, Request
+from .connection import Connection, Limits
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Event, JobAssigned, ReportRefused
 from .packets import (
+    HEADER,
+    MAX_HANDLE_SIZE,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -24,6 +26,7 @@ from .packets import (
     JobAssignUniq,
     NoJob,
     Noop,
+    OptionRes,
     Packet,
     PreSleep,
     ResetAbilities,
@@ -163,9 +166,9 @@ class WorkerConnection(Connection):
         Raises:
             LocalProtocolError: the connection has ended.
         """
-        if self._state is Grab.ASKED:
-            self._check_open(self._grab.spec.name, 0)
-        else:
+        asked = self._state is Grab.ASKED
+        self._check_open(self._grab.spec.name, 0 if asked else HEADER.size)
+        if not asked:
             self._ask_for_job()
         self._wanted = True
 
@@ -240,9 +243,7 @@ class WorkerConnection(Connection):
             del self._in_hand[packet.handle]
 
     def _ask_for_job(self) -> None:
-        data = self._encode(self._grab)
-        self._requests.append(Request(None, type(self._grab), self._queued, None))
-        self._queue(data)
+        self._ask(self._grab, type(self._grab))
         self._state = Grab.ASKED
 
     def _advance(self, packet: Packet) -> None:
@@ -269,9 +270,11 @@ class WorkerConnection(Connection):
         return None
 
     def _on_assignment(self, packet: _Assignment) -> Event | None:
+        if not 0 < len(packet.handle) <= MAX_HANDLE_SIZE:  # no report on it could ever be sent
+            raise RemoteProtocolError(
+                f"worker: {packet.spec.name}: handle has {len(packet.handle)} bytes, limit 1 to {MAX_HANDLE_SIZE}"
+            )
         self._advance(packet)
-        if self._state is Grab.IDLE:
-            self._wanted = False
         self._in_hand[packet.handle] += 1
         unique = b"" if isinstance(packet, JobAssign) else packet.unique
         reducer = packet.reducer if isinstance(packet, JobAssignAll) else b""
@@ -280,11 +283,11 @@ class WorkerConnection(Connection):
     def _on_error(self, packet: Error) -> Event | None:
         if packet.code == b"JOB_NOT_FOUND":
             return ReportRefused(packet.code, packet.text)  # reports have no answer of their own but this one
-        if self._requests and self._requests[0].awaits is type(self._grab):
-            if packet.code == b"INVALID_COMMAND":
-                raise RemoteProtocolError(f"worker: the server refused {self._grab.spec.name}: {packet.text!r}")
-            return packet  # about an ability or the like: the answer to the grab is still to come
-        return super()._on_error(packet)
+        if not self._requests or self._requests[0].awaits is OptionRes:
+            return super()._on_error(packet)
+        if self._requests[0].awaits is type(self._grab) and packet.code == b"INVALID_COMMAND":
+            raise RemoteProtocolError(f"worker: the server refused {self._grab.spec.name}: {packet.text!r}")
+        return packet  # about an ability or the like: the answer to the oldest request is still to come
 
 
 WorkerConnection._HANDLERS = {

@@ -206,9 +206,7 @@ class Peer(Worker):
         self.output: list[bytes] = []
         self.output_size = 0
         self.waiting: dict[Job, None] = {}  # the jobs that it waits for
-        self.cancelled: dict[
-            bytes, None
-        ] = {}  # jobs in its hands that nobody wants any more, but whose end is still due
+        self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
         self.failed = False
 
@@ -382,7 +380,8 @@ class Engine:
         sender = self._peers[peer]
         if not sender.failed:
             sender.decoder.feed(data)
-            self._serve(sender)
+            if peer not in self._paused:
+                self._serve(sender)
 
     def disconnect(self, peer: PeerId, now: float) -> None:
         """Take note that a connection has gone, and do what follows from it.
@@ -465,7 +464,7 @@ class Engine:
             if self._trace:
                 self._changed(job, None)
             self._wake(job.function)
-        self._give_back(self._queue.overrun(now))
+        self._give_back(reversed(list(self._queue.overrun(now))))
         for function in self._queue.overslept(now):
             if function.waiting:
                 self._wake(function)
@@ -700,11 +699,12 @@ class Engine:
 
     def _on_pre_sleep(self, peer: Peer, _packet: PreSleep) -> None:
         if peer.woken_for is not None:
-            self._queue.stop_waiting_for(peer)
-        if self._queue.has_job_for(peer):
-            self._send(peer, _NOOP)
-        else:
+            self._pass_wakeup_on(peer, None)
+        function = self._queue.function_for(peer)
+        if function is None:
             self._queue.sleep(peer)
+        else:
+            self._wake_up(peer, function)
 
     def _grab(self, peer: Peer) -> Job | None:
         """Give a worker its next job, or tell it that there is none."""
@@ -826,6 +826,8 @@ class Engine:
 
     def _wake(self, function: FunctionQueue) -> None:
         """Wake as many sleeping workers as one more job of a function is worth."""
+        if not self._queue.accepting:
+            return  # they would find nothing
         count = self._worker_wakeup or len(function.sleepers)
         while count and (worker := self._queue.pop_sleeper(function)) is not None:
             self._wake_up(worker, function)

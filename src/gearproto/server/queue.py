@@ -162,7 +162,9 @@ class JobQueue:
         """Limit the jobs of a function, by priority; 0 means no limit. Unknown functions are left unknown."""
         if (function := self.functions.get(name)) is not None:
             function.limits = sizes
-            function.kept = function.kept or any(sizes)
+            if any(sizes):
+                function.kept = True
+                self._idle.pop(function, None)
 
     def _forget(self, function: FunctionQueue) -> None:
         del self.functions[function.name]
@@ -295,9 +297,10 @@ class JobQueue:
             job.deadline = self._limits.add(now + limit, job)
         return job
 
-    def has_job_for(self, worker: Worker) -> bool:
-        """Tell whether `take` would give a worker a job."""
-        return self.accepting and self._next_for(worker) is not None
+    def function_for(self, worker: Worker) -> FunctionQueue | None:
+        """Return the function of which `take` would give a worker a job; None if it would give it none."""
+        job = self._next_for(worker) if self.accepting else None
+        return None if job is None else job.function
 
     def _next_for(self, worker: Worker) -> Job | None:
         """Find the next job for a worker; it stays at the front of its deque."""
@@ -353,6 +356,7 @@ class JobQueue:
         job.state = JobState.ENDED
         del self.jobs[job.handle]
         self.size -= len(job.workload)
+        job.workload = b""  # the job itself may stay in its deque for a while
         if job.key is not None:
             self._drop_key(job)
         if not function.workers:
@@ -393,7 +397,7 @@ class JobQueue:
                 tier[function] = None
             else:
                 function.unready[priority][worker] = None
-        return worker.asleep and function.waiting > 0
+        return worker.asleep and self.accepting and function.waiting > 0
 
     def unregister(self, worker: Worker, function: FunctionQueue) -> None:
         """Note that a worker can no longer run a function that it could."""
@@ -462,6 +466,6 @@ class JobQueue:
             worker, deadline = next(iter(self._woken.items()))
             if deadline > now:
                 return
-            del self._woken[worker]
-            if worker.woken_for is not None:
-                yield worker.woken_for
+            function = self.stop_waiting_for(worker)
+            assert function is not None
+            yield function

@@ -1,0 +1,135 @@
+"""``gear serve``: a job server in this process."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from typing import Annotated
+
+from cyclopts import Group, Parameter, validators
+
+from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets
+from gear_sync.reactor import ServerOptions
+from gear_sync.server import Server
+from gearproto import DEFAULT_MAX_PACKET_SIZE, DEFAULT_PORT
+
+from .options import Exit, Failure, UsageError, Verbose, log_to_stderr, reason
+
+__all__ = ["serve"]
+
+_LISTENING = Group.create_ordered("Listening")
+_JOBS = Group.create_ordered("Jobs")
+_LIMITS = Group.create_ordered("Limits")
+_LOGGING = Group.create_ordered("Logging")
+
+_natural = validators.Number(gte=0)
+_positive = validators.Number(gt=0)
+_VERBOSITY = (b"ERROR", b"INFO", b"DEBUG")
+
+
+def serve(
+    *,
+    host: Annotated[str, Parameter(group=_LISTENING, env_var="GEAR_HOST")] = "127.0.0.1",
+    port: Annotated[
+        int, Parameter(group=_LISTENING, env_var="GEAR_PORT", validator=validators.Number(gte=0, lte=65535))
+    ] = DEFAULT_PORT,
+    listen: Annotated[tuple[str, ...], Parameter(group=_LISTENING, show_default=False)] = (),
+    backlog: Annotated[int, Parameter(group=_LISTENING, validator=_positive)] = DEFAULT_BACKLOG,
+    keepalive: Annotated[int, Parameter(group=_LISTENING, validator=_natural)] = 60,
+    job_retries: Annotated[int, Parameter(group=_JOBS, validator=validators.Number(gte=-1))] = -1,
+    worker_wakeup: Annotated[int, Parameter(group=_JOBS, validator=_natural)] = 1,
+    wakeup_timeout: Annotated[float, Parameter(group=_JOBS, validator=_positive)] = 1.0,
+    in_turn: Annotated[bool, Parameter(group=_JOBS, name="--round-robin", negative="--no-round-robin")] = True,
+    exceptions: Annotated[bool, Parameter(group=_JOBS)] = False,
+    handle_prefix: Annotated[str | None, Parameter(group=_JOBS)] = None,
+    max_jobs: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000_000,
+    max_queue_size: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 4 * 1024**3,
+    max_packet_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = DEFAULT_MAX_PACKET_SIZE,
+    max_connections: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
+    max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
+    max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
+    max_idle_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 1000,
+    verbose: Annotated[Verbose, Parameter(group=_LOGGING)] = 0,
+) -> int:
+    """Run a job server until SIGTERM or SIGINT.
+
+    It prints where it listens, one line for each address, and serves only this machine unless told otherwise. SIGUSR1
+    stops it gracefully: it takes nothing new, and ends once no job runs any more. Sockets opened by a service manager
+    (LISTEN_FDS, as from systemd) are used instead of all addresses given here.
+
+    Exit codes: 0 stopped, 1 an address cannot be listened on, 2 wrong usage.
+
+    Args:
+        host: Address or name to listen on; 0.0.0.0 or :: for every network that this machine is in.
+        port: TCP port; 0 lets the system choose one.
+        listen: Address to listen on instead of host and port, as host:port, [IPv6]:port or unix:PATH; may be repeated.
+        backlog: How many connections may wait to be accepted.
+        keepalive: Seconds of silence after which TCP looks whether a peer is still there; 0 for never.
+        job_retries: How often a job is given to another worker when its worker is lost or its time limit passes; then
+            it fails. -1 for any number of times.
+        worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
+        wakeup_timeout: Seconds after which another worker is woken if a woken one has not asked for a job.
+        in_turn: Whether a worker's functions take turns within a priority; else the one that has had jobs longest is
+            served until it has none.
+        exceptions: Send exceptions of workers to every client, even to those that have not asked for them.
+        handle_prefix: What job handles begin with; H: and the host's name unless given.
+        max_jobs: Number of jobs that the server holds; more are refused.
+        max_queue_size: Bytes of workloads that the server holds; more are refused.
+        max_packet_size: Bytes of a packet; a peer that sends a larger one is told so, and closed.
+        max_connections: Number of connections; more are closed at once.
+        max_unsent: Bytes that a peer has not read; with more it is closed.
+        max_functions: Number of functions that one worker may register.
+        max_idle_functions: Number of functions without jobs and workers that are remembered.
+    """
+    log_to_stderr(verbose)
+    options: ServerOptions = {
+        "listen": listen or [(host, port)],
+        "backlog": backlog,
+        "keepalive": Keepalive(idle=keepalive) if keepalive else None,
+        "job_retries": job_retries,
+        "worker_wakeup": worker_wakeup,
+        "wakeup_timeout": wakeup_timeout,
+        "round_robin": in_turn,
+        "exceptions": exceptions,
+        "max_jobs": max_jobs,
+        "max_queue_size": max_queue_size,
+        "max_packet_size": max_packet_size,
+        "max_connections": max_connections,
+        "max_unsent": max_unsent,
+        "max_functions": max_functions,
+        "max_idle_functions": max_idle_functions,
+        "verbosity": _VERBOSITY[min(verbose, len(_VERBOSITY) - 1)],
+    }
+    if handle_prefix is not None:
+        options["handle_prefix"] = handle_prefix
+    if sockets := inherited_sockets():
+        options["sockets"] = sockets
+    try:
+        server = Server(**options)
+    except OSError as error:
+        places = ", ".join(listen) or _written(host, port)
+        raise Failure(f"cannot listen on {places}: {reason(error)}.") from error
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    _stop_on_signals(server)
+    for address in server.addresses:
+        text = f"unix:{address}" if isinstance(address, str) else _written(*address)
+        print(f"listening on {text}", flush=True)
+    # Measured: looking through long-lived objects again and again would cost a busy server much of its time.
+    gc.set_threshold(100_000, 50, 50)
+    gc.collect()
+    gc.freeze()
+    server.serve_forever()
+    return Exit.DONE
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _stop_on_signals(server: Server) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: server.stop())
+    if sys.platform != "win32":
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: server.stop(graceful=True))
