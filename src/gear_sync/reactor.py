@@ -16,7 +16,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack, cast
 
@@ -38,6 +38,7 @@ _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone w
 _TURNS_AT_ONCE: Final = 16
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
+_LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -79,15 +80,17 @@ class Snapshot:
 class _Link:
     """One connection: its socket, what could not be sent yet, and what is watched."""
 
-    __slots__ = ("leave_at", "peer", "read_size", "sock", "unsent", "unsent_size", "watched")
+    __slots__ = ("ended", "leave_at", "on_close", "peer", "read_size", "sock", "unsent", "unsent_size", "watched")
 
-    def __init__(self, sock: socket.socket, peer: PeerId) -> None:
+    def __init__(self, sock: socket.socket, peer: PeerId, on_close: Callable[[], object] | None) -> None:
         self.sock = sock
         self.peer = peer
+        self.on_close = on_close
         self.unsent: deque[bytes | memoryview] | None = None
         self.unsent_size = 0
         self.watched = _READ
         self.read_size = _MIN_READ
+        self.ended = False  # the peer sends no more, but still reads
         self.leave_at: float | None = None  # set once the peer is only to read the rest, and go
 
 
@@ -130,9 +133,10 @@ class Reactor:
         self._max_unsent = max_unsent
         self._keepalive = keepalive
         self._draining = False
+        self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
         self._links: dict[PeerId, _Link] = {}
-        self._leaving: dict[_Link, None] = {}
+        self._leaving: dict[_Link, None] = {}  # in the order of their leave_at
         self._listeners = list(listeners)
         self._accept_at: float | None = None
         for listener in self._listeners:
@@ -162,11 +166,11 @@ class Reactor:
         if self.engine.paused_peers() and self._unpaused():
             return 0.0
         deadline = self.engine.next_deadline()
-        if not self._leaving and self._accept_at is None:
+        if not self._leaving and self._accept_at is None and self._finish_at is None:
             return deadline
-        times = [deadline, self._accept_at]
+        times = [deadline, self._accept_at, self._finish_at]
         if self._leaving:
-            times.append(min(link.leave_at or 0.0 for link in self._leaving))
+            times.append(next(iter(self._leaving)).leave_at)
         return min((when for when in times if when is not None), default=None)
 
     def turn(self, timeout: float | None = None) -> bool:
@@ -199,11 +203,11 @@ class Reactor:
         if engine.paused_peers():
             for peer in self._unpaused():
                 engine.resume(peer, now)
-        self._settle(now)
         if self._leaving or self._accept_at is not None:
             self._tidy(now)
+        self._settle(now)
         if self._draining and not engine.running_jobs:
-            self.finished = True
+            self._finish(now)
         return bool(ready)
 
     def turn_while_busy(self) -> None:
@@ -227,14 +231,22 @@ class Reactor:
         return Snapshot(self.engine.counters(), self.received, self.sent, unsent)
 
     def drain(self) -> None:
-        """Take no new connections and jobs; `finished` is set once no job runs any more."""
+        """Take no new connections and jobs; `finished` is set once no job runs any more and all output is sent.
+
+        Peers that do not read what is for them are waited for a few seconds.
+        """
         self.engine.stop_accepting()
         self.stop_listening()
         self._draining = True
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Serve a connected stream socket as if it had been accepted; the reactor closes it."""
-        self._welcome(sock, None, time.monotonic())
+    def adopt(self, sock: socket.socket, on_close: Callable[[], object] | None = None) -> None:
+        """Serve a connected stream socket as if it had been accepted; the reactor closes it.
+
+        Args:
+            sock: the socket.
+            on_close: called when the reactor has closed it.
+        """
+        self._welcome(sock, None, time.monotonic(), on_close)
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""
@@ -287,7 +299,9 @@ class Reactor:
                 _log.debug("lost a connection while accepting it: %s", error.strerror)
                 sock.close()
 
-    def _welcome(self, sock: socket.socket, address: object, now: float) -> None:
+    def _welcome(
+        self, sock: socket.socket, address: object, now: float, on_close: Callable[[], object] | None = None
+    ) -> None:
         sock.setblocking(False)
         host = "-"
         if isinstance(address, tuple):
@@ -296,7 +310,7 @@ class Reactor:
             if self._keepalive is not None:
                 self._keepalive.apply(sock)
         peer = self.engine.connect(now, address=host.encode(), descriptor=sock.fileno())
-        link = self._links[peer] = _Link(sock, peer)
+        link = self._links[peer] = _Link(sock, peer, on_close)
         self._selector.register(sock, _READ, link)
         _log.debug("peer %d: connected from %s", peer, host)
 
@@ -316,7 +330,7 @@ class Reactor:
             self._close(link, now, error.strerror)
             return
         if not data:
-            self._close(link, now, "by the peer")
+            self._on_end(link, now)
         elif link.leave_at is None:
             self.received += len(data)
             self.engine.receive_data(link.peer, data, now)
@@ -325,14 +339,23 @@ class Reactor:
             elif len(data) < link.read_size // 4:
                 link.read_size = _MIN_READ
 
+    def _on_end(self, link: _Link, now: float) -> None:
+        """Close a connection whose peer sends no more, once it has read the answers to all that it has sent."""
+        if link.unsent is not None:
+            link.ended = True
+            self._watch(link)  # the end is read again when all is sent
+        elif link.peer not in self.engine.paused_peers():
+            self._close(link, now, "by the peer")
+
     # Output
 
     def _settle(self, now: float) -> None:
         """Take all events and all output of the engine."""
         engine = self.engine
+        failed = []
         while (event := engine.next_event()) is not None:
             if isinstance(event, PeerFailed):
-                self._fail(event, now)
+                failed.append(event)
             elif isinstance(event, ShutdownRequested):
                 self._on_shutdown(event)
             elif isinstance(event, JobChanged):
@@ -341,6 +364,8 @@ class Reactor:
         while (transmit := engine.next_transmit()) is not None:
             peer, data = transmit
             self._send(links[peer], data, now)
+        for event in failed:
+            self._fail(event, now)
 
     def _send(self, link: _Link, data: bytes, now: float) -> None:
         if link.unsent is None:
@@ -384,11 +409,14 @@ class Reactor:
             unsent.popleft()
         if not unsent:
             link.unsent = None
+            if link.leave_at is not None:
+                self._end_output(link, now)
+                return
         self._watch(link)
 
     def _watch(self, link: _Link) -> None:
         """Watch a socket for what the link needs now."""
-        wanted = _READ if link.unsent_size <= self._pause_at else 0
+        wanted = _READ if link.unsent_size <= (0 if link.ended else self._pause_at) else 0
         if link.unsent is not None:
             wanted |= _WRITE
         if wanted != link.watched:
@@ -414,22 +442,36 @@ class Reactor:
             _log.info("peer %d: %s", event.peer, event.reason)
             link.leave_at = now + _LINGER
             self._leaving[link] = None
+            if link.unsent is None:
+                self._end_output(link, now)
+
+    def _end_output(self, link: _Link, now: float) -> None:
+        try:
+            link.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._close(link, now, error.strerror)
+        else:
+            self._watch(link)
 
     def _tidy(self, now: float) -> None:
         """Close what has to go, and accept again."""
-        for link in list(self._leaving):
+        while self._leaving:
+            link = next(iter(self._leaving))
             assert link.leave_at is not None
-            if now >= link.leave_at:
-                self._close(link, now, "it broke the protocol")
-            elif link.unsent is None:
-                try:
-                    link.sock.shutdown(socket.SHUT_WR)
-                except OSError as error:
-                    self._close(link, now, error.strerror)
+            if now < link.leave_at:
+                break
+            self._close(link, now, "it broke the protocol")
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             for listener in self._listeners:
                 self._selector.register(listener, _READ, None)
+
+    def _finish(self, now: float) -> None:
+        """End a server that drains and has no running jobs, once its peers have read the last results."""
+        if self._finish_at is None:
+            self._finish_at = now + _LAST_WORDS
+        if now >= self._finish_at or all(link.unsent is None for link in self._links.values()):
+            self.finished = True
 
     def _close(self, link: _Link, now: float, reason: str | None) -> None:
         if self._links.pop(link.peer, None) is None:
@@ -439,6 +481,8 @@ class Reactor:
         self._selector.unregister(link.sock)
         link.sock.close()
         self.engine.disconnect(link.peer, now)
+        if link.on_close is not None:
+            link.on_close()
 
 
 def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reactor:

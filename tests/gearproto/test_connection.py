@@ -1,0 +1,548 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
+from gearproto.connection import DEFAULT_MAX_OUTPUT_SIZE, Connection
+from gearproto.events import (
+    AdminReplied,
+    ConnectionClosed,
+    Echoed,
+    Event,
+    Line,
+    OptionSet,
+    RequestFailed,
+    RequestId,
+    RequestLost,
+)
+from gearproto.packets import EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet
+from tests.harness import strategies
+from tests.harness.connections import drain, drain_to_error, output, receive, sent
+
+ROLES = [ClientConnection, WorkerConnection]
+role = pytest.mark.parametrize("role", ROLES)
+Role = type[ClientConnection] | type[WorkerConnection]
+
+ONE, TWO, THREE = RequestId(1), RequestId(2), RequestId(3)
+EOF_REASON = "the server closed the connection"
+
+
+# Requests and their answers
+
+
+@role
+@given(data=strategies.payloads)
+def test_echo_is_answered_with_the_same_data(role: Role, data: bytes) -> None:
+    connection = role()
+    assert connection.echo(data) == 1
+    assert output(connection) == [EchoReq(data)]
+    assert receive(connection, EchoRes(data)) == [Echoed(ONE, data)]
+
+
+@role
+def test_echo_with_other_data_ends_the_connection(role: Role) -> None:
+    connection = role()
+    connection.echo(b"one")
+    connection.receive_data(sent(EchoRes(b"two")))
+    message = f"{role.__name__[:6].lower()}: ECHO_RES with other data than ECHO_REQ"
+    assert drain_to_error(connection) == ([], message, [RequestLost(ONE, sent=False), ConnectionClosed(message)])
+
+
+@role
+def test_option_is_set(role: Role) -> None:
+    connection = role()
+    request = connection.set_option(b"exceptions")
+    assert output(connection) == [OptionReq(b"exceptions")]
+    assert receive(connection, OptionRes(b"exceptions")) == [OptionSet(request, b"exceptions")]
+
+
+@role
+def test_unknown_option_fails(role: Role) -> None:
+    connection = role()
+    connection.set_option(b"nonsense")
+    error = Error(b"UNKNOWN_OPTION", b"Server does not recognize given option")
+    assert receive(connection, error) == [RequestFailed(ONE, error.code, error.text)]
+    assert not connection.closed
+
+
+@role
+@given(answer=strategies.replies, data=st.data())
+def test_text_command_is_answered_by_one_reply(
+    role: Role, answer: tuple[admin.Command, admin.Reply], data: st.DataObject
+) -> None:
+    command, reply = answer
+    connection = role()
+    request = connection.admin(command)
+    output(connection)
+    stream = reply.encode()
+    events: list[Event] = []
+    for chunk in data.draw(strategies.cuts(stream)):
+        assert not events
+        connection.receive_data(chunk)
+        events = drain(connection)
+    (event,) = events
+    assert isinstance(event, AdminReplied)
+    assert event.request == request
+    assert event.reply.encode() == stream
+
+
+@role
+def test_packets_and_text_share_a_connection(role: Role) -> None:
+    connection = role()
+    connection.echo(b"1")
+    connection.admin(admin.Status())
+    connection.echo(b"\n.\n")
+    assert output(connection) == [EchoReq(b"1"), Line(b"status"), EchoReq(b"\n.\n")]
+    connection.receive_data(sent(EchoRes(b"1")) + b"f\t1\t2\t3\n.\n" + sent(EchoRes(b"\n.\n")))
+    row = admin.FunctionStatus(b"f", 1, 2, 3)
+    assert drain(connection) == [
+        Echoed(ONE, b"1"),
+        AdminReplied(TWO, admin.Rows((row,))),
+        Echoed(THREE, b"\n.\n"),
+    ]
+
+
+@role
+def test_answers_out_of_order_end_the_connection(role: Role) -> None:
+    connection = role()
+    connection.echo(b"x")
+    connection.set_option(b"o")
+    connection.data_to_send()
+    message = f"{role.__name__[:6].lower()}: OPTION_RES while awaiting ECHO_RES"
+    connection.receive_data(sent(OptionRes(b"o"), EchoRes(b"x")))
+    assert drain_to_error(connection) == (
+        [],
+        message,
+        [RequestLost(ONE, sent=True), RequestLost(TWO, sent=True), ConnectionClosed(message)],
+    )
+
+
+@role
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (sent(EchoRes(b"x")), "ECHO_RES while no request is open"),
+        (sent(OptionRes(b"x")), "OPTION_RES while no request is open"),
+        (b"ERR UNKNOWN_COMMAND Unknown+server+command\n", "text b'ERR UNKNOWN_COMMAND Unkn' while no request is open"),
+        (b"x" * 5000 + b"\n", "text b'" + "x" * 24 + "' while no request is open"),
+        (EchoReq(b"x").encode(), "ECHO_REQ is no request that a {role} receives"),
+        (EchoReq(b"x").encode(b"\0RES"), "ECHO_REQ is no response that a {role} receives"),
+        (b"\0RES\0\0\0\x13\0\0\0\x01x", "ERROR: 1 arguments, not 2"),
+    ],
+)
+def test_answer_to_nothing_ends_the_connection(role: Role, data: bytes, reason: str) -> None:
+    connection = role()
+    connection.receive_data(data)
+    name = role.__name__[:6].lower()
+    message = f"{name}: {reason.format(role=name)}"
+    assert drain_to_error(connection) == ([], message, [ConnectionClosed(message)])
+    assert connection.closed
+
+
+@role
+def test_text_while_a_packet_is_awaited_ends_the_connection(role: Role) -> None:
+    connection = role()
+    connection.echo(b"x")
+    connection.receive_data(b"OK\n")
+    with pytest.raises(RemoteProtocolError, match="text b'OK' while awaiting ECHO_RES"):
+        drain(connection)
+
+
+@role
+def test_packet_while_text_is_awaited_ends_the_connection(role: Role) -> None:
+    connection = role()
+    connection.admin(admin.ShowJobs())
+    connection.echo(b"x")
+    with pytest.raises(RemoteProtocolError, match="ECHO_RES while awaiting the answer to show jobs"):
+        receive(connection, EchoRes(b"x"))
+
+
+@role
+def test_error_while_nothing_is_awaited_is_an_event_of_its_own(role: Role) -> None:
+    connection = role()
+    error = Error(b"INVALID_COMMAND", b"Command not expected")
+    assert receive(connection, error) == [error]
+    assert not connection.closed
+
+
+def test_error_answers_the_oldest_request_of_a_client() -> None:
+    connection = ClientConnection()
+    connection.echo(b"x")
+    connection.admin(admin.Version())
+    assert receive(connection, Error(b"A", b"a"), Error(b"B", b"b")) == [
+        RequestFailed(ONE, b"A", b"a"),
+        RequestFailed(TWO, b"B", b"b"),
+    ]
+    assert receive(connection, Error(b"C", b"c")) == [Error(b"C", b"c")]
+
+
+@role
+def test_reply_over_the_packet_limit_ends_the_connection(role: Role) -> None:
+    connection = role(max_packet_size=100)
+    connection.admin(admin.ShowUniqueJobs())
+    connection.receive_data(b"123456789\n" * 10)
+    assert drain(connection) == []
+    connection.receive_data(b"\n.\n")
+    with pytest.raises(RemoteProtocolError, match=r"^answer to show unique jobs: limit 100 bytes$"):
+        drain(connection)
+
+
+@role
+def test_packet_over_the_limit_ends_the_connection(role: Role) -> None:
+    connection = role(max_packet_size=10)
+    connection.receive_data(sent(EchoRes(b"x" * 11))[:12])
+    with pytest.raises(RemoteProtocolError, match=r"^ECHO_RES: 11 bytes, limit 10$"):
+        drain(connection)
+
+
+@role
+def test_line_over_the_limit_ends_the_connection(role: Role) -> None:
+    connection = role(max_line_size=10)
+    connection.admin(admin.ShowUniqueJobs())
+    connection.receive_data(b"123456789\n")
+    assert drain(connection) == []
+    connection.receive_data(b"1234567890")
+    with pytest.raises(RemoteProtocolError, match=r"^text line of over 10 bytes$"):
+        drain(connection)
+
+
+# Output
+
+
+@role
+def test_output_leaves_in_the_order_of_the_calls_and_once(role: Role) -> None:
+    connection = role()
+    assert connection.data_to_send() == b""
+    connection.echo(b"1")
+    connection.set_option(b"2")
+    expected = EchoReq(b"1").encode() + OptionReq(b"2").encode()
+    assert connection.output_size == len(expected)
+    assert connection.data_to_send() == expected
+    assert connection.output_size == 0
+    assert connection.data_to_send() == b""
+
+
+Call = Callable[[Connection], object]
+REFUSED: list[tuple[Call, str]] = [
+    (lambda connection: connection.echo(b"x" * 41), "ECHO_REQ: 41 bytes, limit 40"),
+    (lambda connection: connection.echo("x"), "ECHO_REQ: data must be bytes, not str"),  # type: ignore[arg-type]
+    (lambda connection: connection.set_option(b"a\0b"), "OPTION_REQ: option must not hold NUL bytes"),
+    (lambda connection: connection.set_option(b"x" * 8192), "OPTION_REQ: option has 8192 bytes, limit 8191"),
+    (lambda connection: connection.admin(admin.CancelJob(b"")), "cancel job: empty argument"),
+    (lambda connection: connection.admin(admin.MaxQueue(b"f", (1, 2))), "maxqueue: 2 sizes, not 0, 1 or 3"),
+]
+
+
+@role
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_refused_call_leaves_the_connection_as_it_was(role: Role, call: Call, message: str) -> None:
+    connection = role(max_packet_size=40)
+    connection.echo(b"before")
+    with pytest.raises(LocalProtocolError) as caught:
+        call(connection)
+    assert str(caught.value) == message
+    assert connection.echo(b"after") == TWO
+    assert output(connection) == [EchoReq(b"before"), EchoReq(b"after")]
+    assert receive(connection, EchoRes(b"before"), EchoRes(b"after")) == [Echoed(ONE, b"before"), Echoed(TWO, b"after")]
+
+
+@role
+def test_output_over_its_limit_is_refused_until_some_is_taken(role: Role) -> None:
+    connection = role(max_output_size=100)
+    connection.echo(b"x" * 38)
+    name = role.__name__[:6].lower()
+    with pytest.raises(LocalProtocolError) as caught:
+        connection.echo(b"x" * 39)
+    assert str(caught.value) == f"{name}: ECHO_REQ of 51 bytes, output has 50 of 100"
+    with pytest.raises(LocalProtocolError) as caught:
+        connection.admin(admin.CancelJob(b"x" * 38))
+    assert str(caught.value) == f"{name}: text command of 51 bytes, output has 50 of 100"
+    connection.echo(b"x" * 38)  # fills it to the last byte
+    assert connection.output_size == 100
+    with pytest.raises(LocalProtocolError):
+        connection.set_option(b"")
+    connection.data_to_send()
+    assert connection.set_option(b"") == THREE
+
+
+@role
+def test_output_limit_has_the_documented_default(role: Role) -> None:
+    assert DEFAULT_MAX_OUTPUT_SIZE == 256 * 1024 * 1024
+    connection = role()
+    for _ in range(8):
+        connection.echo(bytes(32 * 1024 * 1024 - 12))
+    with pytest.raises(LocalProtocolError):
+        connection.echo(b"")
+
+
+# The end
+
+
+@role
+def test_end_of_stream_ends_the_connection(role: Role) -> None:
+    connection = role()
+    assert not connection.closed
+    connection.receive_eof()
+    assert not connection.closed
+    assert connection.next_event() == ConnectionClosed(EOF_REASON)
+    assert connection.closed
+    assert connection.next_event() is None
+
+
+@role
+@given(packet=st.sampled_from([EchoRes(b"abc"), Error(b"code", b"text")]), data=st.data())
+def test_end_of_stream_inside_a_message_is_an_error(role: Role, packet: Packet, data: st.DataObject) -> None:
+    stream = sent(packet)
+    size = data.draw(st.integers(1, len(stream) - 1))
+    connection = role()
+    connection.echo(b"abc")
+    connection.receive_data(stream[:size])
+    connection.receive_eof()
+    message = f"{role.__name__[:6].lower()}: the server closed the connection {size} bytes into a message"
+    assert drain_to_error(connection) == ([], message, [RequestLost(ONE, sent=False), ConnectionClosed(message)])
+
+
+@role
+def test_events_that_have_arrived_come_before_the_end_of_stream(role: Role) -> None:
+    connection = role()
+    connection.echo(b"x")
+    connection.receive_data(sent(EchoRes(b"x")))
+    connection.receive_eof()
+    assert drain(connection) == [Echoed(ONE, b"x"), ConnectionClosed(EOF_REASON)]
+
+
+@role
+def test_lost_connection_ends_at_once(role: Role) -> None:
+    connection = role()
+    connection.echo(b"x")
+    connection.data_to_send()
+    connection.receive_data(sent(EchoRes(b"x")))
+    connection.connection_lost("reset by peer")
+    connection.connection_lost("again")
+    connection.receive_eof()
+    connection.receive_data(sent(EchoRes(b"x")))
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed("reset by peer")]
+    assert connection.closed
+
+
+@role
+@given(data=st.data())
+def test_request_is_sent_as_soon_as_one_byte_of_it_has_left(role: Role, data: st.DataObject) -> None:
+    connection = role()
+    connection.echo(b"taken")
+    connection.admin(admin.Version())
+    taken = len(connection.data_to_send())
+    connection.set_option(b"not taken")
+    unsent = data.draw(st.integers(0, taken))
+    end = data.draw(st.sampled_from(["eof", "lost", "error"]))
+    if end == "lost":
+        connection.connection_lost("reset", unsent=unsent)
+    else:
+        connection.receive_data(b"\0bad" + bytes(8) if end == "error" else b"")
+        connection.receive_eof(unsent=unsent)
+    before, error, after = drain_to_error(connection)
+    assert (error is None) == (end != "error")
+    echo_size = len(EchoReq(b"taken").encode())
+    left = taken - unsent
+    *lost, closed = before + after
+    assert lost == [
+        RequestLost(ONE, sent=left > 0),
+        RequestLost(TWO, sent=left > echo_size),
+        RequestLost(THREE, sent=False),
+    ]
+    assert isinstance(closed, ConnectionClosed)
+
+
+@role
+def test_first_end_of_stream_counts(role: Role) -> None:
+    connection = role()
+    connection.echo(b"x")
+    taken = len(connection.data_to_send())
+    connection.receive_eof(unsent=taken)
+    connection.receive_eof()
+    assert drain(connection) == [RequestLost(ONE, sent=False), ConnectionClosed(EOF_REASON)]
+
+
+@role
+@pytest.mark.parametrize("ending", ["eof", "lost", "error"])
+def test_nothing_can_be_asked_after_the_end(role: Role, ending: str) -> None:
+    connection = role()
+    connection.echo(b"waits")
+    if ending == "lost":
+        connection.connection_lost("gone")
+    elif ending == "eof":
+        connection.receive_eof()
+    else:
+        connection.receive_data(b"\0bad" + bytes(8))
+        drain_to_error(connection)
+    name = role.__name__[:6].lower()
+    calls: list[tuple[Call, str]] = [
+        (lambda connection: connection.echo(b""), "ECHO_REQ"),
+        (lambda connection: connection.set_option(b""), "OPTION_REQ"),
+        (lambda connection: connection.admin(admin.Status()), "text command"),
+    ]
+    for call, what in calls:
+        with pytest.raises(LocalProtocolError) as caught:
+            call(connection)
+        assert str(caught.value) == f"{name}: {what} on a connection that has ended"
+
+
+@role
+def test_nothing_waits_for_output_after_the_end(role: Role) -> None:
+    connection = role()
+    connection.echo(b"x")
+    connection.connection_lost("gone")
+    assert connection.data_to_send() == b""
+    assert connection.output_size == 0
+
+
+@role
+def test_output_may_still_be_taken_after_the_end_of_input(role: Role) -> None:
+    # The server may have closed one direction only.
+    connection = role()
+    connection.echo(b"x")
+    connection.receive_eof()
+    assert output(connection) == [EchoReq(b"x")]
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed(EOF_REASON)]
+
+
+@role
+@given(
+    stream=st.one_of(
+        st.binary(max_size=100),
+        st.lists(strategies.responses | strategies.packets, max_size=5).map(lambda packets: sent(*packets)),
+        strategies.mutated(st.lists(strategies.responses, max_size=5).map(lambda packets: sent(*packets))),
+    ),
+    data=st.data(),
+)
+def test_any_bytes_of_a_server_give_events_or_a_protocol_error(role: Role, stream: bytes, data: st.DataObject) -> None:
+    connection = role(max_packet_size=200)
+    connection.echo(b"x")
+    connection.admin(admin.Version())
+    connection.set_option(b"x")
+    for chunk in data.draw(strategies.cuts(stream)):
+        connection.receive_data(chunk)
+        before, error, after = drain_to_error(connection)
+        assert all(isinstance(event, Event) for event in before + after)
+        assert connection.closed == (error is not None)
+        if connection.closed:
+            assert after[-1] == ConnectionClosed(str(error))
+            break
+    else:
+        connection.receive_eof()
+        before, error, after = drain_to_error(connection)
+        assert isinstance((before + after)[-1], ConnectionClosed)
+    assert connection.closed
+
+
+# Signs of life
+
+
+@role
+def test_connection_without_probes_has_no_deadline(role: Role) -> None:
+    connection = role(now=100)
+    assert connection.next_deadline() is None
+    connection.handle_timeout(1e9)
+    assert connection.data_to_send() == b""
+
+
+@role
+def test_silent_server_is_probed_and_given_up(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=100)
+    connection.set_option(b"x")
+    connection.data_to_send()
+    assert connection.next_deadline() == 130
+    connection.handle_timeout(129.9)
+    assert connection.data_to_send() == b""
+    connection.handle_timeout(130)
+    assert output(connection) == [EchoReq(b"probe")]
+    assert connection.next_deadline() == 135
+    connection.handle_timeout(134.9)
+    assert not connection.closed
+    connection.handle_timeout(135)
+    assert connection.next_deadline() is None
+    reason = "no answer to ECHO_REQ within 5 s"
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed(reason)]
+    connection.handle_timeout(1000)
+    assert connection.data_to_send() == b""
+
+
+@role
+def test_probe_that_is_answered_shows_nowhere(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=100)
+    connection.handle_timeout(130)
+    connection.data_to_send()
+    assert receive(connection, EchoRes(b"probe")) == []
+    assert connection.echo(b"mine") == ONE
+    connection.handle_timeout(135)
+    assert connection.next_deadline() == 165
+    assert output(connection) == [EchoReq(b"mine")]
+    assert receive(connection, EchoRes(b"mine")) == [Echoed(ONE, b"mine")]
+
+
+@role
+def test_any_byte_is_a_sign_of_life(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=100)
+    connection.echo(b"x")
+    connection.data_to_send()
+    for now, byte in zip(range(130, 1000, 30), sent(EchoRes(b"x")), strict=False):
+        connection.receive_data(bytes([byte]))
+        connection.handle_timeout(now)
+        assert connection.next_deadline() == now + 30
+    assert connection.data_to_send() == b""
+    deadline = connection.next_deadline()
+    assert deadline is not None
+    connection.handle_timeout(deadline)
+    assert output(connection) == [EchoReq(b"probe")]
+
+
+@role
+def test_any_byte_after_a_probe_saves_the_connection(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=100)
+    connection.handle_timeout(130)
+    connection.receive_data(sent(EchoRes(b"probe"))[:1])
+    connection.handle_timeout(135)
+    assert not connection.closed
+    assert connection.next_deadline() == 165
+    connection.data_to_send()
+    connection.handle_timeout(165)
+    assert not connection.closed
+    assert output(connection) == [EchoReq(b"probe")]
+    assert connection.next_deadline() == 170
+
+
+@role
+def test_no_bytes_are_no_sign_of_life(role: Role) -> None:
+    connection = role(probe_interval=30, now=100)
+    connection.receive_data(b"")
+    connection.handle_timeout(130)
+    assert output(connection) == [EchoReq(b"probe")]
+
+
+@role
+def test_probe_and_echo_of_the_caller_are_told_apart_by_order(role: Role) -> None:
+    connection = role(probe_interval=30, now=100)
+    connection.echo(b"probe")
+    connection.handle_timeout(130)
+    connection.echo(b"last")
+    assert receive(connection, EchoRes(b"probe"), EchoRes(b"probe"), EchoRes(b"last")) == [
+        Echoed(ONE, b"probe"),
+        Echoed(TWO, b"last"),
+    ]
+
+
+@role
+def test_lost_probe_is_no_lost_request(role: Role) -> None:
+    connection = role(probe_interval=30, now=100)
+    connection.handle_timeout(130)
+    connection.connection_lost("gone")
+    assert drain(connection) == [ConnectionClosed("gone")]
+
+
+def test_client_whose_server_refuses_a_probe_goes_on() -> None:
+    connection = ClientConnection(probe_interval=30, now=100)
+    connection.handle_timeout(130)
+    assert receive(connection, Error(b"INVALID_COMMAND", b"")) == []
+    assert not connection.closed

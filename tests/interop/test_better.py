@@ -1,0 +1,703 @@
+"""What our server does otherwise than gearmand, on purpose; ``docs/differences.md`` lists it."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from gearproto.packets import (
+    PACKETS,
+    REQUEST,
+    RESPONSE,
+    AllYours,
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    EchoReq,
+    Error,
+    GetStatus,
+    GetStatusUnique,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignUniq,
+    JobCreated,
+    Noop,
+    OptionReq,
+    OptionRes,
+    Packet,
+    PreSleep,
+    SetClientId,
+    StatusRes,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitJobHigh,
+    SubmitJobHighBg,
+    SubmitJobLow,
+    SubmitJobLowBg,
+    SubmitReduceJob,
+    SubmitReduceJobBackground,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from tests.harness.raw import RawConnection, packet_bytes
+from tests.harness.servers import poll_until
+
+from .conftest import Site, StartSite
+
+OK = b"OK\r\n"
+RESULT_NOT_FOUND = Error(b"JOB_NOT_FOUND", b"Job given in work result not found")
+QUEUE_FULL = Error(b"QUEUE_ERROR", b"Job queue is full")
+FAR_FUTURE = 4_000_000_000
+
+HOSTILE = [b"a\tb", b"a\n.\nOK", b"a b", b"\r\n", b".", b"\x1b[2J", b"\xff\xfe", b"\\x2e", b"\xe2\x80\xa8", b"ERR x"]
+
+
+def request(kind: type[Packet], body: bytes) -> bytes:
+    """Build a request with any bytes behind its header."""
+    return packet_bytes(REQUEST, kind.spec.number, body)
+
+
+def expect_error(peer: RawConnection, code: bytes) -> None:
+    """Receive an ``ERROR`` with a code, and nothing more."""
+    error = peer.receive(Error)
+    assert error.code == code
+    assert error.text
+    peer.expect_nothing()
+
+
+# Framing and errors
+
+
+@pytest.mark.parametrize("number", [0x80000000, 0x80000010, 0xFFFFFFFF])
+def test_type_with_the_top_bit_closes_that_connection_only(ours: Site, number: int) -> None:
+    other, peer = ours.connect(), ours.connect()
+    peer.send_bytes(packet_bytes(REQUEST, number))
+    peer.expect_closed()
+    other.expect_nothing()
+
+
+@pytest.mark.parametrize("kind", [SubmitJob, EchoReq, CanDo, PreSleep])
+def test_header_that_announces_four_gigabytes_closes_at_once(ours: Site, kind: type[Packet]) -> None:
+    peer = ours.connect()
+    peer.send_bytes(REQUEST + kind.spec.number.to_bytes(4, "big") + b"\xff\xff\xff\xff")
+    assert peer.receive(Error).code == b"PACKET_TOO_LARGE"
+    peer.expect_closed()
+
+
+def test_packet_of_the_limit_is_taken_and_one_byte_more_is_not(start_ours: StartSite) -> None:
+    peer = start_ours(max_packet_size=1000).connect()
+    peer.send(EchoReq(b"e" * 1000))
+    assert len(peer.receive_raw()) == 12 + 1000
+    peer.send(EchoReq(b"e" * 1001))
+    assert peer.receive(Error).code == b"PACKET_TOO_LARGE"
+    peer.expect_closed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (SubmitJob, b"f"),
+        (SubmitJob, b"f\0u"),
+        (SubmitJobBg, b""),
+        (SubmitJobEpoch, b"f\0u\x000"),
+        (SubmitReduceJob, b"f\0u\0r\0w"),
+        (SubmitReduceJobBackground, b"f\0u\0r"),
+        (CanDoTimeout, b"f"),
+        (WorkStatus, b"H:1\x001"),
+        (WorkData, b"H:1"),
+        (WorkWarning, b"H:1"),
+        (WorkComplete, b"H:1"),
+        (WorkException, b"H:1"),
+    ],
+)
+def test_too_few_arguments_are_an_error_and_the_next_packet_is_untouched(
+    ours: Site, kind: type[Packet], body: bytes
+) -> None:
+    peer = ours.connect()
+    peer.send_bytes(request(kind, body) + SubmitJobBg(b"f", b"u", b"w").encode())
+    assert peer.receive(Error).code == b"INVALID_ARGUMENTS"
+    handle = peer.receive(JobCreated).handle
+    peer.expect_nothing()
+    assert ours.worker(b"f").grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", b"u", b"w")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (SubmitJobEpoch, b"f\0u\0soon\0w"),
+        (SubmitJobEpoch, b"f\0u\0" + b"9" * 30 + b"\0w"),
+        (CanDoTimeout, b"f\0" + b"1" * 20),
+        (CanDoTimeout, b"f\0long"),
+        (WorkStatus, b"H:1\0half\x002"),
+    ],
+)
+def test_bad_number_is_an_error(ours: Site, kind: type[Packet], body: bytes) -> None:
+    peer = ours.connect()
+    peer.send_bytes(request(kind, body))
+    expect_error(peer, b"INVALID_ARGUMENTS")
+    assert peer.ask_rows(b"status") == []
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        CanDo(b""),
+        CanDoTimeout(b"", 1000),
+        SubmitJob(b"", b"u", b"w"),
+        SubmitJobHighBg(b"", b"u", b"w"),
+        SubmitJobEpoch(b"", b"u", 0, b"w"),
+        SubmitReduceJob(b"", b"u", b"r", b"", b"w"),
+    ],
+)
+def test_empty_function_name_is_an_error(ours: Site, packet: Packet) -> None:
+    peer = ours.connect()
+    peer.send(packet)
+    expect_error(peer, b"INVALID_ARGUMENTS")
+    assert peer.ask_rows(b"status") == []
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        GetStatus(b"h" * 64),
+        GetStatusUnique(b"u" * 65),
+        CanDo(b"f" * 8192),
+        SubmitJob(b"f" * 8192, b"", b""),
+        SubmitReduceJob(b"f", b"u" * 65, b"r", b"", b""),
+    ],
+)
+def test_argument_that_is_too_long_is_an_error(ours: Site, packet: Packet) -> None:
+    peer = ours.connect()
+    peer.send(packet)
+    expect_error(peer, b"ARGUMENT_TOO_LARGE")
+
+
+@pytest.mark.parametrize("when", [FAR_FUTURE, 10**18, 9_999_999_999_999_999_999])
+def test_job_for_a_distant_time_does_not_stop_the_server(ours: Site, when: int) -> None:
+    client = ours.connect()
+    handle = client.submit(SubmitJobEpoch(b"f", b"", when, b"w"))
+    ours.connect().expect_nothing()
+    client.send(GetStatus(handle))
+    client.expect(StatusRes(handle, True, False, 0, 0))
+
+
+def test_endless_time_limit_does_not_stop_the_server(ours: Site) -> None:
+    worker, client = ours.connect(), ours.connect()
+    worker.send(CanDoTimeout(b"f", 10**18))
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    assert worker.grab().handle == handle
+    ours.connect().expect_nothing()
+
+
+def test_every_packet_with_any_rubbish_leaves_the_server_alive(ours: Site) -> None:
+    bodies = [b"", b"\0", b"\0" * 20, b"x", b"x\0" * 20, b"\xff" * 300, b"f\0u\0-1\0\0\0\0\0\0"]
+    for number in PACKETS:
+        for body in bodies:
+            with RawConnection(ours.server) as peer:
+                peer.send_bytes(packet_bytes(REQUEST, number, body) + EchoReq(b"still here").encode())
+                while (packet := peer.receive_raw()) != packet_bytes(RESPONSE, 17, b"still here"):
+                    assert packet.startswith(RESPONSE)
+    ours.connect().expect_nothing()
+
+
+# Packets
+
+
+def test_all_yours_is_accepted_in_silence(ours: Site) -> None:
+    worker = ours.worker(b"f")
+    worker.send(AllYours())
+    worker.expect_nothing()
+
+
+def test_a_connection_counts_once_for_each_function(ours: Site) -> None:
+    worker, admin = ours.worker(b"f", b"g", b"f"), ours.connect()
+    assert sorted(admin.ask_rows(b"status")) == [b"f\t0\t0\t1\n", b"g\t0\t0\t1\n"]
+    assert sum(row.endswith(b" : g f\n") for row in admin.ask_rows(b"workers")) == 1
+    worker.send(CantDo(b"f"))
+    worker.expect_nothing()
+    assert b"f\t0\t0\t0\n" in admin.ask_rows(b"status")
+
+
+def test_work_fail_for_an_exception_carries_the_bare_handle(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    worker.send(WorkException(handle, b"x"))
+    client.expect_bytes(packet_bytes(RESPONSE, WorkFail.spec.number, handle))
+    client.expect_nothing()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_work_fail_behind_work_exception_is_swallowed(ours: Site, cancelled: bool) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    if cancelled:
+        assert ours.connect().ask(b"cancel job " + handle) == OK
+    worker.send(WorkException(handle, b"x"), WorkFail(handle))
+    worker.expect_nothing()
+    client.expect(WorkFail(handle))
+    client.expect_nothing()
+    worker.send(WorkFail(handle))
+    worker.expect(RESULT_NOT_FOUND)
+
+
+def test_work_fail_of_another_connection_is_not_swallowed(ours: Site) -> None:
+    client, worker, other = ours.connect(), ours.worker(b"f"), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    worker.send(WorkException(handle, b"x"))
+    client.expect(WorkFail(handle))
+    other.send(WorkFail(handle))
+    other.expect(RESULT_NOT_FOUND)
+
+
+# Identity
+
+
+def test_unique_of_64_bytes_is_whole_and_joined(ours: Site) -> None:
+    client, worker, unique = ours.connect(), ours.worker(b"f"), b"u" * 64
+    handle = client.submit(SubmitJob(b"f", unique, b"w"))
+    assert client.submit(SubmitJob(b"f", unique, b"w")) == handle
+    assert client.submit(SubmitJob(b"f", unique[:63], b"w")) != handle
+    assert worker.grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", unique, b"w")
+
+
+def test_reducer_of_64_bytes_is_whole(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitReduceJob(b"f", b"u" * 64, b"r" * 64, b"", b"w"))
+    worker.send_bytes(packet_bytes(REQUEST, 39))
+    body = b"\0".join((handle, b"f", b"u" * 64, b"r" * 64, b"w"))
+    worker.expect_bytes(packet_bytes(RESPONSE, 40, body))
+
+
+def test_handles_do_not_repeat_after_a_restart(ours: Site) -> None:
+    before = ours.connect().submit(SubmitJobBg(b"f", b"", b""))
+    ours.server.restart()
+    client = ours.connect()
+    after = client.submit(SubmitJobBg(b"f", b"", b""))
+    assert after != before
+    client.send(GetStatus(before))
+    client.expect(StatusRes(before, False, False, 0, 0))
+
+
+# Coalescing loses nothing
+
+
+@pytest.mark.parametrize("kind", [SubmitJob, SubmitJobBg])
+def test_loss_1_newcomer_is_not_joined_to_an_abandoned_job(ours: Site, kind: type[Packet]) -> None:
+    client, newcomer, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+    abandoned = client.submit(SubmitJob(b"f", b"u", b"old"))
+    ours.leave(client)
+    handle = newcomer.submit(kind(b"f", b"u", b"new"))
+    assert handle != abandoned
+    assert worker.grab() == JobAssign(handle, b"f", b"new")
+    worker.send(WorkComplete(handle, b"r"))
+    if kind is SubmitJob:
+        newcomer.expect(WorkComplete(handle, b"r"))
+    newcomer.expect_nothing()
+
+
+def test_loss_2_background_job_outlives_a_foreground_client_that_joined(ours: Site) -> None:
+    client, guest, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJobBg(b"f", b"u", b"w"))
+    assert guest.submit(SubmitJob(b"f", b"u", b"w")) == handle
+    ours.leave(guest)
+    assert worker.grab() == JobAssign(handle, b"f", b"w")
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_loss_3_background_submission_makes_a_foreground_job_outlive_its_client(ours: Site, running: bool) -> None:
+    client, background, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"u", b"w"))
+    if running:
+        worker.grab()
+    assert background.submit(SubmitJobBg(b"f", b"u", b"w")) == handle
+    ours.leave(client)
+    assert background.ask_rows(b"show jobs") == [handle + b"\t0\t0\t1\n"]
+    if running:
+        ours.leave(worker)
+        worker = ours.worker(b"f")
+    assert worker.grab() == JobAssign(handle, b"f", b"w")
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_loss_4_newcomer_is_not_joined_to_a_cancelled_job(ours: Site, running: bool) -> None:
+    client, newcomer, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+    cancelled = client.submit(SubmitJob(b"f", b"u", b"old"))
+    if running:
+        worker.grab()
+    assert newcomer.ask(b"cancel job " + cancelled) == OK
+    handle = newcomer.submit(SubmitJob(b"f", b"u", b"new"))
+    assert handle != cancelled
+    assert worker.grab() == JobAssign(handle, b"f", b"new")
+    if running:
+        worker.send(WorkComplete(cancelled, b"old"))
+    worker.send(WorkComplete(handle, b"new"))
+    worker.expect_nothing()
+    newcomer.expect(WorkComplete(handle, b"new"))
+    newcomer.expect_nothing()
+    client.expect(WorkFail(cancelled))
+    client.expect_nothing()
+
+
+def test_loss_5_workload_of_a_dash_job_does_not_meet_a_unique_of_the_same_bytes(ours: Site) -> None:
+    client = ours.connect()
+    named = client.submit(SubmitJob(b"f", b"same", b"same"))
+    assert client.submit(SubmitJob(b"f", b"-", b"same")) != named
+
+
+# Leaving and cancelling
+
+
+def test_abandoned_job_is_gone_at_once(ours: Site) -> None:
+    client, admin = ours.connect(), ours.connect()
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    ours.leave(client)
+    assert admin.ask_rows(b"show jobs") == []
+    assert admin.ask_rows(b"status") == [b"f\t0\t0\t0\n"]
+    admin.send(GetStatus(handle))
+    admin.expect(StatusRes(handle, False, False, 0, 0))
+
+
+def test_cancelled_queued_job_is_gone_at_once(ours: Site) -> None:
+    client, admin = ours.connect(), ours.connect()
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    assert admin.ask(b"cancel job " + handle) == OK
+    assert admin.ask(b"cancel job " + handle) == b"ERR UNKNOWN_JOB\r\n"
+    assert admin.ask_rows(b"show jobs") == []
+    client.expect(WorkFail(handle))
+    client.expect_nothing()
+
+
+def test_clients_hear_nothing_of_a_cancelled_running_job_any_more(ours: Site) -> None:
+    client, worker, admin = ours.connect(), ours.worker(b"f"), ours.connect()
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    assert admin.ask(b"cancel job " + handle) == OK
+    worker.send(WorkStatus(handle, 1, 2), WorkData(handle, b"d"), WorkWarning(handle, b"w"), WorkComplete(handle, b"r"))
+    worker.expect_nothing()
+    client.expect(WorkFail(handle))
+    client.expect_nothing()
+    worker.send(WorkComplete(handle, b"again"))
+    worker.expect(RESULT_NOT_FOUND)
+
+
+def test_cancelled_running_job_does_not_run_again_when_its_worker_is_lost(ours: Site) -> None:
+    client, worker, other = ours.connect(), ours.worker(b"f"), ours.worker(b"f")
+    handle = client.submit(SubmitJobBg(b"f", b"", b""))
+    worker.grab()
+    assert client.ask(b"cancel job " + handle) == OK
+    ours.leave(worker)
+    other.expect_no_job()
+    assert client.ask_rows(b"status") == [b"f\t0\t0\t1\n"]
+
+
+# Order and wake-ups
+
+
+def test_given_back_jobs_go_to_the_front_in_their_order(ours: Site) -> None:
+    client, lost, worker = ours.connect(), ours.worker(b"f"), ours.worker(b"f")
+    handles = [client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(4)]
+    lost.grab()
+    lost.grab()
+    ours.leave(lost)
+    assert [worker.grab().handle for _ in handles] == handles
+
+
+def test_priority_counts_across_functions(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f", b"g")
+    low, normal, high = (
+        {client.submit(kind(name, b"", b"")) for name in (b"f", b"g")}
+        for kind in (SubmitJobLow, SubmitJob, SubmitJobHigh)
+    )
+    for expected in (high, normal, low):
+        assert {worker.grab().handle, worker.grab().handle} == expected
+
+
+def test_functions_take_turns(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f", b"g")
+    for name in (b"f", b"f", b"f", b"g", b"g", b"g"):
+        client.submit(SubmitJobBg(name, b"", b""))
+    turns = [worker.grab().function for _ in range(6)]
+    assert turns in ([b"f", b"g"] * 3, [b"g", b"f"] * 3)
+
+
+def test_low_job_behind_a_delayed_one_is_found(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    client.submit(SubmitJobEpoch(b"f", b"", FAR_FUTURE, b""))
+    handle = client.submit(SubmitJobLowBg(b"f", b"", b""))
+    assert worker.grab().handle == handle
+    worker.sleep()
+
+
+def test_can_do_wakes_a_sleeping_worker_if_jobs_wait(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJobBg(b"g", b"", b""))
+    worker.sleep()
+    worker.send(CanDo(b"g"))
+    worker.expect(Noop())
+    assert worker.grab().handle == handle
+
+
+def test_delayed_job_wakes_a_worker_when_its_time_comes_and_not_before(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    worker.sleep()
+    when = int(time.time()) + 1
+    handle = client.submit(SubmitJobEpoch(b"f", b"", when, b""))
+    worker.expect(Noop())
+    assert time.time() > when - 0.1  # the server's idea of the time may be a little off
+    assert worker.grab().handle == handle
+
+
+def test_one_sleeping_worker_is_woken_for_one_job(start_ours: StartSite) -> None:
+    ours = start_ours(wakeup_timeout=1000.0)
+    first, second = ours.worker(b"f"), ours.worker(b"f")
+    first.sleep()
+    second.sleep()
+    client = ours.connect()
+    client.submit(SubmitJobBg(b"f", b"", b""))
+    first.expect(Noop())
+    second.expect_nothing()
+    client.submit(SubmitJobBg(b"f", b"", b""))
+    second.expect(Noop())
+    first.expect_nothing()
+
+
+def test_woken_worker_that_leaves_passes_the_wakeup_on(start_ours: StartSite) -> None:
+    ours = start_ours(wakeup_timeout=1000.0)
+    first, second = ours.worker(b"f"), ours.worker(b"f")
+    first.sleep()
+    second.sleep()
+    ours.connect().submit(SubmitJobBg(b"f", b"", b""))
+    first.expect(Noop())
+    first.close()
+    second.expect(Noop())
+    second.grab()
+
+
+def test_woken_worker_that_does_not_ask_passes_the_wakeup_on(start_ours: StartSite) -> None:
+    ours = start_ours(wakeup_timeout=0.01)
+    first, second = ours.worker(b"f"), ours.worker(b"f")
+    first.sleep()
+    second.sleep()
+    ours.connect().submit(SubmitJobBg(b"f", b"", b""))
+    first.expect(Noop())
+    second.expect(Noop())
+    second.grab()
+
+
+def test_each_job_has_its_own_time_limit(ours: Site) -> None:
+    client, slow, other = ours.connect(), ours.connect(), ours.worker(b"f")
+    slow.send(CanDoTimeout(b"f", 1000))
+    handles = {client.submit(SubmitJob(b"f", b"", b"")) for _ in range(2)}
+    slow.grab()
+    slow.grab()
+    slow.sleep()  # ends the one timer of gearmand
+    other.sleep()
+    other.expect(Noop())
+    assert other.grab().handle in handles
+    poll_until(lambda: client.ask_rows(b"status") != [b"f\t2\t2\t2\n"], "the other job is given back too")
+    assert other.grab().handle in handles
+
+
+# Text commands
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_created_function_has_the_name_as_given(ours: Site, end: bytes) -> None:
+    admin = ours.connect()
+    admin.send_bytes(b"create function name" + end)
+    admin.expect_bytes(OK)
+    assert admin.ask_rows(b"status") == [b"name\t0\t0\t0\n"]
+
+
+def test_function_with_jobs_cannot_be_dropped(ours: Site) -> None:
+    client = ours.connect()
+    handle = client.submit(SubmitJobBg(b"f", b"", b""))
+    assert client.ask(b"drop function f") == b"ERR there are still connected workers or executing clients\r\n"
+    assert ours.worker(b"f").grab().handle == handle
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_function_name_never_breaks_an_answer(ours: Site, name: bytes) -> None:
+    client, _worker = ours.connect(), ours.worker(name)
+    client.submit(SubmitJobBg(name, b"", b""))
+    (row,) = client.ask_rows(b"status")
+    assert row.split(b"\t")[1:] == [b"1", b"0", b"1\n"]
+    (row,) = client.ask_rows(b"prioritystatus")
+    assert row.split(b"\t")[1:] == [b"0", b"1", b"0", b"1\n"]
+    rows = client.ask_rows(b"workers")
+    assert len(rows) == 3
+    assert all(row.split(b" ")[3].startswith(b":") for row in rows)
+    assert sum(len(row.split(b" ")) == 5 for row in rows) == 1
+    client.expect_nothing()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_client_id_never_breaks_an_answer(ours: Site, name: bytes) -> None:
+    worker, client = ours.worker(b"f"), ours.connect()
+    worker.send(SetClientId(name))
+    worker.expect_nothing()
+    (row,) = (row for row in client.ask_rows(b"workers") if row.endswith(b": f\n"))
+    assert len(row.split(b" ")) == 5
+    client.expect_nothing()
+
+
+@pytest.mark.parametrize("unique", HOSTILE)
+def test_unique_never_breaks_an_answer(ours: Site, unique: bytes) -> None:
+    client = ours.connect()
+    client.submit(SubmitJobBg(b"f", unique, b"w"))
+    client.submit(SubmitJobBg(b"f", b"plain", b"w"))
+    assert len(client.ask_rows(b"show unique jobs")) == 2
+    client.expect_nothing()
+
+
+def test_hostile_bytes_are_shown_as_escapes(ours: Site) -> None:
+    client, _worker = ours.connect(), ours.worker(b"a\tb\n\xff")
+    assert client.ask_rows(b"status") == [b"a\\x09b\\x0a\\xff\t0\t0\t1\n"]
+
+
+def test_escaped_name_names_the_function_in_commands(ours: Site) -> None:
+    client = ours.connect()
+    worker = ours.worker(b"a b")
+    ours.leave(worker)
+    assert client.ask(b"drop function a\\x20b") == OK
+    assert client.ask_rows(b"status") == []
+
+
+def test_unknown_command_is_answered_without_its_control_bytes(ours: Site) -> None:
+    assert ours.connect().ask(b"x\x1b[2J\xff") == b"ERR UNKNOWN_COMMAND Unknown+server+commandx\\x1b[2J\\xff\r\n"
+
+
+def test_shutdown_closes_everything(ours: Site) -> None:
+    admin, client = ours.connect(), ours.connect()
+    client.submit(SubmitJobBg(b"f", b"", b""))
+    assert admin.ask(b"shutdown") == OK
+    admin.expect_closed()
+    client.expect_closed()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((ours.server.host, ours.server.port), 10)
+
+
+def test_graceful_shutdown_waits_for_running_jobs_only(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    running = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    client.submit(SubmitJob(b"f", b"", b""))
+    assert ours.connect().ask(b"shutdown graceful") == OK
+    client.send(SubmitJob(b"f", b"", b""))
+    assert client.receive(Error).code == b"QUEUE_ERROR"
+    worker.expect_no_job()
+    worker.send(WorkComplete(running, b"r"))
+    client.expect(WorkComplete(running, b"r"))
+    client.expect_closed()
+    worker.expect_closed()
+
+
+def test_graceful_shutdown_without_running_jobs_ends_at_once(ours: Site) -> None:
+    client = ours.connect()
+    client.submit(SubmitJobBg(b"f", b"", b""))
+    assert client.ask(b"shutdown graceful") == OK
+    client.expect_closed()
+
+
+# Limits
+
+
+def test_functions_of_a_worker_are_limited(start_ours: StartSite) -> None:
+    worker = start_ours(max_functions=2).worker(b"f", b"g")
+    worker.send(CanDo(b"h"))
+    expect_error(worker, b"TOO_MANY_FUNCTIONS")
+    worker.send(CanDo(b"f"), CantDo(b"g"), CanDo(b"h"))
+    worker.expect_nothing()
+
+
+def test_jobs_are_limited(start_ours: StartSite) -> None:
+    client = start_ours(max_jobs=2).connect()
+    client.submit(SubmitJobBg(b"f", b"u", b""))
+    client.submit(SubmitJobBg(b"g", b"", b""))
+    client.send(SubmitJobBg(b"f", b"", b""))
+    client.expect(QUEUE_FULL)
+    client.submit(SubmitJobBg(b"f", b"u", b""))
+
+
+def test_idle_functions_are_limited_and_the_oldest_is_forgotten(start_ours: StartSite) -> None:
+    ours = start_ours(max_idle_functions=2)
+    worker, admin = ours.worker(b"a", b"b", b"c"), ours.connect()
+    admin.ask(b"create function kept")
+    for name in (b"a", b"b", b"c"):
+        worker.send(CantDo(name))
+    worker.expect_nothing()
+    names = {row.split(b"\t")[0] for row in admin.ask_rows(b"status")}
+    assert names == {b"b", b"c", b"kept"}
+
+
+def test_connections_are_limited(start_ours: StartSite) -> None:
+    ours = start_ours(max_connections=2)
+    ours.connect().expect_nothing()
+    ours.connect().expect_closed()
+
+
+def test_text_lines_are_limited(start_ours: StartSite) -> None:
+    ours = start_ours(max_line_size=100)
+    peer = ours.connect()
+    assert peer.ask(b"x" * 98) == b"ERR UNKNOWN_COMMAND Unknown+server+command" + b"x" * 98 + b"\r\n"
+    peer.send_bytes(b"x" * 101)
+    peer.expect_closed()
+
+
+def test_peer_that_does_not_read_is_closed_and_others_go_on(start_ours: StartSite) -> None:
+    ours = start_ours(max_unsent=1 << 20)
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    admin = ours.connect()
+    piece = b"d" * (1 << 20)
+
+    def closed() -> bool:
+        worker.send(WorkData(handle, piece))
+        worker.expect_nothing()
+        return admin.ask_rows(b"show jobs") == [handle + b"\t0\t1\t0\n"]
+
+    poll_until(closed, "the client that does not read has been closed")
+
+
+def test_requests_of_a_peer_that_does_not_read_wait_and_are_answered_later(ours: Site) -> None:
+    peer, other = ours.connect(), ours.connect()
+    peer.sock.setblocking(False)
+    request_bytes = memoryview(EchoReq(b"e" * 100_000).encode() * 400)  # 40 MB, far over what sockets hold
+    sent = blocked = 0
+    while blocked < 50:  # each round trip of the other is a turn in which the server could have read on
+        try:
+            sent += peer.sock.send(request_bytes[sent:])
+            blocked = 0
+        except BlockingIOError:
+            blocked += 1
+            other.expect_nothing()
+        assert sent < len(request_bytes)
+    peer.sock.settimeout(15)
+    whole, begun = divmod(sent, 100_012)
+    for _ in range(whole):
+        assert len(peer.receive_raw()) == 100_012
+    if begun:
+        peer.send_bytes(bytes(request_bytes[sent : (whole + 1) * 100_012]))
+        assert len(peer.receive_raw()) == 100_012
+    peer.expect_nothing()
+
+
+def test_option_exceptions_stands_beside_the_bare_work_fail(ours: Site) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    client.send(OptionReq(b"exceptions"))
+    client.expect(OptionRes(b"exceptions"))
+    handle = client.submit(SubmitJob(b"f", b"", b""))
+    worker.grab()
+    worker.send(WorkException(handle, b"x"))
+    client.expect_bytes(packet_bytes(RESPONSE, WorkException.spec.number, handle + b"\0x"))
