@@ -121,6 +121,13 @@ class Link:
         else:
             self.conn.receive_eof(unsent=self._unsent_size())
 
+    def _read_rest(self) -> None:
+        """Read what came before the end: a server that is gone may have sent results first."""
+        with contextlib.suppress(OSError):
+            while data := self._sock.recv(_CHUNK):
+                self.conn.receive_data(data)
+        self._drain()
+
     def _drain(self) -> None:
         while True:
             try:
@@ -143,6 +150,7 @@ class Link:
             except BlockingIOError:
                 return
             except OSError as error:
+                self._read_rest()
                 self.close(error.strerror or str(error))
                 return
             self._unsent = self._unsent[sent:] if sent < len(self._unsent) else None

@@ -12,7 +12,7 @@ from typing import Final
 
 from gearproto.addresses import DEFAULT_PORT
 
-__all__ = ["DEFAULT_BACKLOG", "Keepalive", "inherited_sockets", "listen", "remove_socket_file"]
+__all__ = ["DEFAULT_BACKLOG", "Keepalive", "inherited_sockets", "listen"]
 
 DEFAULT_BACKLOG: Final = 4096
 """How many connections may wait to be accepted unless told otherwise; the system may allow fewer."""
@@ -69,7 +69,6 @@ def listen(where: Iterable[str | tuple[str, int]], backlog: int = DEFAULT_BACKLO
                 _listen_tcp(host, port, backlog, listeners)
     except (OSError, ValueError):
         for listener in listeners:
-            remove_socket_file(listener)
             listener.close()
         raise
     return listeners
@@ -97,13 +96,27 @@ def _listen_tcp(host: str, port: int, backlog: int, listeners: list[socket.socke
         chosen = listener.getsockname()[1]
 
 
+class _UnixListener(socket.socket):
+    """A Unix socket that removes its file when it is closed; one that was handed over leaves it to its owner."""
+
+    path: str | None = None  # once it is bound
+
+    def close(self) -> None:
+        path, self.path = self.path, None
+        if path is not None:
+            with suppress(OSError):
+                os.unlink(path)
+        super().close()
+
+
 def _listen_unix(path: str, backlog: int) -> socket.socket:
     """Listen on a path, in place of a socket file that nobody listens on any more."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_stale(path):
             os.unlink(path)
         listener.bind(path)
+        listener.path = path
         listener.listen(backlog)
     except OSError:
         listener.close()
@@ -125,13 +138,6 @@ def _is_stale(path: str) -> bool:
     return False
 
 
-def remove_socket_file(listener: socket.socket) -> None:
-    """Remove the file of a Unix socket that is about to be closed; other sockets have none."""
-    if listener.family == getattr(socket, "AF_UNIX", None):
-        with suppress(OSError):
-            os.unlink(listener.getsockname())
-
-
 def inherited_sockets() -> list[socket.socket]:
     """Return the listening sockets that a service manager has opened for this process (``LISTEN_FDS``).
 
@@ -141,4 +147,7 @@ def inherited_sockets() -> list[socket.socket]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
+    sockets = [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
+    for sock in sockets:
+        sock.set_inheritable(False)
+    return sockets

@@ -23,7 +23,7 @@ from typing import Final, TypedDict, Unpack, cast
 import gearproto
 from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
 
-from .listening import DEFAULT_BACKLOG, Keepalive, listen, remove_socket_file
+from .listening import DEFAULT_BACKLOG, Keepalive, listen
 
 __all__ = ["Keepalive", "Reactor", "ServerOptions", "Snapshot", "open_reactor"]
 
@@ -253,7 +253,6 @@ class Reactor:
         for listener in self._listeners:
             if self._accept_at is None:
                 self._selector.unregister(listener)
-            remove_socket_file(listener)
             listener.close()
         self._listeners.clear()
         self._accept_at = None
@@ -410,8 +409,7 @@ class Reactor:
         if not unsent:
             link.unsent = None
             if link.leave_at is not None:
-                self._end_output(link, now)
-                return
+                _end_output(link)
         self._watch(link)
 
     def _watch(self, link: _Link) -> None:
@@ -443,15 +441,7 @@ class Reactor:
             link.leave_at = now + _LINGER
             self._leaving[link] = None
             if link.unsent is None:
-                self._end_output(link, now)
-
-    def _end_output(self, link: _Link, now: float) -> None:
-        try:
-            link.sock.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._close(link, now, error.strerror)
-        else:
-            self._watch(link)
+                _end_output(link)
 
     def _tidy(self, now: float) -> None:
         """Close what has to go, and accept again."""
@@ -483,6 +473,11 @@ class Reactor:
         self.engine.disconnect(link.peer, now)
         if link.on_close is not None:
             link.on_close()
+
+
+def _end_output(link: _Link) -> None:
+    with contextlib.suppress(OSError):  # the peer is gone already, as the next turn will see
+        link.sock.shutdown(socket.SHUT_WR)
 
 
 def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reactor:

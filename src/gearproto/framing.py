@@ -217,4 +217,4 @@ def _describe(head: bytes) -> str:
     magic, number = head[:4], int.from_bytes(head[4:8], "big")
     if magic not in (REQUEST, RESPONSE):
         return f"bad magic {magic!r}"
-    return f"unknown packet type {number}, known are 1 to {max(PACKETS)} without 5"
+    return f"unknown packet type {number}, known are 1 to {max(PACKETS)}"

@@ -345,8 +345,8 @@ def _report_decoder(cls: type[Packet]) -> Callable[[bytes], Event]:
 
         def decode(body: bytes) -> Event:
             end = body.find(0)
-            if end < 0:
-                raise MalformedArgumentsError("1 arguments, not 2")
+            if end < 0:  # Perl's worker leaves the NUL out where there is no data
+                return Report(cls, body, body + _NUL)
             return Report(cls, body[:end], body)
 
         return decode

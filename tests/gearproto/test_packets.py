@@ -270,7 +270,10 @@ def test_missing_argument_makes_packet_malformed(packet: Packet) -> None:
     body = b"\0".join([b"1"] * (count - 1))
     for magic, side in receivers(packet):
         received = decode(raw(packet.spec.number, body, magic), side)
-        assert received == MalformedPacket(packet.spec.name, f"{count - 1} arguments, not {count}")
+        if side == "server" and count == 2 and type(packet) in REPORTS:
+            assert isinstance(received, Report)  # a report whose data is empty may lack the NUL
+        else:
+            assert received == MalformedPacket(packet.spec.name, f"{count - 1} arguments, not {count}")
 
 
 @given(strategies.packets)
@@ -296,10 +299,16 @@ def test_nul_inside_last_argument_makes_packet_malformed(cls: type[Packet]) -> N
         assert received == MalformedPacket(cls.spec.name, "NUL byte in the last argument")
 
 
-@pytest.mark.parametrize("cls", [cls for cls in REPORTS if cls is not WorkFail])
-def test_report_without_second_argument_is_malformed_for_server(cls: type[Packet]) -> None:
+def test_status_report_without_numbers_is_malformed_for_server() -> None:
+    assert decode(raw(12, b"H:1", REQUEST), "server") == MalformedPacket("WORK_STATUS", "1 arguments, not 3")
+
+
+@pytest.mark.parametrize("cls", [WorkComplete, WorkData, WorkException, WorkWarning])
+def test_report_without_data_has_empty_data_for_server(cls: type[Packet]) -> None:
     received = decode(raw(cls.spec.number, b"H:1", REQUEST), "server")
-    assert received == MalformedPacket(cls.spec.name, f"1 arguments, not {len(cls.spec.arguments)}")
+    assert received == Report(cls, b"H:1", b"H:1\0")
+    assert isinstance(received, Report)
+    assert received.data == b""
 
 
 @pytest.mark.parametrize(

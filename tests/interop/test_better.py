@@ -629,6 +629,18 @@ def test_jobs_are_limited(start_ours: StartSite) -> None:
     client.submit(SubmitJobBg(b"f", b"u", b""))
 
 
+def test_bytes_of_workloads_are_limited(start_ours: StartSite) -> None:
+    ours = start_ours(max_queue_size=100)
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b"w" * 60))
+    client.send(SubmitJob(b"f", b"", b"w" * 60))
+    expect_error(client, b"QUEUE_ERROR")
+    worker.grab()
+    worker.send(WorkComplete(handle, b""))
+    client.expect(WorkComplete(handle, b""))
+    client.submit(SubmitJob(b"f", b"", b"w" * 60))
+
+
 def test_idle_functions_are_limited_and_the_oldest_is_forgotten(start_ours: StartSite) -> None:
     ours = start_ours(max_idle_functions=2)
     worker, admin = ours.worker(b"a", b"b", b"c"), ours.connect()

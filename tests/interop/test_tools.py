@@ -223,6 +223,16 @@ def test_worker_reports_reach_a_raw_client(ours: Site, processes: Processes, wor
     client.expect_nothing()
 
 
+@PERL
+def test_empty_result_completes_the_job_and_the_worker_goes_on(ours: Site, processes: Processes) -> None:
+    processes.start_worker("perl")
+    await_worker(ours, b"reverse")
+    client = ours.connect()
+    for data in (b"", b"after it"):  # Perl's worker sends the first without the NUL behind the handle
+        handle = client.submit(SubmitJob(b"reverse", b"", data))
+        client.expect(WorkComplete(handle, data[::-1]))
+
+
 def test_worker_is_listed_with_its_id_and_functions(ours: Site, processes: Processes, worker: str) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"wait")

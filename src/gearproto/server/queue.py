@@ -244,10 +244,10 @@ class JobQueue:
         found[job.function] = job
 
     def _drop_key(self, job: Job) -> None:
-        found = self._by_key.get(job.key)
-        if found is job:
+        found = self._by_key[job.key]
+        if isinstance(found, Job):
             del self._by_key[job.key]
-        elif isinstance(found, dict) and found.get(job.function) is job:
+        else:
             del found[job.function]
             if not found:
                 del self._by_key[job.key]

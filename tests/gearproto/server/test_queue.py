@@ -1,0 +1,192 @@
+"""The job queue without packets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearproto.packets import Priority
+from gearproto.server.jobs import Job, JobState
+from gearproto.server.queue import JobQueue, QueueFull, Worker
+
+
+def new_queue(
+    *, job_retries: int = -1, max_jobs: int = 10**6, max_queue_size: int = 10**9, max_idle_functions: int = 10
+) -> JobQueue:
+    return JobQueue(
+        job_retries=job_retries,
+        max_jobs=max_jobs,
+        max_queue_size=max_queue_size,
+        max_idle_functions=max_idle_functions,
+        round_robin=True,
+        wakeup_timeout=1.0,
+    )
+
+
+def add(
+    queue: JobQueue,
+    number: int,
+    *,
+    function: bytes = b"f",
+    key: object = None,
+    workload: bytes = b"",
+    priority: int = Priority.NORMAL,
+    due: float | None = None,
+) -> Job:
+    job = Job(b"H:%d" % number, queue.function(function), b"", key, workload, priority, True, b"")
+    queue.add(job, due)
+    return job
+
+
+def worker_for(queue: JobQueue, *functions: bytes, limit: float | None = None) -> Worker:
+    worker = Worker()
+    for name in functions:
+        queue.register(worker, queue.function(name), limit)
+    return worker
+
+
+def taken(queue: JobQueue, worker: Worker) -> list[Job]:
+    return list(iter(lambda: queue.take(worker, 0.0), None))
+
+
+@given(st.data())
+def test_removed_jobs_are_never_handed_out_and_never_pile_up(data: st.DataObject) -> None:
+    queue = new_queue()
+    jobs = [add(queue, number, workload=b"w") for number in range(300)]
+    kept = set(data.draw(st.lists(st.sampled_from(range(300)), unique=True)))
+    for number in data.draw(st.permutations(range(300))):
+        if number not in kept:
+            queue.end(jobs[number])
+            (waiting,) = filter(None, queue.function(b"f").queues)
+            assert len(waiting) <= 2 * queue.function(b"f").waiting + 130
+    assert queue.size == len(kept)
+    assert taken(queue, worker_for(queue, b"f")) == [jobs[number] for number in sorted(kept)]
+
+
+def test_removed_job_holds_no_workload() -> None:
+    queue = new_queue()
+    job = add(queue, 1, workload=b"w" * 1000)
+    queue.end(job)
+    assert (queue.size, job.workload, job.state) == (0, b"", JobState.ENDED)
+
+
+def test_given_back_job_is_first_again_even_before_removed_ones() -> None:
+    queue = new_queue()
+    one, two, three = (add(queue, number) for number in range(3))
+    worker = worker_for(queue, b"f")
+    assert queue.take(worker, 0.0) is one
+    queue.end(two)
+    assert queue.give_back(one)
+    assert taken(queue, worker) == [one, three]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_job_is_given_back_as_often_as_retries_allow(retries: int) -> None:
+    queue = new_queue(job_retries=retries)
+    job, worker = add(queue, 1), worker_for(queue, b"f")
+    for count in range(1, retries + 1):
+        assert queue.take(worker, 0.0) is job
+        assert queue.give_back(job)
+        assert job.losses == count
+    assert queue.take(worker, 0.0) is job
+    assert not queue.give_back(job)
+    queue.end(job)
+    assert (queue.jobs, queue.function(b"f").total) == ({}, 0)
+
+
+def test_job_that_nobody_wants_is_not_given_back() -> None:
+    queue = new_queue()
+    job, worker = add(queue, 1), worker_for(queue, b"f")
+    job.background = False
+    assert queue.take(worker, 0.0) is job
+    assert not queue.give_back(job)
+
+
+def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
+    queue = new_queue(max_jobs=3, max_queue_size=10)
+    add(queue, 1, workload=b"1234")
+    function = queue.function(b"f")
+    queue.check_room(function, Priority.LOW, 6)
+    with pytest.raises(QueueFull, match="Job queue is full"):
+        queue.check_room(function, Priority.LOW, 7)
+    queue.set_limits(b"f", (0, 1, 2))
+    queue.check_room(function, Priority.HIGH, 0)
+    queue.check_room(function, Priority.LOW, 0)
+    with pytest.raises(QueueFull, match="Job queue is full"):
+        queue.check_room(function, Priority.NORMAL, 0)
+    add(queue, 2)
+    add(queue, 3, function=b"g")
+    with pytest.raises(QueueFull, match="Job queue is full"):
+        queue.check_room(queue.function(b"g"), Priority.HIGH, 0)
+    queue.accepting = False
+    with pytest.raises(QueueFull, match="Server is shutting down"):
+        queue.check_room(function, Priority.HIGH, 0)
+
+
+def test_jobs_are_found_by_function_and_key_while_they_exist() -> None:
+    queue = new_queue()
+    jobs = {name: add(queue, index, function=name, key=b"u") for index, name in enumerate((b"f", b"g", b"h"))}
+    for name in (b"g", b"f", b"h"):
+        assert queue.find_unique(b"u") in jobs.values()
+        for other in (b"f", b"g", b"h", b"i"):
+            assert queue.find(queue.function(other), b"u") is jobs.get(other)
+        queue.end(jobs.pop(name))
+    assert queue.find_unique(b"u") is None
+    again = add(queue, 9, function=b"g", key=b"u")
+    assert queue.find_unique(b"u") is queue.find(queue.function(b"g"), b"u") is again
+    assert queue.find(queue.function(b"f"), b"u") is None
+
+
+def test_deadline_is_the_earliest_of_all_kinds() -> None:
+    queue = new_queue()
+    assert queue.next_deadline() is None
+    worker = worker_for(queue, b"f", limit=3.0)
+    add(queue, 1)
+    job = queue.take(worker, 0.0)
+    assert job is not None
+    assert queue.next_deadline() == 3.0
+    add(queue, 2, due=2.0)
+    assert queue.next_deadline() == 2.0
+    queue.wake(worker, queue.function(b"f"), 0.5)
+    assert queue.next_deadline() == 1.5
+    assert list(queue.overslept(1.4)) == []
+    assert list(queue.overslept(1.5)) == [queue.function(b"f")]
+    assert queue.stop_waiting_for(worker) is None
+    assert [job.handle for job in queue.queue_due(2.0)] == [b"H:2"]
+    assert list(queue.overrun(2.9)) == []
+    assert list(queue.overrun(3.0)) == [job]
+    assert queue.next_deadline() is None
+
+
+def test_sleepers_come_back_in_the_order_in_which_a_job_found_them() -> None:
+    queue = new_queue()
+    workers = [worker_for(queue, b"f") for _ in range(3)]
+    function = queue.function(b"f")
+    assert queue.pop_sleeper(function) is None
+    for worker in workers:
+        assert queue.function_for(worker) is None
+        queue.sleep(worker)
+    add(queue, 1)
+    workers[1].asleep = False
+    assert queue.pop_sleeper(function) is workers[0]
+    assert queue.pop_sleeper(function) is workers[2]
+    assert queue.pop_sleeper(function) is None
+    assert queue.function_for(workers[1]) is function
+
+
+def test_function_is_forgotten_only_without_jobs_workers_and_an_administrators_wish() -> None:
+    queue = new_queue(max_idle_functions=0)
+    worker = worker_for(queue, b"worker", b"gone")
+    add(queue, 1, function=b"job")
+    queue.create_function(b"created")
+    worker_for(queue, b"limited")
+    queue.set_limits(b"limited", (1, 1, 1))
+    queue.set_limits(b"unknown", (1, 1, 1))
+    queue.unregister(worker, queue.function(b"gone"))
+    assert list(queue.functions) == [b"worker", b"job", b"created", b"limited"]
+    assert not queue.drop_function(queue.functions[b"worker"])
+    assert not queue.drop_function(queue.functions[b"job"])
+    assert queue.drop_function(queue.functions[b"created"])
+    queue.end(queue.jobs[b"H:1"])
+    assert list(queue.functions) == [b"worker", b"limited"]
