@@ -18,6 +18,7 @@ from gearproto import DEFAULT_PORT
 __all__ = ["Server"]
 
 _CHUNK = 65536
+_LINGER = 1.0  # seconds; how long a peer may take to read the rest of a connection that the server has closed
 
 
 class Server:
@@ -77,17 +78,24 @@ class Server:
         Args:
             stream: the stream, such as an end of an in-memory pipe or a TLS stream.
         """
+        if self._closed:
+            await stream.aclose()
+            return
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
-            self._reactor.adopt(theirs)
+            closed = anyio.Event()
+            self._reactor.adopt(theirs, closed.set)
             self._reactor.wake()
-            async with stream, anyio.create_task_group() as group:
+            async with anyio.create_task_group() as group:
                 group.start_soon(_to_socket, stream, ours)
+                group.start_soon(_give_up, closed, group.cancel_scope)
                 await _from_socket(ours, stream)
                 group.cancel_scope.cancel()
         finally:
             ours.close()
+            with anyio.move_on_after(_LINGER):
+                await stream.aclose()
 
     def stop(self, *, graceful: bool = False) -> None:
         """Make `serve` return soon.
@@ -122,7 +130,7 @@ async def _to_socket(stream: anyio.abc.AnyByteStream, sock: socket.socket) -> No
                     data = data[sock.send(data) :]
                 except BlockingIOError:
                     await anyio.wait_writable(sock)
-    except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
 
@@ -143,6 +151,13 @@ async def _from_socket(sock: socket.socket, stream: anyio.abc.AnyByteStream) -> 
             await stream.send(data)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
+
+
+async def _give_up(closed: anyio.Event, scope: anyio.CancelScope) -> None:
+    """Leave a peer that does not read the rest of a connection that the server has closed."""
+    await closed.wait()
+    await anyio.sleep(_LINGER)
+    scope.cancel()
 
 
 async def _serve_by_waiting(reactor: Reactor) -> None:

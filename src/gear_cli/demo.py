@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import time
@@ -14,23 +15,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from gear_sync import Client, Job, Server, Task, Worker, WorkerJob
-from gearproto import JobError
+from gearproto import JobError, LocalProtocolError
 from gearproto import events as core
 
-from .options import FAILED, USAGE, fail
+from .options import Exit, Failure, UsageError, read_file
 
 __all__ = ["count_words", "demo", "run_demo"]
 
 _WORDS: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001 (both apostrophes stand in words)
+_FUNCTION: Final = "count words"
 _STEPS: Final = 20  # progress reports of a job
-_PACE: Final = 0.02  # seconds between them, so that there is something to see
-_WAIT: Final = 60.0  # seconds; the most that anything in the demonstration may take
+_PACE: Final = 0.02  # longest pause between two of them in seconds, so that there is something to see
+_LENGTH: Final = 3.0  # seconds that one worker may pause for all jobs together
+_ROWS: Final = 12  # bars that fit on a small terminal
+_WAIT: Final = 60.0  # seconds; far more than anything here takes
 
 Count = Callable[[str], "Counter[str]"]
 
@@ -44,45 +49,49 @@ def demo(
     file: Path | None = None,
     /,
     *,
-    pieces: Annotated[int, Parameter(name=["--pieces", "-n"])] = 8,
+    pieces: Annotated[int, Parameter(name=["--pieces", "-n"], validator=validators.Number(gte=1, lte=1000))] = 8,
 ) -> int:
     """Count the words of a text with a job server and two workers, one of which is cut off in the middle of a job.
 
-    Everything runs in this process and on this machine's loopback. Exit code 0 means that every result was right.
+    Everything runs in this process, over real connections on this machine's loopback, slowed down to be seen. The
+    results are compared with a count without any jobs.
+
+    Exit codes: 0 every result is right; 1 one is not; 2 wrong usage, or the file cannot be read.
 
     Args:
         file: The text, in UTF-8; one that is shipped with the command unless given.
-        pieces: In how many jobs to split it.
+        pieces: How many jobs to split it into, 1 to 1000.
     """
-    if not 1 <= pieces <= 1000:
-        fail(f"--pieces is {pieces}, 1 to 1000 are possible", USAGE)
-    return run_demo(_read(file), pieces, Console(), count_words)
+    text = _text(file)
+    logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # what goes wrong here is shown below
+    return run_demo(text, pieces, Console(highlight=False))
 
 
-def _read(file: Path | None) -> str:
+def _text(file: Path | None) -> str:
     if file is None:
         return files("gear_cli").joinpath("demo.txt").read_text(encoding="utf-8")
     try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}", FAILED)
+        return read_file(file).decode("utf-8")
     except UnicodeDecodeError:
-        fail(f"{file} is no text in UTF-8", FAILED)
+        raise UsageError(f"{file} is no text in UTF-8.") from None
 
 
 class _Accident:
-    """Cuts the line of a worker that is halfway through a job, once.
+    """Cuts off one worker that is halfway through a job, once.
 
-    With jobs enough each worker may finish one before: the victim is the third to be halfway.
+    Attributes:
+        victim: the worker's name; None before the accident.
+        handle: the job that it had in hand.
     """
 
     def __init__(self, jobs: int) -> None:
-        self._spared = 2 if jobs >= 4 else 0
         self.victim: str | None = None
         self.handle: bytes | None = None
+        self._spared = 2 if jobs >= 4 else 0  # each worker may have finished a job before
         self._lock = threading.Lock()
 
     def strike(self, name: str, worker: Worker, job: WorkerJob) -> None:
+        """Cut the connection of a worker, between two reports of its job, if it is the one to be cut off."""
         with self._lock:
             if self.victim is not None:
                 return
@@ -93,105 +102,167 @@ class _Accident:
         worker.abort()
 
 
-def run_demo(text: str, pieces: int, console: Console, count: Count) -> int:
+def run_demo(text: str, pieces: int, console: Console, *, count: Count = count_words, pace: float = _PACE) -> int:
     """Run the demonstration.
 
     Args:
         text: what to count the words of.
-        pieces: in how many jobs to split it.
+        pieces: how many jobs to split it into; fewer if it has fewer lines.
         console: where to show it.
         count: how the workers count.
+        pace: longest pause between two steps of a job, in seconds.
 
     Returns:
         The exit code.
+
+    Raises:
+        Failure: a piece is too large for a job.
     """
     parts = _split(text, pieces)
-    started = time.monotonic()
+    pace = min(pace, _LENGTH / (_STEPS * len(parts)))
     accident = _Accident(len(parts))
+    finished: dict[Job, str] = {}
+    started = time.monotonic()
     with Server(port=0) as server:
-        console.print(f"server on 127.0.0.1:{server.port}, {len(parts)} jobs, workers anna and boris")
+        number = f"{len(parts)} jobs" if len(parts) > 1 else "1 job"
+        console.print(f"A server on 127.0.0.1:{server.port}, the workers anna and boris, a client: {number}.")
         with (
-            _worker("anna", server, accident, count),
-            _worker("boris", server, accident, count),
+            _worker("anna", server, accident, count, pace),
+            _worker("boris", server, accident, count, pace),
             Client(server.address) as client,
         ):
-            jobs = client.submit_many(Task(function="count words", workload=part.encode()) for part in parts)
-            finished = _watch(jobs, accident, console)
-    elapsed = time.monotonic() - started
-    return _summarise(parts, jobs, finished, accident, elapsed, console)
+            try:
+                jobs = client.submit_many(Task(function=_FUNCTION, workload=part.encode()) for part in parts)
+            except LocalProtocolError as error:
+                raise Failure(f"a piece of the text is too large for a job, split it into more: {error}.") from error
+            _watch(jobs, accident, finished, console)
+    return _summarise(parts, jobs, finished, accident, time.monotonic() - started, console)
 
 
 def _split(text: str, pieces: int) -> list[str]:
     """Cut a text between lines, into pieces of about the same size."""
     lines = text.splitlines(keepends=True)
-    size = max(1, -(-len(lines) // pieces))
+    number = max(1, min(pieces, len(lines)))
     source = iter(lines)
-    return list(iter(lambda: "".join(islice(source, size)), "")) or [""]
+    sizes = ((index + 1) * len(lines) // number - index * len(lines) // number for index in range(number))
+    return ["".join(islice(source, size)) for size in sizes]
 
 
 @contextmanager
-def _worker(name: str, server: Server, accident: _Accident, count: Count) -> Iterator[None]:
+def _worker(name: str, server: Server, accident: _Accident, count: Count, pace: float) -> Iterator[None]:
     """Run a worker in a thread."""
-    with Worker(server.address, client_id=name) as worker:
+    worker = Worker(server.address, client_id=name)
 
-        @worker.function("count words")
-        def run(job: WorkerJob) -> bytes:
-            lines = job.workload.decode().splitlines(keepends=True)
-            words: Counter[str] = Counter()
-            pace = threading.Event()
-            for step in range(_STEPS):
-                words += count("".join(lines[step * len(lines) // _STEPS : (step + 1) * len(lines) // _STEPS]))
-                job.progress(step + 1, _STEPS)
-                if step == _STEPS // 2:
-                    accident.strike(name, worker, job)
-                pace.wait(_PACE)
-            return json.dumps({"worker": name, "words": words}).encode()
+    @worker.function(_FUNCTION)
+    def run(job: WorkerJob) -> bytes:
+        lines = job.workload.decode().splitlines(keepends=True)
+        words: Counter[str] = Counter()
+        for step in range(_STEPS):
+            words += count("".join(lines[step * len(lines) // _STEPS : (step + 1) * len(lines) // _STEPS]))
+            job.progress(step + 1, _STEPS)
+            if step == _STEPS // 2:
+                accident.strike(name, worker, job)
+            time.sleep(pace)
+        return json.dumps({"worker": name, "words": words}).encode()
 
-        thread = threading.Thread(target=worker.run, name=name)
-        thread.start()
+    thread = threading.Thread(target=worker.run, name=name)
+    thread.start()
+    try:
         yield
+    finally:
         worker.stop()
         thread.join(_WAIT)
+        worker.close()
 
 
-def _watch(jobs: list[Job], accident: _Accident, console: Console) -> dict[Job, str]:
-    """Show how the jobs come on, until all have ended; return who finished which."""
-    finished: dict[Job, str] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as bars:
-        rows = [bars.add_task(f"piece {number}", total=_STEPS, note="") for number, _ in enumerate(jobs, 1)]
+class _Display:
+    """What people see of the jobs: bars on a terminal, elsewhere lines. May be called from any thread."""
+
+    def __init__(self, jobs: list[Job], console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._rows: dict[Job, TaskID] = {}
+        if len(jobs) <= _ROWS:
+            for number, job in enumerate(jobs, 1):
+                self._rows[job] = self._bars.add_task(f"piece {number:>2}", total=_STEPS, note="")
+        self._all = self._bars.add_task("all jobs", total=len(jobs), note="")
+        self._numbers = {job: number for number, job in enumerate(jobs, 1)}
+        self._told = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bars.stop()
+
+    def progress(self, job: Job, done: int, victim: str | None) -> None:
+        """Show how far a job is; the victim is the worker that was cut off with it in hand, if any was."""
+        note = "" if victim is None else f"[yellow]{victim} was cut off; again from the start"
+        self._update(job, done, note)
+        if victim is not None and not self._told:
+            self._told = True
+            self._line(job, f"{victim} was cut off in the middle; it begins again")
+
+    def finished(self, job: Job, worker: str, victim: str | None) -> None:
+        """Show who has finished a job."""
+        again = "" if victim is None else f", after {victim} was cut off"
+        self._update(job, _STEPS, f"[green]done by {worker}[/][yellow]{again}")
+        self._line(job, f"done by {worker}{again}")
+        self._bars.advance(self._all)
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """Show that a job has no result."""
+        self._update(job, None, f"[red]{escape(str(error))}")
+        self._line(job, str(error))
+
+    def _update(self, job: Job, done: int | None, note: str) -> None:
+        if job in self._rows:
+            self._bars.update(self._rows[job], completed=done, note=note)
+
+    def _line(self, job: Job, text: str) -> None:
+        if not self._live:
+            with self._lock:
+                self._console.print(f"piece {self._numbers[job]}: {text}", markup=False)
+
+
+def _watch(jobs: list[Job], accident: _Accident, finished: dict[Job, str], console: Console) -> None:
+    """Show how the jobs come on, until all have ended, and note who finished which."""
+    with _Display(jobs, console) as display:
         threads = [
-            threading.Thread(target=_follow, args=(job, row, bars, accident, finished))
-            for job, row in zip(jobs, rows, strict=True)
+            threading.Thread(target=_follow, args=(job, display, accident, finished), daemon=True) for job in jobs
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(_WAIT)
-    return finished
+            thread.join()
 
 
-def _follow(job: Job, row: TaskID, bars: Progress, accident: _Accident, finished: dict[Job, str]) -> None:
-    """Move one job's bar; a job that begins again falls back."""
+def _follow(job: Job, display: _Display, accident: _Accident, finished: dict[Job, str]) -> None:
+    """Show what happens to one job; progress that falls back is a second beginning."""
+    last, victim = 0, None
     try:
         for event in job.events(_WAIT):
             if isinstance(event, core.Progress):
-                again = job.handle == accident.handle
-                note = f"[yellow]{accident.victim} was cut off, again" if again else ""
-                bars.update(row, completed=event.numerator, note=note)
-        finished[job] = json.loads(job.result(0))["worker"]
+                if event.numerator <= last and job.handle == accident.handle:
+                    victim = accident.victim
+                last = event.numerator
+                display.progress(job, last, victim)
+        worker = str(json.loads(job.result(0))["worker"])
     except (JobError, TimeoutError) as error:
-        bars.update(row, note=f"[red]{error}")
+        display.failed(job, error)
         return
-    note = f"[green]{finished[job]}"
-    if job.handle == accident.handle:
-        note += f"[yellow], begun by {accident.victim}, who was cut off"
-    bars.update(row, note=note)
+    finished[job] = worker
+    display.finished(job, worker, accident.victim if job.handle == accident.handle else None)
 
 
 def _summarise(
@@ -204,23 +275,32 @@ def _summarise(
 ) -> int:
     """Compare the results with a count of our own, and print a summary; return the exit code."""
     total: Counter[str] = Counter()
-    wrong = 0
-    for job, part in zip(jobs, parts, strict=True):
-        words = Counter(json.loads(job.result(0))["words"]) if job in finished else Counter()
-        total += words
-        wrong += words != count_words(part)
-    rescued = next((job for job in jobs if job.handle == accident.handle), None)
+    wrong: list[int] = []
+    retried: int | None = None
+    for number, (job, part) in enumerate(zip(jobs, parts, strict=True), 1):
+        words = Counter(json.loads(job.result(0))["words"]) if job in finished else None
+        if words is None or words != count_words(part):
+            wrong.append(number)
+        total += words or Counter()
+        if job.handle == accident.handle:
+            retried = number
+    by_worker = Counter(finished.values())
     table = Table(show_header=False)
-    table.add_row("jobs", f"{len(jobs)}, of which {len(finished)} completed and {wrong} wrong")
-    table.add_row("cut off", f"{accident.victim}, in the middle of {(accident.handle or b'nothing').decode()}")
-    if rescued is not None and rescued in finished:
-        table.add_row("finished by", finished[rescued])
-    table.add_row("words", f"{total.total()}, {len(total)} different")
+    table.add_row(
+        "jobs", f"{len(finished)} of {len(jobs)} done: " + ", ".join(f"{n} by {w}" for w, n in by_worker.items())
+    )
+    rescuer = None if retried is None else finished.get(jobs[retried - 1])
+    if retried is not None:
+        table.add_row("job retried", f"piece {retried}: {accident.victim} was cut off, {rescuer} finished it")
+    table.add_row("words", f"{total.total():,}, {len(total):,} different")
     table.add_row("most frequent", ", ".join(f"{word} {number}" for word, number in total.most_common(5)))
-    table.add_row("seconds", f"{elapsed:.1f}")
+    table.add_row("elapsed", f"{elapsed:.1f} s")
     console.print(table)
     if wrong:
-        console.print("[red]wrong results")
-        return FAILED
-    console.print("[green]every result is right")
-    return 0
+        console.print(f"[bold red]Wrong:[/] piece {', '.join(map(str, wrong))} differs from a count without jobs.")
+        return Exit.FAILED
+    if rescuer in {None, accident.victim}:
+        console.print("[bold red]Wrong:[/] no job was cut off and finished by the other worker.")
+        return Exit.FAILED
+    console.print("[green]Every result is the same as that of a count without jobs.")
+    return Exit.DONE

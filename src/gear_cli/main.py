@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
@@ -15,20 +16,21 @@ from .options import Exit, Failure
 
 __all__ = ["app", "main"]
 
+
 app = App(
     name="gear",
-    help="Gearman job queues from the shell: a job server, workers and clients.",
-    help_epilogue="Exit codes of all commands: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 timeout.",
+    help="""Gearman job queues from the shell: a job server, workers and clients.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no result in time.""",
     version=f"gear {gearproto.__version__}",
-    help_format="plaintext",
+    help_format="markdown",
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
-# By name: a command imports what it needs only when it is called for, so that a server stays small.
-app.command("gear_cli.demo:demo", name="demo")
-app.command("gear_cli.serve:serve", name="serve")
-app.command("gear_cli.submit:submit", name="submit")
-app.command("gear_cli.work:work", name="work")
+_COMMANDS: Final = ("demo", "serve", "submit", "work")
+for _name in _COMMANDS:
+    # By name: a command imports what it needs only when it is called for, so that a server stays small.
+    app.command(f"gear_cli.{_name}:{_name}", name=_name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in app.help_flags:
+        for name in _COMMANDS:
+            app[name]  # the list of commands shows what each is for, so all have to be there
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

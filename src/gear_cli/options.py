@@ -13,7 +13,19 @@ from cyclopts import Parameter
 
 from gearproto.addresses import Address, parse_addresses
 
-__all__ = ["DEFAULT_SERVERS", "Exit", "Failure", "Servers", "UsageError", "Verbose", "log_to_stderr", "read_file"]
+__all__ = [
+    "DEFAULT_SERVERS",
+    "Exit",
+    "Failure",
+    "Flag",
+    "Servers",
+    "UsageError",
+    "Verbose",
+    "log_to_stderr",
+    "read_file",
+    "reason",
+    "server_addresses",
+]
 
 DEFAULT_SERVERS: Final = ("127.0.0.1:4730",)
 
@@ -64,10 +76,12 @@ Servers = Annotated[
         name=["--server", "-s"],
         env_var="GEAR_SERVERS",
         env_var_split=_by_commas,
-        show_default=lambda servers: ",".join(servers),
+        show_default=",".join,
         help="A job server, as host or host:port; give the option once for each server.",
     ),
 ]
+
+Flag = Annotated[bool, Parameter(show_default=False)]
 
 Verbose = Annotated[
     int,

@@ -14,7 +14,7 @@ from gear_sync.reactor import ServerOptions
 from gear_sync.server import Server
 from gearproto import DEFAULT_MAX_PACKET_SIZE, DEFAULT_PORT
 
-from .options import Exit, Failure, UsageError, Verbose, log_to_stderr, reason
+from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, reason
 
 __all__ = ["serve"]
 
@@ -40,11 +40,11 @@ def serve(
     job_retries: Annotated[int, Parameter(group=_JOBS, validator=validators.Number(gte=-1))] = -1,
     worker_wakeup: Annotated[int, Parameter(group=_JOBS, validator=_natural)] = 1,
     wakeup_timeout: Annotated[float, Parameter(group=_JOBS, validator=_positive)] = 1.0,
-    in_turn: Annotated[bool, Parameter(group=_JOBS, name="--round-robin", negative="--no-round-robin")] = True,
-    exceptions: Annotated[bool, Parameter(group=_JOBS)] = False,
+    round_robin: Annotated[bool, Parameter(group=_JOBS, negative="--no-round-robin")] = True,
+    exceptions: Annotated[Flag, Parameter(group=_JOBS)] = False,
     handle_prefix: Annotated[str | None, Parameter(group=_JOBS)] = None,
-    max_jobs: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000_000,
-    max_queue_size: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 4 * 1024**3,
+    max_jobs: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 10_000_000,
+    max_queue_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 4 * 1024**3,
     max_packet_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = DEFAULT_MAX_PACKET_SIZE,
     max_connections: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
     max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
@@ -70,8 +70,8 @@ def serve(
             it fails. -1 for any number of times.
         worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
         wakeup_timeout: Seconds after which another worker is woken if a woken one has not asked for a job.
-        in_turn: Whether a worker's functions take turns within a priority; else the one that has had jobs longest is
-            served until it has none.
+        round_robin: Whether a worker's functions take turns within a priority; else the one that has had jobs longest
+            is served until it has none.
         exceptions: Send exceptions of workers to every client, even to those that have not asked for them.
         handle_prefix: What job handles begin with; H: and the host's name unless given.
         max_jobs: Number of jobs that the server holds; more are refused.
@@ -81,6 +81,7 @@ def serve(
         max_unsent: Bytes that a peer has not read; with more it is closed.
         max_functions: Number of functions that one worker may register.
         max_idle_functions: Number of functions without jobs and workers that are remembered.
+        verbose: see Verbose.
     """
     log_to_stderr(verbose)
     options: ServerOptions = {
@@ -90,7 +91,7 @@ def serve(
         "job_retries": job_retries,
         "worker_wakeup": worker_wakeup,
         "wakeup_timeout": wakeup_timeout,
-        "round_robin": in_turn,
+        "round_robin": round_robin,
         "exceptions": exceptions,
         "max_jobs": max_jobs,
         "max_queue_size": max_queue_size,

@@ -1,26 +1,52 @@
-"""``gear submit``: submits jobs and prints their results."""
+"""``gear submit``: jobs from the command line, a file or stdin; results to stdout."""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from gear_sync import Client, Job, Task
-from gear_sync.job import outcome_error
-from gearproto import Completed, JobError, NotSent
-from gearproto.events import Progress, Warned
+from gear_sync.client import Client
+from gear_sync.job import Job
+from gearproto import (
+    Completed,
+    Failed,
+    JobLost,
+    JobNotSent,
+    JobRejected,
+    LocalProtocolError,
+    Lost,
+    NotSent,
+    Outcome,
+    Priority,
+    Raised,
+    Rejected,
+)
+from gearproto.events import Data, Progress, Warned
 
-from .options import FAILED, TIMED_OUT, UNREACHABLE, USAGE, PriorityName, Servers, addresses, fail, priority_of, report
+from .options import DEFAULT_SERVERS, Exit, Failure, Flag, Servers, UsageError, read_file, reason, server_addresses
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 __all__ = ["submit"]
+
+_CONNECT_TIMEOUT: Final = 5.0  # seconds, for each server
+_ANSWER_TIMEOUT: Final = 30.0  # seconds; how long a server may take to say that it has a job
+_AT_ONCE: Final = 1000  # jobs of --lines whose results are not out yet
+_CHUNK: Final = 65536
+_SEVERITY: Final = (Exit.DONE, Exit.FAILED, Exit.TIMEOUT, Exit.NO_SERVER)
 
 
 def submit(
@@ -29,121 +55,365 @@ def submit(
     /,
     *,
     file: Annotated[Path | None, Parameter(name=["--file", "-f"])] = None,
-    lines: Annotated[bool, Parameter(negative=())] = False,
-    background: Annotated[bool, Parameter(name=["--background", "-b"], negative=())] = False,
-    priority: PriorityName = "normal",
-    unique: Annotated[str, Parameter(name=["--unique", "-u"])] = "",
-    timeout: Annotated[float | None, Parameter(name=["--timeout", "-t"])] = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    server: Servers = None,
+    lines: Flag = False,
+    background: Annotated[Flag, Parameter(name=["--background", "-b"])] = False,
+    priority: Literal["high", "normal", "low"] = "normal",
+    unique: Annotated[str, Parameter(show_default=False)] = "",
+    timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    no_exceptions: Flag = False,
+    server: Servers = DEFAULT_SERVERS,
 ) -> int:
-    """Submit a job, wait for it, and write its result to standard output.
+    """Submit a job, wait for it, and write its result to stdout as it is.
 
-    Exit codes: 0 if every job was completed, 1 if one failed, 2 for a command line that makes no sense, 3 if no server
-    could be reached, 4 if the time has passed.
+    The workload is the argument, the content of --file, or what comes from stdin if the argument is - or there is none
+    and stdin is not a terminal. Warnings of the job, what went wrong and, on a terminal, the progress go to stderr.
+
+    Exit codes: 0 done; 1 a job failed, raised an exception, was refused by the server, or was lost with the
+    connection; 2 wrong usage; 3 no server could be reached; 4 no result in time.
 
     Args:
         function: Name of the function to run.
-        workload: What to work on; standard input if it is - or missing.
+        workload: What to work on; - means stdin.
         file: Read the workload from this file.
-        lines: Submit each line of the input as a job of its own, and print the results in their order, one a line.
-        background: Do not wait; print the job's handle.
-        priority: Which queue: high, normal or low.
-        unique: Your own name for the job; the server joins jobs of one function and unique.
-        timeout: Longest time to wait in seconds.
-        as_json: Print one JSON object for each job, with its handle, outcome and data.
-        server: A job server as host or host:port; may be given several times. Default: 127.0.0.1:4730.
+        lines: Submit each line of the input as a job of its own, without its line ending. Results come in the order of
+            the lines, each with a line ending; a job without a result leaves an empty line.
+        background: Do not wait for the result: print the job's handle, and leave.
+        priority: Which queue the job goes to.
+        unique: Your own name for the job, at most 64 bytes; the server joins jobs of one function and one name.
+        timeout: Seconds to wait for all results; no limit unless given.
+        as_json: Write one JSON object per job and line: "handle", "outcome" (completed, failed, raised, rejected,
+            not_sent, lost, timeout, queued), and its data as text ("data") or, if it is no text, as "base64".
+        no_exceptions: Do not ask the server for exceptions of workers, which then count as failures; for servers that
+            never answer that question.
+        server: see Servers.
     """
-    level = priority_of(priority)
+    if file is not None and workload is not None:
+        raise UsageError("the workload is given twice, as an argument and with --file.")
+    if lines and workload not in {None, "-"}:
+        raise UsageError("--lines reads jobs from stdin or --file: leave the workload out.")
     if lines and unique:
-        fail("--unique with --lines would join all the jobs into one", USAGE)
-    payload = _read(workload, file)
-    payloads = payload.splitlines() if lines else [payload]
-    end = None if timeout is None else time.monotonic() + timeout
-    with Client(addresses(server)) as client:
-        if background:
-            for item in payloads:
-                handle = client.submit_background(function, item, unique=unique, priority=level)
-                text = handle.decode("utf-8", "backslashreplace")
-                print(json.dumps({"handle": text}) if as_json else text)
-            return 0
-        tasks = [Task(function=function, workload=item, unique=unique, priority=level) for item in payloads]
-        jobs = client.submit_many(tasks)
-        with _bar(len(jobs)) as advance:
-            codes = [_finish(job, end, as_json, lines, advance) for job in jobs]
-    return max(codes, default=0)
+        raise UsageError("--unique names one job, --lines makes many.")
+    client = Client(
+        server_addresses(server),
+        connect_timeout=_CONNECT_TIMEOUT if timeout is None else min(_CONNECT_TIMEOUT, timeout),
+        timeout=_ANSWER_TIMEOUT if timeout is None else timeout,
+        exceptions=not no_exceptions,
+    )
+    work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
+    with client, _Output(as_json, lines) as output:
+        if lines:
+            source = _lines(file)
+            if background:
+                _queue_lines(client, work, source, output)
+            else:
+                _run_lines(client, work, source, output, timeout)
+        else:
+            data = _workload(workload, file)
+            if background:
+                _queue(client, work, data, output)
+            else:
+                job = _submit(client, work, data)
+                _collect(job, output, None if timeout is None else time.monotonic() + timeout, timeout)
+    return output.code
 
 
-def _read(workload: str | None, file: Path | None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What all jobs of one call have in common."""
+
+    function: bytes
+    priority: Priority
+    unique: bytes
+
+
+# Input
+
+
+def _workload(argument: str | None, file: Path | None) -> bytes:
     if file is not None:
-        if workload is not None:
-            fail("give a workload or --file, not both", USAGE)
-        try:
-            return file.read_bytes()
-        except OSError as error:
-            fail(f"cannot read {file}: {error.strerror}", FAILED)
-    if workload is not None and workload != "-":
-        return workload.encode("utf-8", "surrogateescape")
-    if workload is None and sys.stdin.isatty():
-        fail("no workload: give it as an argument, with --file, or on standard input", USAGE)
-    return sys.stdin.buffer.read()
+        return read_file(file)
+    if argument is None and (sys.stdin is None or sys.stdin.isatty()):
+        return b""
+    if argument is None or argument == "-":
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    return os.fsencode(argument)
 
 
-@contextmanager
-def _bar(jobs: int) -> Iterator[Any]:
-    """Show a progress bar on a terminal; elsewhere nothing. Yields what to call with a job's progress or end."""
-    if not sys.stderr.isatty():
-        yield lambda _job, _fraction: None
-        return
-    from rich.console import Console  # noqa: PLC0415 (takes longer to load than the job may take)
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("jobs", total=float(jobs))
-        fractions: dict[Job, float] = {}
-
-        def advance(job: Job, fraction: float) -> None:
-            fractions[job] = fraction
-            bar.update(task, completed=sum(fractions.values()))
-
-        yield advance
-
-
-def _finish(job: Job, end: float | None, as_json: bool, lines: bool, advance: Any) -> int:
-    """Wait for a job and print what came of it; return its exit code."""
-    left = None if end is None else max(0.0, end - time.monotonic())
+def _lines(file: Path | None) -> Iterator[bytes]:
+    """Return the lines of the input, without their endings, each as soon as it is there."""
+    if file is None:
+        return iter(()) if sys.stdin is None else _split(sys.stdin.fileno())
     try:
-        for event in job.events(left):
-            if isinstance(event, Progress) and event.denominator:
-                advance(job, min(1.0, event.numerator / event.denominator))
-            elif isinstance(event, Warned):
-                report(f"warning: {event.data.decode('utf-8', 'backslashreplace')}")
+        return _split(os.open(file, os.O_RDONLY))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {reason(error)}.") from error
+
+
+def _split(descriptor: int) -> Iterator[bytes]:
+    # Not through sys.stdin: a thread that waits in there when the process ends would break the end.
+    rest = b""
+    while chunk := os.read(descriptor, _CHUNK):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+# Jobs
+
+
+def _submit(client: Client, work: _Work, data: bytes) -> Job:
+    try:
+        return client.submit(work.function, data, unique=work.unique, priority=work.priority)
+    except JobNotSent as error:
+        raise Failure(f"{error}.", Exit.NO_SERVER) from error
+    except LocalProtocolError as error:
+        raise UsageError(f"{error}.") from error
+
+
+def _queue(client: Client, work: _Work, data: bytes, output: _Output) -> None:
+    """Submit a background job."""
+    try:
+        handle = client.submit_background(work.function, data, unique=work.unique, priority=work.priority)
+    except JobNotSent as error:
+        raise Failure(f"{error}.", Exit.NO_SERVER) from error
+    except LocalProtocolError as error:
+        raise UsageError(f"{error}.") from error
+    except JobRejected as error:
+        output.end(None, Rejected(error.code, error.text))
+    except JobLost as error:
+        output.end(None, Lost(str(error)))
     except TimeoutError as error:
-        report(str(error))
-        return TIMED_OUT
-    advance(job, 1.0)
-    outcome = job.outcome
-    assert outcome is not None
-    if as_json:
-        print(json.dumps(_as_json(job)))
-    elif isinstance(outcome, Completed):
-        sys.stdout.buffer.write(job.result() + (b"\n" if lines else b""))
-        sys.stdout.buffer.flush()
-    failure = outcome_error(outcome)
-    if failure is None:
-        return 0
-    report(f"{type(outcome).__name__.lower()}: {failure}")
-    return UNREACHABLE if isinstance(outcome, NotSent) else FAILED
+        output.end(None, TimeoutError(f"{error}; it may have taken the job"))
+    else:
+        output.queued(handle)
 
 
-def _as_json(job: Job) -> dict[str, str | None]:
-    handle = None if job.handle is None else job.handle.decode("utf-8", "backslashreplace")
-    found: dict[str, str | None] = {"handle": handle, "outcome": type(job.outcome).__name__}
+def _queue_lines(client: Client, work: _Work, lines: Iterator[bytes], output: _Output) -> None:
+    for data in lines:
+        output.next_line()
+        _queue(client, work, data, output)
+
+
+def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: _Output, timeout: float | None) -> None:
+    """Submit jobs in a thread, as lines come, and write their results in this one, as they come."""
+    until = None if timeout is None else time.monotonic() + timeout
+    jobs: queue.Queue[Job | Exception | None] = queue.Queue(_AT_ONCE)
+
+    def feed() -> None:
+        try:
+            for data in lines:
+                jobs.put(_submit(client, work, data))
+                output.submitted += 1
+        except Exception as error:
+            jobs.put(error)
+        else:
+            output.all_submitted = True
+            jobs.put(None)
+
+    # A daemon: nothing can wake a thread that waits for its stdin.
+    threading.Thread(target=feed, name="lines", daemon=True).start()
+    while True:
+        try:
+            job = jobs.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            raise Failure(f"the input did not end within {timeout:g} s.", Exit.TIMEOUT) from None
+        if job is None:
+            return
+        if isinstance(job, Exception):
+            raise job
+        output.next_line()
+        _collect(job, output, until, timeout)
+
+
+def _collect(job: Job, output: _Output, until: float | None, timeout: float | None) -> None:
+    """Wait for a job, and hand on all that it sends."""
     try:
-        data = job.result()
-    except JobError as error:
-        return found | {"error": str(error)}
+        for event in job.events(None if until is None else max(0.0, until - time.monotonic())):
+            if isinstance(event, Progress):
+                output.progress(event.numerator, event.denominator)
+            elif isinstance(event, Data):
+                output.piece(event.data)
+            elif isinstance(event, Warned):
+                output.warning(event.data)
+            else:
+                output.end(job.handle, event)
+    except TimeoutError:
+        output.end(job.handle, TimeoutError(f"no result within {timeout:g} s"))
+
+
+# Output
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _judge(end: Outcome | TimeoutError) -> tuple[str, bytes, Exit, str]:
+    """Return an outcome's name, its data, the exit code, and what to say of it."""
+    match end:
+        case Completed(data):
+            return "completed", data, Exit.DONE, ""
+        case Failed():
+            return "failed", b"", Exit.FAILED, "the job failed."
+        case Raised(data):
+            return "raised", data, Exit.FAILED, f"the job raised an exception: {_text(data)}"
+        case Rejected(code, text):
+            data = b": ".join(part for part in (code, text) if part)
+            return "rejected", data, Exit.FAILED, f"the server refused the job: {_text(data)}."
+        case NotSent(cause):
+            return "not_sent", cause.encode(), Exit.NO_SERVER, f"the job was not sent: {cause}."
+        case Lost(cause):
+            said = f"the connection was lost, and the job may or may not have run: {cause}."
+            return "lost", cause.encode(), Exit.FAILED, said
+        case _:
+            return "timeout", b"", Exit.TIMEOUT, f"{end}."
+
+
+@dataclass(slots=True)
+class _Output:
+    """Where results, warnings and progress go, and the exit code that they add up to.
+
+    Attributes:
+        as_json: whether to write objects.
+        many: whether each line of the input is a job.
+        code: the worst so far.
+        submitted: how many jobs have been submitted.
+        all_submitted: whether there will be no more.
+    """
+
+    as_json: bool
+    many: bool
+    code: Exit = Exit.DONE
+    submitted: int = 0
+    all_submitted: bool = False
+    _line: int = 0
+    _pieces: list[bytes] = field(default_factory=list)
+    _bar: _Bar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hide()
+
+    def next_line(self) -> None:
+        """Take note that the job of the next line comes."""
+        self._line += 1
+
+    def progress(self, done: int, of: int) -> None:
+        """Show how far the only job is."""
+        if not self.many:
+            self._show(done, of)
+
+    def warning(self, data: bytes) -> None:
+        """Show a warning of the job."""
+        self._say(f"warning: {_text(data)}")
+
+    def piece(self, data: bytes) -> None:
+        """Take a piece of the result."""
+        if self.as_json or self.many:
+            self._pieces.append(data)
+        else:
+            self._write(data)
+
+    def queued(self, handle: bytes) -> None:
+        """Take the handle of a background job."""
+        if self.as_json:
+            self._write_object({"handle": _text(handle), "outcome": "queued"})
+        else:
+            self._write(handle + b"\n")
+
+    def end(self, handle: bytes | None, end: Outcome | TimeoutError) -> None:
+        """Take the end of the job."""
+        name, data, code, text = _judge(end)
+        self.code = max(self.code, code, key=_SEVERITY.index)
+        if text:
+            self._say(text)
+        pieces, self._pieces = self._pieces, []
+        if isinstance(end, Completed):
+            data = b"".join((*pieces, data))
+        if self.as_json:
+            self._write_object(
+                {"handle": None if handle is None else _text(handle), "outcome": name, **_readable(data)}
+            )
+        elif self.many:
+            result = data if isinstance(end, Completed) else b""
+            self._write(result.removesuffix(b"\n") + b"\n")
+        elif isinstance(end, Completed):
+            self._write(data)
+        if self.many:
+            self._show(self._line, self.submitted if self.all_submitted else 0)
+
+    def _write_object(self, value: dict[str, str | None]) -> None:
+        self._write(json.dumps(value).encode() + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        if sys.stdout is not None:
+            if self._bar is not None and sys.stdout.isatty():
+                self._hide()  # both on one terminal would be a mess
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+    def _say(self, text: str) -> None:
+        self._hide()
+        place = f"line {self._line}: " if self.many else ""
+        print(f"gear submit: {place}{text}", file=sys.stderr)
+
+    def _show(self, done: int, of: int) -> None:
+        if (
+            sys.stderr is None
+            or not sys.stderr.isatty()
+            or (self.many and sys.stdout is not None and sys.stdout.isatty())
+        ):
+            return
+        if self._bar is None:
+            self._bar = _Bar("jobs done" if self.many else "progress")
+        self._bar.show(done, of)
+
+    def _hide(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _readable(data: bytes) -> dict[str, str | None]:
+    """Return data as a part of a JSON object."""
     try:
-        return found | {"data": data.decode()}
+        return {"data": data.decode()}
     except UnicodeDecodeError:
-        return found | {"data_base64": base64.b64encode(data).decode()}
+        return {"base64": base64.b64encode(data).decode()}
+
+
+class _Bar:
+    """A progress bar on stderr; rich is imported for it only."""
+
+    def __init__(self, title: str) -> None:
+        # rich takes longer to load than most jobs take.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import Progress as Bar  # noqa: PLC0415
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task: TaskID = self._bar.add_task(title, total=None)
+        self._bar.start()
+
+    def show(self, done: int, of: int) -> None:
+        """Show so many units done, of so many in all; 0 if nobody knows."""
+        self._bar.update(self._task, completed=done, total=of or None)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.stop()

@@ -1,100 +1,163 @@
-"""``gear work``: a worker that runs a shell command or a Python function."""
+"""``gear work``: a worker that runs a shell command, or a Python function."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
+import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from gear_sync import Worker, WorkerJob
-from gearproto import JobFailed
+from gear_sync.worker import Worker, WorkerJob
+from gearproto import JobFailed, LocalProtocolError
 
-from .options import USAGE, Servers, addresses, fail
+from .options import DEFAULT_SERVERS, Exit, Servers, UsageError, Verbose, log_to_stderr, server_addresses
 
 __all__ = ["work"]
+
+_log: Final = logging.getLogger(__name__)
+
+Handler = Callable[[WorkerJob], Any]
 
 
 def work(
     function: str,
     /,
-    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    target: Annotated[str | None, Parameter(name=["--target", "-t"])] = None,
-    server: Servers = None,
+    *command: str,
+    target: str | None = None,
     client_id: str | None = None,
-    count: int | None = None,
-    timeout: float | None = None,
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
+    count: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    server: Servers = DEFAULT_SERVERS,
+    verbose: Verbose = 0,
 ) -> int:
-    """Run jobs of a function until SIGTERM or SIGINT; the job in hand is finished first.
+    """Run jobs until SIGTERM or SIGINT; the job in hand is finished first.
 
-    Give a command, which reads the workload on its standard input and writes the result to its standard output; if it
-    ends with another status than 0 the job has failed. Or give a Python function with --target.
+    A command gets the workload on its stdin, and what it writes to stdout is the result; if it ends otherwise than
+    with 0, the job has failed. One word is run by the shell, so that it may be a whole pipeline in quotes; several
+    words are run as they are. Put -- before a command that has options of its own. It finds the job's names in
+    GEAR_HANDLE, GEAR_FUNCTION and GEAR_UNIQUE.
+
+    A Python function gets the job (gear_sync.WorkerJob), and returns the result as bytes or yields it in pieces.
+
+    Lost servers are tried again with growing pauses.
+
+    Exit codes: 0 stopped, or --count jobs done; 2 wrong usage.
 
     Args:
-        function: Name of the function.
-        command: The command to run for each job, and its arguments.
-        target: A Python function as module:name; it takes a gear_sync.WorkerJob and returns bytes, or yields them.
-        server: A job server as host or host:port; may be given several times. Default: 127.0.0.1:4730.
+        function: Name of the function, as clients call it.
+        command: The command that runs the jobs.
+        target: The Python function that runs the jobs instead, as module:function; modules in the current directory
+            are found.
         client_id: The name that administrators see.
-        count: End after so many jobs.
-        timeout: Seconds after which the server gives a job to another worker.
-        verbose: Log every connection and failed job to stderr.
+        count: Number of jobs after which to leave, failed ones included.
+        server: see Servers.
+        verbose: see Verbose.
     """
-    if bool(command) == bool(target):
-        fail("give either a command or --target", USAGE)
-    if count is not None and count < 1:
-        fail(f"--count is {count}, least is 1", USAGE)
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="gear: %(message)s")
-    handler = _shell_handler(command) if target is None else _load(target)
-    with Worker(addresses(server), client_id=client_id) as worker:
-        left = count
-
-        def counted(job: WorkerJob) -> Any:
-            nonlocal left
-            if left is not None:
-                left -= 1
-                if left <= 0:
-                    worker.stop()
-            return handler(job)
-
-        worker.register(function, counted, timeout=timeout)
-        worker.run()
-    return 0
-
-
-def _shell_handler(command: tuple[str, ...]) -> Callable[[WorkerJob], bytes]:
-    def run(job: WorkerJob) -> bytes:
+    if bool(command) == (target is not None):
+        raise UsageError("give either a command or --target, one of the two.")
+    addresses = server_addresses(server)
+    handler = _load(target) if target is not None else _command(command)
+    log_to_stderr(verbose)
+    with Worker(addresses, client_id=None if client_id is None else os.fsencode(client_id)) as worker:
+        worker.register(os.fsencode(function), handler if count is None else _limited(handler, count, worker))
         try:
-            done = subprocess.run(command, input=job.workload, stdout=subprocess.PIPE, check=False)
-        except OSError as error:
-            raise JobFailed(f"{command[0]}: {error.strerror or error}") from error
-        if done.returncode:
-            raise JobFailed(f"{command[0]} ended with status {done.returncode}")
-        return done.stdout
+            worker.run()
+        except LocalProtocolError as error:  # a name that is too long, say
+            raise UsageError(f"{error}.") from error
+    return Exit.DONE
+
+
+def _limited(handler: Handler, count: int, worker: Worker) -> Handler:
+    """Return a handler that stops the worker when it is called for the last time."""
+    left = count
+
+    def run(job: WorkerJob) -> Any:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            worker.stop()
+        return handler(job)
 
     return run
 
 
-def _load(target: str) -> Callable[[WorkerJob], Any]:
-    """Import a function named as ``module:name``."""
-    module, colon, name = target.partition(":")
-    if not module or not colon or not name:
-        fail(f"{target!r} is no target: it has to read module:name", USAGE)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+def _load(target: str) -> Handler:
+    """Import what ``--target`` names.
+
+    Raises:
+        UsageError: there is no such thing, or it cannot run jobs.
+    """
+    module_name, colon, path = target.partition(":")
+    if not module_name or not colon or not path:
+        raise UsageError(f"--target {target}: the form is module:function.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        fail(f"cannot load {target}: {error}", USAGE)
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise UsageError(f"--target {target}: {module_name} cannot be imported: {_described(error)}.") from error
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise UsageError(f"--target {target}: {module_name} has no {path}.") from None
     if not callable(found):
-        fail(f"{target} is no function", USAGE)
-    handler: Callable[[WorkerJob], Any] = found
+        raise UsageError(f"--target {target}: it cannot be called.")
+    if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
+        raise UsageError(f"--target {target}: it is asynchronous, and this worker is not.")
+    handler: Handler = found
     return handler
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+
+
+def _command(words: Sequence[str]) -> Handler:
+    """Return a handler that runs a command.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    if len(words) == 1:
+        words = ["/bin/sh", "-c", words[0]]
+    elif shutil.which(words[0]) is None:
+        raise UsageError(f"there is no command {words[0]}.")
+
+    def run(job: WorkerJob) -> bytes:
+        return _run(words, job)
+
+    return run
+
+
+def _run(words: Sequence[str], job: WorkerJob) -> bytes:
+    names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
+    # In a process group of its own: Ctrl-C is for the worker, which lets the command end.
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
+        process_group=0,
+    )
+    try:
+        output, _ = process.communicate(job.workload)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    code = process.returncode
+    if code:
+        text = f"the command ended with {code}" if code > 0 else f"the command was killed by signal {-code}"
+        _log.warning("job %s: %s", os.fsdecode(job.handle), text)
+        raise JobFailed(text)
+    return output

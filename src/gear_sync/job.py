@@ -123,10 +123,10 @@ class Job:
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())
-            if not self._pump.wait(lambda: bool(self._events), left):
-                if self._outcome is not None:
-                    return
+            if not self._pump.wait(lambda: bool(self._events) or self._outcome is not None, left):
                 raise TimeoutError(f"job {self._handle!r} has not ended within {timeout:g} s; it goes on")
+            if not self._events:  # the outcome has been fetched before
+                return
             event = self._events.popleft()
             yield event
             if isinstance(event, Outcome):

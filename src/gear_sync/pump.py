@@ -71,15 +71,25 @@ class Pump:
         """
         until = None if timeout is None else time.monotonic() + timeout
         with self.lock:
-            while not done() and not self._link.closed:
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    break
-                if self._pumping:
-                    self._sleep(done, left)
-                else:
-                    self._pump(done, until)
-            return done()
+            try:
+                while not done() and not self._link.closed:
+                    left = None if until is None else until - time.monotonic()
+                    if left is not None and left <= 0:
+                        break
+                    if self._pumping:
+                        self._sleep(done, left)
+                    else:
+                        self._pump(done, until)
+                return done()
+            finally:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let another thread pump if nobody does. Whoever leaves calls this, as it may have been woken to pump."""
+        if not self._pumping:
+            for waiter in self._waiters:
+                waiter.woken.set()
+                break
 
     def _sleep(self, done: Callable[[], bool], timeout: float | None) -> None:
         waiter = _Waiter(done)
@@ -102,9 +112,6 @@ class Pump:
                 self._wake_waiters()
         finally:
             self._pumping = False
-            for waiter in self._waiters:  # the first of them goes on
-                waiter.woken.set()
-                break
             self._release()
 
     def _turn(self, timeout: float | None) -> None:

@@ -1,0 +1,101 @@
+"""A server that does what a test tells it, for every way in which a server can misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from gearproto.events import Event
+from gearproto.framing import Decoder
+from gearproto.packets import RESPONSE, Packet, Route, decoders
+
+__all__ = ["HostileServer", "Peer"]
+
+_WAIT = 20.0  # seconds; only a hang reaches it
+
+
+class Peer:
+    """One connection to the hostile server."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = Decoder(decoders(Route.TO_SERVER))
+        sock.settimeout(_WAIT)
+
+    def receive(self) -> Event:
+        """Return the next packet or line that the other side sends."""
+        while (event := self._decoder.next()) is None:
+            data = self._sock.recv(65536)
+            if not data:
+                raise EOFError
+            self._decoder.feed(data)
+        return event
+
+    def receive_until(self, kind: type[Event]) -> Event:
+        """Return the next packet of a kind; others are dropped."""
+        while not isinstance(event := self.receive(), kind):
+            pass
+        return event
+
+    def send(self, *what: Packet | bytes) -> None:
+        """Send packets as responses, and bytes as they are."""
+        data = b"".join(item if isinstance(item, bytes) else item.encode(RESPONSE) for item in what)
+        self._sock.sendall(data)
+
+    def wait_for_end(self) -> None:
+        """Wait until the other side closes the connection."""
+        with contextlib.suppress(OSError):
+            while self._sock.recv(65536):
+                pass
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+
+class HostileServer:
+    """Listens, and runs a script for each connection, one after the other, in a thread.
+
+    A connection is closed when its script returns. After the last script further connections are refused.
+    """
+
+    def __init__(self, *scripts: Callable[[Peer], None]) -> None:
+        self._scripts = scripts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(_WAIT)
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name="hostile server")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self._listener.getsockname()
+        return host, port
+
+    def _run(self) -> None:
+        try:
+            for script in self._scripts:
+                sock, _address = self._listener.accept()
+                with sock, contextlib.suppress(ConnectionError, EOFError):  # the client may be the first to go
+                    script(Peer(sock))
+        except OSError as error:
+            self._errors.append(error)
+        finally:
+            self._listener.close()
+
+    def __enter__(self) -> Self:
+        self._address = self.address
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join(_WAIT)
+        assert not self._thread.is_alive()
+        if error is None:
+            assert not self._errors, self._errors
