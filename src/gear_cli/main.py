@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 import gearproto
 
-from .options import Exit, Failure
+from .options import STDIN, Exit, Failure
 
 __all__ = ["app", "main"]
 
@@ -61,6 +61,9 @@ def _run(words: Sequence[str]) -> int:
     if not words or words[0] in app.help_flags:
         for name in _COMMANDS:
             app[name]  # the list of commands shows what each is for, so all have to be there
+    if words and words[0] == "submit":
+        end = words.index("--") if "--" in words else len(words)
+        words = [STDIN if word == "-" else word for word in words[:end]] + list(words[end:])
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

@@ -15,12 +15,14 @@ from gearproto.addresses import Address, parse_addresses
 
 __all__ = [
     "DEFAULT_SERVERS",
+    "STDIN",
     "Exit",
     "Failure",
     "Flag",
     "Servers",
     "UsageError",
     "Verbose",
+    "check_host",
     "log_to_stderr",
     "read_file",
     "reason",
@@ -30,6 +32,10 @@ __all__ = [
 DEFAULT_SERVERS: Final = ("127.0.0.1:4730",)
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+STDIN: Final = "\0"
+"""What the word ``-`` of ``gear submit`` is handed on as: cyclopts takes it for an option. No argument can be this."""
 
 
 class Exit(IntEnum):
@@ -101,9 +107,24 @@ def server_addresses(servers: Sequence[str]) -> list[Address]:
         UsageError: one of them is no address.
     """
     try:
-        return parse_addresses(servers)
+        addresses = parse_addresses(servers)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
+    for address in addresses:
+        check_host(address.host)
+    return addresses
+
+
+def check_host(host: str) -> None:
+    """Refuse a name that could be no host's, at which looking it up would fail in its own way.
+
+    Raises:
+        UsageError: it could not.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise UsageError(f"{host!r} cannot be the name of a host.") from error
 
 
 def log_to_stderr(verbose: int) -> None:

@@ -35,7 +35,18 @@ from gearproto import (
 )
 from gearproto.events import Data, Progress, Warned
 
-from .options import DEFAULT_SERVERS, Exit, Failure, Flag, Servers, UsageError, read_file, reason, server_addresses
+from .options import (
+    DEFAULT_SERVERS,
+    STDIN,
+    Exit,
+    Failure,
+    Flag,
+    Servers,
+    UsageError,
+    read_file,
+    reason,
+    server_addresses,
+)
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -75,9 +86,10 @@ def submit(
     Args:
         function: Name of the function to run.
         workload: What to work on; - means stdin.
-        file: Read the workload from this file.
+        file: Read the workload from this file; - means stdin.
         lines: Submit each line of the input as a job of its own, without its line ending. Results come in the order of
-            the lines, each with a line ending; a job without a result leaves an empty line.
+            the lines, each with a line ending; a job without a result leaves an empty line. They end at the first
+            line that has no result in time.
         background: Do not wait for the result: print the job's handle, and leave.
         priority: Which queue the job goes to.
         unique: Your own name for the job, at most 64 bytes; the server joins jobs of one function and one name.
@@ -88,10 +100,14 @@ def submit(
             never answer that question.
         server: see Servers.
     """
+    if workload == STDIN:
+        workload = "-"
     if file is not None and workload is not None:
         raise UsageError("the workload is given twice, as an argument and with --file.")
     if lines and workload not in {None, "-"}:
         raise UsageError("--lines reads jobs from stdin or --file: leave the workload out.")
+    if file is not None and str(file) in {STDIN, "-"}:
+        file, workload = None, "-"
     if lines and unique:
         raise UsageError("--unique names one job, --lines makes many.")
     client = Client(
@@ -145,9 +161,11 @@ def _lines(file: Path | None) -> Iterator[bytes]:
     if file is None:
         return iter(()) if sys.stdin is None else _split(sys.stdin.fileno())
     try:
-        return _split(os.open(file, os.O_RDONLY))
+        descriptor = os.open(file, os.O_RDONLY)
+        os.read(descriptor, 0)  # a directory can be opened, but not read
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {reason(error)}.") from error
+    return _split(descriptor)
 
 
 def _split(descriptor: int) -> Iterator[bytes]:
@@ -218,17 +236,19 @@ def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: _Out
         try:
             job = jobs.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
         except queue.Empty:
-            raise Failure(f"the input did not end within {timeout:g} s.", Exit.TIMEOUT) from None
+            output.next_line()
+            raise Failure(f"{output.place}no result within {timeout:g} s.", Exit.TIMEOUT) from None
         if job is None:
             return
         if isinstance(job, Exception):
             raise job
         output.next_line()
-        _collect(job, output, until, timeout)
+        if not _collect(job, output, until, timeout):
+            return  # nor is there time for the lines behind it
 
 
-def _collect(job: Job, output: _Output, until: float | None, timeout: float | None) -> None:
-    """Wait for a job, and hand on all that it sends."""
+def _collect(job: Job, output: _Output, until: float | None, timeout: float | None) -> bool:
+    """Wait for a job, and hand on all that it sends; return whether it has ended in time."""
     try:
         for event in job.events(None if until is None else max(0.0, until - time.monotonic())):
             if isinstance(event, Progress):
@@ -241,6 +261,8 @@ def _collect(job: Job, output: _Output, until: float | None, timeout: float | No
                 output.end(job.handle, event)
     except TimeoutError:
         output.end(job.handle, TimeoutError(f"no result within {timeout:g} s"))
+        return False
+    return True
 
 
 # Output
@@ -299,6 +321,11 @@ class _Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._hide()
+
+    @property
+    def place(self) -> str:
+        """What to begin a sentence on the present job with."""
+        return f"line {self._line}: " if self.many else ""
 
     def next_line(self) -> None:
         """Take note that the job of the next line comes."""
@@ -360,8 +387,7 @@ class _Output:
 
     def _say(self, text: str) -> None:
         self._hide()
-        place = f"line {self._line}: " if self.many else ""
-        print(f"gear submit: {place}{text}", file=sys.stderr)
+        print(f"gear submit: {self.place}{text}", file=sys.stderr)
 
     def _show(self, done: int, of: int) -> None:
         if (

@@ -1,0 +1,115 @@
+"""``gear demo``: shows that a job outlives the worker it was begun by."""
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gear_cli.demo import count_words, run_demo
+
+from .conftest import Refusal, Run
+
+TEXT = "".join(f"one line, and it's number {word}\n" for word in ("one", "two", "three", "four", "five", "six"))
+
+
+def show(text: str, pieces: int, **options: object) -> tuple[int, str]:
+    """Run the demonstration without pauses; return its exit code and what it shows."""
+    console = Console(file=io.StringIO(), record=True, width=80, highlight=False, **options)  # type: ignore[arg-type]
+    code = run_demo(text, pieces, console, pace=0)
+    return code, console.export_text()
+
+
+def test_it_ends_with_0_and_names_who_was_cut_off_and_who_finished(gear: Run) -> None:
+    done = gear("demo")
+    text = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b""), text
+    found = re.search(r"job retried +│ piece (\d): (\w+) was cut off, (\w+) finished it", text)
+    assert found is not None
+    piece, victim, rescuer = found.groups()
+    assert {victim, rescuer} == {"anna", "boris"}
+    assert f"piece {piece}: done by {rescuer}, after {victim} was cut off\n" in text
+    assert sorted(re.findall(r"^piece (\d): done by", text, re.MULTILINE)) == list("12345678")
+    assert "8 of 8 done" in text
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 6, 1000])
+def test_job_is_finished_by_the_other_worker_however_many_there_are(pieces: int) -> None:
+    code, text = show(TEXT, pieces)
+    assert code == 0
+    found = re.search(r"(\w+) was cut off, (\w+) finished it", text)
+    assert found is not None
+    assert set(found.groups()) == {"anna", "boris"}
+    assert re.search(r"words +│ 36, 10 different", text)
+
+
+def test_bars_are_shown_on_a_terminal() -> None:
+    code, text = show(TEXT, 2, force_terminal=True)
+    assert code == 0
+    for row in ("piece  1", "piece  2", "all jobs"):
+        assert re.search(rf"{row} ━+ 100%", text)
+    assert re.search(r"100% done by \w+, after \w+ was cut off", text)
+
+
+def test_many_jobs_share_one_bar() -> None:
+    code, text = show(TEXT * 3, 18, force_terminal=True)
+    assert code == 0
+    assert re.search(r"all jobs ━+ 100%", text)
+    assert "piece  1" not in text
+
+
+def test_it_counts_the_words_of_a_file(gear: Run, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("one two\nTwo it's\n", encoding="utf-8")
+    done = gear("demo", str(path), "--pieces=1", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert b"4, 3 different" in done.stdout
+    assert b"two 2" in done.stdout
+
+
+def test_empty_text_has_no_words() -> None:
+    code, text = show("", 8)
+    assert code == 0
+    assert re.search(r"words +│ 0, 0 different", text)
+
+
+def test_wrong_result_ends_with_1() -> None:
+    console = Console(file=io.StringIO(), record=True, width=80)
+
+    def count(text: str) -> Counter[str]:
+        return count_words(text.replace("three", "four"))
+
+    assert run_demo(TEXT, 6, console, count=count, pace=0) == 1
+    assert "Wrong: piece 3 differs from a count without jobs." in console.export_text()
+
+
+def test_job_that_raises_ends_with_1(caplog: pytest.LogCaptureFixture) -> None:
+    console = Console(file=io.StringIO(), record=True, width=80)
+
+    def count(text: str) -> Counter[str]:
+        if "three" in text:
+            raise ValueError("no [threes]")
+        return count_words(text)
+
+    assert run_demo(TEXT, 6, console, count=count, pace=0) == 1
+    assert "piece 3: ValueError: no [threes]" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "cannot be read: No such file or directory"), (b"\xff\xfe", "is no text in UTF-8")]
+)
+def test_file_that_cannot_be_used_exits_with_2(
+    refusal: Refusal, tmp_path: Path, content: bytes | None, sentence: str
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    assert refusal("demo", str(path)) == (2, f"gear demo: {path} {sentence}.\n")
+
+
+def test_impossible_number_of_pieces_exits_with_2(refusal: Refusal) -> None:
+    code, text = refusal("demo", "--pieces=0")
+    assert code == 2
+    assert "--pieces" in text

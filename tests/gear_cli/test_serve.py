@@ -1,0 +1,183 @@
+"""``gear serve`` as a process: where it listens, and how it ends."""
+
+import inspect
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gear_sync
+from gear_cli.serve import serve
+from gear_sync.listening import DEFAULT_BACKLOG, Keepalive
+from gear_sync.reactor import Reactor
+from gearproto import DEFAULT_PORT, JobRejected
+from gearproto.server import Engine
+
+from .conftest import WAIT, Refusal, Run, command, environment
+
+
+class Serving:
+    """A running ``gear serve``."""
+
+    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
+        self.process = process
+        self.address = address
+
+    def next_address(self) -> str:
+        assert self.process.stdout is not None
+        return _address(self.process.stdout.readline())
+
+
+def _address(line: str) -> str:
+    assert line.startswith("listening on ")
+    return line.removeprefix("listening on ").removesuffix("\n")
+
+
+@contextmanager
+def serving(*words: str, prefix: tuple[str, ...] = (), **options: Any) -> Iterator[Serving]:
+    """Run ``gear serve`` until it says where it listens."""
+    options = {"env": environment()} | options
+    with subprocess.Popen(
+        [*prefix, *command("serve", *words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield Serving(process, _address(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_with_0(number: signal.Signals) -> None:
+    with serving("--port=0") as server, gear_sync.Client(server.address) as client:
+        assert client.admin.pid() == server.process.pid
+        server.process.send_signal(number)
+        out, err = server.process.communicate(timeout=WAIT)
+        assert (server.process.returncode, out, err) == (0, "", "")
+
+
+def test_sigusr1_lets_running_jobs_end_and_takes_nothing_new() -> None:
+    with serving("--port=0") as server, gear_sync.Client(server.address) as client:
+        with gear_sync.Worker(server.address) as worker:
+
+            @worker.function("last")
+            def last(job: gear_sync.WorkerJob) -> bytes:
+                server.process.send_signal(signal.SIGUSR1)
+                with pytest.raises(JobRejected):
+                    _submit_until_refused(client)  # the server has seen the signal then
+                worker.stop()
+                return b"done"
+
+            job = client.submit("last")
+            worker.run()
+            assert job.result(WAIT) == b"done"
+        assert server.process.wait(WAIT) == 0
+
+
+def _submit_until_refused(client: gear_sync.Client) -> None:
+    for _attempt in range(1_000_000):
+        client.submit_background("other")
+
+
+def test_it_serves_this_machine_only_unless_told_otherwise() -> None:
+    with serving("--port=0") as server:
+        assert server.address.startswith("127.0.0.1:")
+    with serving("--port=0", "--host=0.0.0.0") as server:
+        assert server.address.startswith("0.0.0.0:")
+
+
+def test_host_and_port_come_from_the_environment() -> None:
+    with serving(env=environment(GEAR_PORT="0", GEAR_HOST="0.0.0.0")) as server:
+        host, _colon, port = server.address.rpartition(":")
+        assert host == "0.0.0.0"
+        assert int(port) != DEFAULT_PORT
+
+
+def test_options_reach_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    words = ("--listen=127.0.0.1:0", f"--listen=unix:{path}", "--handle-prefix=mine", "--max-jobs=1", "-v")
+    with serving(*words) as server:
+        assert server.next_address() == f"unix:{path}"
+        with gear_sync.Client(server.address) as client:
+            assert client.submit_background("f").startswith(b"mine:")
+            with pytest.raises(JobRejected):
+                client.submit_background("f")
+            assert client.admin.verbose() == "INFO"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.sendall(b"version\n")
+            assert sock.recv(100).startswith(b"OK ")
+        server.process.terminate()
+        _out, err = server.process.communicate(timeout=WAIT)
+        assert server.process.returncode == 0
+        assert "INFO stopped" in err
+    assert not path.exists()
+
+
+def test_sockets_of_a_service_manager_are_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # As a service manager does it: descriptor 3, and the number of the very process that is to use it.
+        script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+        shell = ("bash", "-c", script, "bash")
+        with serving("--port=1", prefix=shell, pass_fds=[listener.fileno()]) as server:
+            assert server.address == f"127.0.0.1:{listener.getsockname()[1]}"
+            with gear_sync.Client(server.address) as client:
+                assert client.admin.pid() == server.process.pid
+
+
+def test_port_in_use_is_one_sentence(gear: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = gear("serve", f"--port={port}")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"gear serve: cannot listen on 127.0.0.1:{port}: Address already in use.\n"
+
+
+def test_place_that_cannot_be_listened_on_exits_with_1(gear: Run, tmp_path: Path) -> None:
+    place = f"unix:{tmp_path / 'none' / 'socket'}"
+    done = gear("serve", f"--listen={place}")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"gear serve: cannot listen on {place}: No such file or directory.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--listen=[::1]:x",), b"the port has to be a number"),
+        (("--port=0", "--handle-prefix=" + "x" * 60), b"handle prefix of 69 bytes"),
+        (("--port=0", "--host=a..b"), b"'a..b' cannot be the name of a host"),
+    ],
+)
+def test_nonsense_exits_with_2(gear: Run, words: tuple[str, ...], sentence: bytes) -> None:
+    done = gear("serve", *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("word", ["--port=nonsense", "--port=65536", "--max-jobs=0", "--job-retries=-2", "--nonsense"])
+def test_words_that_make_no_sense_exit_with_2(refusal: Refusal, word: str) -> None:
+    code, text = refusal("serve", word)
+    assert code == 2
+    assert text.startswith("gear serve: ")
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def test_defaults_that_the_help_shows_are_those_of_the_library() -> None:
+    shown = _defaults(serve)
+    library = {**_defaults(Engine), **_defaults(Reactor), **_defaults(gear_sync.Server)}
+    library |= {"backlog": DEFAULT_BACKLOG, "keepalive": Keepalive().idle}
+    apart = {"listen", "handle_prefix", "verbose"}
+    assert {name: shown[name] for name in shown.keys() - apart} == {
+        name: library[name] for name in shown.keys() - apart
+    }
+    assert shown["port"] == DEFAULT_PORT

@@ -1,0 +1,307 @@
+"""``gear submit`` against a real server: what it prints, and how it exits."""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import gear_sync
+from gear_cli.main import main
+
+from .conftest import WAIT, Refusal, Run, command, environment
+
+Here = Callable[..., tuple[int, bytes, bytes]]
+
+
+@pytest.fixture
+def here(capfdbinary: pytest.CaptureFixture[bytes]) -> Here:
+    """Run ``gear submit`` in this process; return its exit code and what it has written."""
+
+    def run(*words: str) -> tuple[int, bytes, bytes]:
+        code = main(["submit", *words])
+        out, err = capfdbinary.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_result_goes_to_stdout_unchanged(gear: Run, at: str) -> None:
+    done = gear("submit", "echo", at, stdin=b"\x00\xff\r\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\x00\xff\r\n", b"")
+
+
+def test_pieces_of_a_result_are_written_in_their_order(here: Here, at: str) -> None:
+    assert here("pieces", "abc", at) == (0, b"abc", b"")
+    _code, out, _err = here("pieces", "abc", "--json", at)
+    assert json.loads(out)["data"] == "abc"
+
+
+@pytest.mark.parametrize("words", [(), ("-",), ("--file=-",), ("--file", "-"), ("--", "-")])
+def test_workload_comes_from_stdin(gear: Run, at: str, words: tuple[str, ...]) -> None:
+    assert gear("submit", at, "echo", *words, stdin=b"from stdin").stdout == b"from stdin"
+
+
+def test_workload_comes_from_an_argument(gear: Run, here: Here, at: str) -> None:
+    assert gear("submit", "echo", "an argument", at, stdin=b"ignored").stdout == b"an argument"
+    assert here(at, "echo", "--", "--json") == (0, b"--json", b"")
+
+
+def test_workload_comes_from_a_file(here: Here, at: str, tmp_path: Path) -> None:
+    (tmp_path / "work").write_bytes(b"from a file")
+    assert here("echo", f"--file={tmp_path / 'work'}", at) == (0, b"from a file", b"")
+
+
+def test_warning_goes_to_stderr(here: Here, at: str) -> None:
+    assert here("warn", "x", at) == (0, b"done", b"gear submit: warning: take care\n")
+
+
+def test_progress_is_drawn_on_a_terminal_and_leaves_the_result_alone(at: str) -> None:
+    terminal, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            command("submit", "echo", "x", at),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=WAIT,
+            env=environment(TERM="xterm"),
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, b"x")
+        assert b"progress" in os.read(terminal, 65536)
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+
+
+# Lines
+
+
+def test_each_line_is_a_job_and_results_keep_their_order(gear: Run, at: str) -> None:
+    lines = b"".join(b"line %d\n" % number for number in range(2000))
+    done = gear("submit", "echo", "--lines", at, stdin=lines)
+    assert (done.returncode, done.stdout, done.stderr) == (0, lines, b"")
+
+
+@pytest.mark.parametrize(("stdin", "stdout"), [(b"", b""), (b"a\n\nb", b"a\n\nb\n")])
+def test_last_line_needs_no_ending_and_an_empty_one_is_a_job(gear: Run, at: str, stdin: bytes, stdout: bytes) -> None:
+    assert gear("submit", "echo", "--lines", at, stdin=stdin).stdout == stdout
+
+
+def test_lines_come_from_a_file(gear: Run, at: str, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"1\n2\n")
+    assert gear("submit", "pieces", "--lines", "--file", str(tmp_path / "lines"), at).stdout == b"1\n2\n"
+
+
+def test_job_without_a_result_leaves_an_empty_line(gear: Run, at: str) -> None:
+    done = gear("submit", "odd", "--lines", at, stdin=b"1\n2\n3\n")
+    assert (done.returncode, done.stdout) == (1, b"odd\n\nodd\n")
+    assert done.stderr == b"gear submit: line 2: the job failed.\n"
+
+
+def test_result_of_a_line_is_out_before_the_next_line_is_in(at: str) -> None:
+    with subprocess.Popen(
+        command("submit", "echo", "--lines", at), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in (b"one\n", b"two\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline() == line
+        process.stdin.close()
+        assert process.wait(WAIT) == 0
+
+
+def test_reader_that_goes_away_ends_it_quietly(at: str) -> None:
+    with subprocess.Popen(
+        command("submit", "echo", "--lines", at),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b"x\n")
+        process.stdin.flush()  # and stays open: nobody waits for the end of the input
+        assert process.wait(WAIT) == 141
+        assert process.stderr.read() == b""
+
+
+# Background jobs
+
+
+def test_background_prints_the_handle(gear: Run, idle: gear_sync.Server) -> None:
+    done = gear(
+        "submit", "nobody", "x", "--background", "--priority=low", "--unique=u", f"--server=127.0.0.1:{idle.port}"
+    )
+    assert done.returncode == 0
+    with gear_sync.Client(idle.address) as client:
+        assert client.status(done.stdout.removesuffix(b"\n")).known
+        assert client.status_unique("u").known
+        assert [row.low for row in client.admin.priority_status() if row.function == b"nobody"] == [1]
+
+
+def test_background_jobs_of_lines_print_a_handle_each(gear: Run, idle: gear_sync.Server) -> None:
+    at = f"--server=127.0.0.1:{idle.port}"
+    done = gear("submit", "nobody", "--background", "--lines", "--json", at, stdin=b"1\n2\n")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [job["outcome"] for job in found] == ["queued", "queued"]
+    with gear_sync.Client(idle.address) as client:
+        assert {job.handle.decode() for job in client.admin.jobs()} == {job["handle"] for job in found}
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("function", "workload", "code", "expected"),
+    [
+        ("echo", b"text", 0, {"outcome": "completed", "data": "text"}),
+        ("echo", b"\xff", 0, {"outcome": "completed", "base64": "/w=="}),
+        ("odd", b"2", 1, {"outcome": "failed", "data": ""}),
+        ("raise", b"x", 1, {"outcome": "raised", "data": "ValueError: no such luck"}),
+    ],
+)
+def test_json_tells_handle_outcome_and_data(
+    gear: Run, at: str, function: str, workload: bytes, code: int, expected: dict[str, str]
+) -> None:
+    done = gear("submit", function, "--json", at, stdin=workload)
+    found = json.loads(done.stdout)
+    assert found.pop("handle").startswith("H:")
+    assert (done.returncode, found) == (code, expected)
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("odd", "2"), b"the job failed."),
+        (("raise", "x"), b"the job raised an exception: ValueError: no such luck"),
+        (("raise", "x", "--no-exceptions"), b"the job failed."),
+    ],
+)
+def test_failed_job_exits_with_1_and_says_why(here: Here, at: str, words: tuple[str, ...], sentence: bytes) -> None:
+    assert here(*words, at) == (1, b"", b"gear submit: " + sentence + b"\n")
+
+
+@pytest.mark.parametrize("words", [(), ("--background",)])
+def test_rejected_job_exits_with_1(here: Here, words: tuple[str, ...]) -> None:
+    with gear_sync.Server(port=0, max_jobs=1) as server, gear_sync.Client(server.address) as client:
+        client.submit_background("nobody")
+        code, out, err = here("nobody", "x", f"--server=127.0.0.1:{server.port}", *words)
+    assert (code, out) == (1, b"")
+    assert b"the server refused the job: QUEUE_ERROR" in err
+
+
+@pytest.fixture
+def faithless_port() -> Iterator[int]:
+    """Listen on a port, and close each connection once something has come."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _address = listener.accept()
+            with connection:
+                received = b""
+                while b"the workload" not in received:
+                    received += connection.recv(65536)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(WAIT)
+
+
+@pytest.mark.parametrize("words", [(), ("--background",)])
+def test_lost_job_exits_with_1(here: Here, faithless_port: int, words: tuple[str, ...]) -> None:
+    code, out, err = here("f", "the workload", "--json", f"--server=127.0.0.1:{faithless_port}", *words)
+    assert code == 1
+    assert json.loads(out)["outcome"] == "lost"
+    assert b"the job may or may not have run" in err
+
+
+def test_no_server_exits_with_3(refusal: Refusal, unused_port: int) -> None:
+    code, text = refusal("submit", "echo", "x", f"--server=127.0.0.1:{unused_port}")
+    assert code == 3
+    assert text == f"gear submit: no server could be reached: 127.0.0.1:{unused_port}: Connection refused.\n"
+    assert refusal("submit", "echo", "x", "--background", f"--server=127.0.0.1:{unused_port}") == (3, text)
+
+
+def test_no_server_for_lines_exits_with_3(gear: Run, unused_port: int) -> None:
+    done = gear("submit", "echo", "--lines", f"--server=127.0.0.1:{unused_port}", stdin=b"1\n2\n")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.startswith(b"gear submit: no server could be reached: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_timeout_exits_with_4(here: Here, idle: gear_sync.Server) -> None:
+    code, out, err = here("nobody", "x", "--timeout=0.1", "--json", f"--server=127.0.0.1:{idle.port}")
+    assert (code, err) == (4, b"gear submit: no result within 0.1 s.\n")
+    assert json.loads(out)["outcome"] == "timeout"
+
+
+def test_timeout_ends_at_the_first_line_without_a_result(gear: Run, idle: gear_sync.Server) -> None:
+    at = f"--server=127.0.0.1:{idle.port}"
+    done = gear("submit", "nobody", "--lines", "--timeout=0.1", at, stdin=b"1\n2\n3\n")
+    assert (done.returncode, done.stderr) == (4, b"gear submit: line 1: no result within 0.1 s.\n")
+
+
+def test_timeout_ends_the_wait_for_more_lines(idle: gear_sync.Server) -> None:
+    with subprocess.Popen(
+        command("submit", "nobody", "--lines", "--timeout=0.1", f"--server=127.0.0.1:{idle.port}"),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stderr is not None
+        assert process.wait(WAIT) == 4
+        assert process.stderr.read() == b"gear submit: line 1: no result within 0.1 s.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "FUNCTION requires an argument"),
+        (("echo", "x", "--nonsense"), "Unknown option: --nonsense"),
+        (("echo", "x", "--priority=urgent"), "urgent"),
+        (("echo", "x", "--timeout=0"), "--timeout"),
+        (("echo", "x", "--file=y"), "the workload is given twice"),
+        (("echo", "x", "--lines"), "leave the workload out"),
+        (("echo", "--lines", "--unique=u"), "--unique names one job"),
+        (("echo", "--file=/nonexistent"), "/nonexistent cannot be read: No such file or directory"),
+        (("echo", "--file=/"), "/ cannot be read: Is a directory"),
+        (("echo", "--lines", "--file=/nonexistent"), "/nonexistent cannot be read: No such file or directory"),
+        (("echo", "--lines", "--file=/"), "/ cannot be read: Is a directory"),
+        (("echo", "x", "--server=host:port"), "the port has to be a number from 1 to 65535"),
+        (("echo", "x", "--server="), "it has no host"),
+        (("echo", "x", "--server=a..b"), "'a..b' cannot be the name of a host"),
+    ],
+)
+def test_nonsense_exits_with_2(refusal: Refusal, words: tuple[str, ...], sentence: str) -> None:
+    code, text = refusal("submit", *words)
+    assert code == 2
+    assert text.startswith("gear submit: ")
+    assert sentence in text
+
+
+def test_limit_of_the_protocol_exits_with_2(refusal: Refusal, idle: gear_sync.Server) -> None:
+    for words in ((), ("--background",)):
+        code, text = refusal("submit", "f", "x", "--unique", "u" * 65, f"--server=127.0.0.1:{idle.port}", *words)
+        assert code == 2
+        assert text.endswith("unique has 65 bytes, limit 64.\n")
+
+
+def test_servers_come_from_the_environment(
+    here: Here, server: gear_sync.Server, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEAR_SERVERS", f"127.0.0.1:{unused_port}, 127.0.0.1:{server.port}")
+    assert here("echo", "x") == (0, b"x", b"")

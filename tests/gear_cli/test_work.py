@@ -1,0 +1,173 @@
+"""``gear work``: jobs run by a command or a Python function."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gear_sync
+from gearproto import JobFailed, JobRaised
+
+from .conftest import WAIT, Refusal, Run, command, environment
+
+
+@pytest.fixture
+def at(idle: gear_sync.Server) -> str:
+    """Return the option that names the server without workers."""
+    return f"--server=127.0.0.1:{idle.port}"
+
+
+@pytest.fixture
+def client(idle: gear_sync.Server) -> Iterator[gear_sync.Client]:
+    with gear_sync.Client(idle.address) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "words", [("tr a-z A-Z | cat",), ("tr", "a-z", "A-Z"), ("--", "tr", "-s", "a-z", "A-Z"), ("--", "tr a-z A-Z")]
+)
+def test_command_reads_the_workload_and_writes_the_result(
+    gear: Run, at: str, client: gear_sync.Client, words: tuple[str, ...]
+) -> None:
+    jobs = client.submit_many(gear_sync.Task(function="up", workload=text) for text in (b"one", b"two"))
+    done = gear("work", "up", at, "--count=2", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert [job.result(WAIT) for job in jobs] == [b"ONE", b"TWO"]
+
+
+def test_command_may_leave_its_workload_unread(gear: Run, at: str, client: gear_sync.Client) -> None:
+    job = client.submit("f", b"x" * 1_000_000)
+    assert gear("work", "f", at, "--count=1", "echo done").returncode == 0
+    assert job.result(WAIT) == b"done\n"
+
+
+def test_command_is_told_the_names_of_the_job(gear: Run, at: str, client: gear_sync.Client) -> None:
+    job = client.submit("f", unique="u")
+    assert gear("work", "f", at, "--count=1", 'echo "$GEAR_FUNCTION $GEAR_UNIQUE $GEAR_HANDLE"').returncode == 0
+    result = job.result(WAIT)
+    assert job.handle is not None
+    assert result == b"f u " + job.handle + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("exit 3", "the command ended with 3"),
+        ("kill -9 $$", "the command was killed by signal 9"),
+        ("/nonexistent/command", "the command ended with 127"),
+    ],
+)
+def test_command_that_does_not_end_with_0_fails_the_job(
+    gear: Run, at: str, client: gear_sync.Client, text: str, warning: str
+) -> None:
+    job = client.submit("f")
+    done = gear("work", "f", at, "--count=1", text)
+    assert done.returncode == 0
+    assert warning in done.stderr.decode()
+    with pytest.raises(JobFailed):
+        job.result(WAIT)
+
+
+def test_target_is_a_python_function(at: str, client: gear_sync.Client, tmp_path: Path) -> None:
+    (tmp_path / "my_jobs.py").write_text(
+        "class Work:\n"
+        "    @staticmethod\n"
+        "    def backwards(job):\n"
+        "        return job.workload[::-1]\n\n"
+        "def pieces(job):\n"
+        "    yield job.workload\n"
+        "    raise ValueError('late')\n"
+    )
+
+    def work(function: str) -> None:
+        words = command("work", "f", f"--target=my_jobs:{function}", "--count=1", at)
+        # The console script has no current directory on its path, unlike python -m: safe path is as it is there.
+        done = subprocess.run(words, cwd=tmp_path, env=environment(PYTHONSAFEPATH="1"), timeout=WAIT, check=False)
+        assert done.returncode == 0
+
+    job = client.submit("f", b"abc")
+    work("Work.backwards")
+    assert job.result(WAIT) == b"cba"
+    job = client.submit("f", b"abc")
+    work("pieces")
+    with pytest.raises(JobRaised, match="ValueError: late"):
+        job.result(WAIT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_lets_the_job_in_hand_end(
+    at: str, client: gear_sync.Client, tmp_path: Path, number: signal.Signals
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    words = command("work", "slow", at, "--client-id=slow one", f"cat {fifo}")
+    job = client.submit("slow")
+    with subprocess.Popen(words, env=environment(), start_new_session=True) as worker:
+        with fifo.open("wb") as end:  # opens once the command of the job reads
+            os.killpg(worker.pid, number)  # as a terminal does it: to all of its processes
+            assert [row.client_id for row in client.admin.workers() if row.functions] == [b"slow one"]
+            end.write(b"finished")
+        assert job.result(WAIT) == b"finished"
+        assert worker.wait(WAIT) == 0
+
+
+def test_second_signal_ends_the_worker_and_its_command_at_once(
+    at: str, client: gear_sync.Client, gear: Run, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    job = client.submit("slow")
+    words = command("work", "slow", at, f"cat {fifo}")
+    with subprocess.Popen(words, env=environment()) as worker, fifo.open("wb"):
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(WAIT) == 130
+    assert gear("work", "slow", at, "--count=1", "echo another one").returncode == 0
+    assert job.result(WAIT) == b"another one\n"
+
+
+def test_server_that_cannot_be_reached_is_tried_again(unused_port: int) -> None:
+    words = command("work", "f", "cat", f"--server=127.0.0.1:{unused_port}")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, env=environment()) as worker:
+        assert worker.stderr is not None
+        for _attempt in range(2):
+            assert f"127.0.0.1:{unused_port}: Connection refused" in worker.stderr.readline().decode()
+        worker.terminate()
+        assert worker.wait(WAIT) == 0
+
+
+def test_verbose_tells_of_connections(gear: Run, at: str, client: gear_sync.Client) -> None:
+    client.submit("f")
+    assert b": connected\n" in gear("work", "f", at, "cat", "--count=1", "-v").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "give either a command or --target"),
+        (("--target=m:f", "true"), "give either a command or --target"),
+        (("no-such-command", "x"), "there is no command no-such-command"),
+        (("ls", "-l"), "Unknown option: -l. Put -- before a command that has options of its own"),
+        (("--target=nonsense",), "the form is module:function"),
+        (("--target=no_such_module:f",), "No module named 'no_such_module'"),
+        (("--target=json:nothing",), "json has no nothing"),
+        (("--target=json:__name__",), "it cannot be called"),
+        (("--target=asyncio:sleep",), "it is asynchronous"),
+        (("--target=this_one_raises:f",), "this_one_raises cannot be imported: ValueError: not today"),
+        (("--count=0", "true"), "--count"),
+        (("--server=:1", "true"), "it has no host"),
+        (("--server=a..b", "true"), "'a..b' cannot be the name of a host"),
+    ],
+)
+def test_nonsense_exits_with_2(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "this_one_raises.py").write_text("raise ValueError('not today')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code, text = refusal("work", "f", *words)
+    assert code == 2
+    assert text.startswith("gear work: ")
+    assert sentence in text
