@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from gearproto import admin
+from gearproto import ServerError, admin
 from gearproto.admin import (
     Command,
     FunctionPriorities,
@@ -72,7 +72,10 @@ class Admin:
 
     def pid(self) -> int:
         """Return the server's process id (``getpid``)."""
-        return int(self._value(admin.GetPid()))
+        value = self._value(admin.GetPid())
+        if not value.isdigit():
+            raise ServerError(b"MALFORMED_REPLY", value)
+        return int(value)
 
     def cancel(self, handle: bytes) -> None:
         """Cancel a job; those who wait for it are told that it failed (``cancel job``)."""

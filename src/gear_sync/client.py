@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self, TypeVar, Unpack
 
-from gearproto import ConnectionLost, GearmanError, JobNotSent, Priority
+from gearproto import ClientConnection, ConnectionLost, GearmanError, JobNotSent, Priority
 from gearproto.addresses import Address, parse_addresses
 from gearproto.admin import Command, Reply
 from gearproto.connection import Limits
-from gearproto.events import Echoed, StatusReceived
+from gearproto.events import Echoed, Event, RequestId, StatusReceived
 
 from .admin import Admin
 from .job import Job
 from .link import connect
-from .session import Session, Submission
+from .session import Session, SessionEnded, Submission
 
 __all__ = ["Client", "Task"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,7 @@ class Client:
         submission = _submission(function, workload, unique, priority)
         if reducer is not None:
             submission["reducer"] = _bytes(reducer)
-        return self._connected().submit([submission])[0]
+        return self._use(lambda session: session.submit([submission]))[0]
 
     def submit_many(self, tasks: Iterable[Task]) -> list[Job]:
         """Submit many jobs in one write.
@@ -119,7 +122,7 @@ class Client:
             LocalProtocolError: an argument breaks a rule of the protocol; the tasks before it are submitted.
         """
         submissions = (_submission(task.function, task.workload, task.unique, task.priority) for task in tasks)
-        return self._connected().submit(submissions)
+        return self._use(lambda session: session.submit(submissions))
 
     def submit_background(
         self,
@@ -156,7 +159,7 @@ class Client:
             submission["run_at"] = _epoch(run_at)
         if reducer is not None:
             submission["reducer"] = _bytes(reducer)
-        return self._connected().submit_background(submission, self._timeout)
+        return self._use(lambda session: session.submit_background(submission, self._timeout))
 
     def status(self, handle: bytes) -> StatusReceived:
         """Ask the server what it knows of a job (``GET_STATUS``).
@@ -165,22 +168,19 @@ class Client:
             ConnectionLost: no server could be reached, or the connection went before the answer.
             TimeoutError: the server has not answered in time.
         """
-        session = self._connected_for_query()
-        event = session.ask(lambda: session.conn.get_status(handle), self._timeout)
+        event = self._query(lambda conn: conn.get_status(handle))
         assert isinstance(event, StatusReceived)
         return event
 
     def status_unique(self, unique: str | bytes) -> StatusReceived:
         """Ask the server what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
-        session = self._connected_for_query()
-        event = session.ask(lambda: session.conn.get_status_unique(_bytes(unique)), self._timeout)
+        event = self._query(lambda conn: conn.get_status_unique(_bytes(unique)))
         assert isinstance(event, StatusReceived)
         return event
 
     def echo(self, data: bytes) -> bytes:
         """Let the server send data back (``ECHO_REQ``); raises as `status`."""
-        session = self._connected_for_query()
-        event = session.ask(lambda: session.conn.echo(data), self._timeout)
+        event = self._query(lambda conn: conn.echo(data))
         assert isinstance(event, Echoed)
         return event.data
 
@@ -203,13 +203,18 @@ class Client:
         self.close()
 
     def _ask_admin(self, command: Command) -> Reply:
-        return self._connected_for_query().admin(command, self._timeout)
+        with _as_query():
+            return self._use(lambda session: session.admin(command, self._timeout))
 
-    def _connected_for_query(self) -> Session:
-        try:
-            return self._connected()
-        except JobNotSent as error:
-            raise ConnectionLost(str(error)) from error.__cause__
+    def _query(self, request: Callable[[ClientConnection], RequestId]) -> Event:
+        with _as_query():
+            return self._use(lambda session: session.ask(lambda: request(session.conn), self._timeout))
+
+    def _use(self, call: Callable[[Session], _T]) -> _T:
+        session = self._connected()
+        with suppress(SessionEnded):  # another thread may have seen its end just now
+            return call(session)
+        return call(self._connected())
 
     def _connected(self) -> Session:
         """Return a session with the first server that can be reached."""
@@ -218,7 +223,7 @@ class Client:
         with self._lock:
             if self._closed:
                 raise GearmanError("this client is closed")
-            if self._session is None or self._session.closed:
+            if self._session is None or self._session.ended():
                 self._session = self._connect()
             return self._session
 
@@ -227,15 +232,28 @@ class Client:
         for address in self._addresses:
             try:
                 sock = connect(address, self._connect_timeout)
+                try:
+                    session = Session(address, sock, self._limits)
+                except OSError:
+                    sock.close()
+                    raise
             except OSError as error:
                 failures.append((address, error))
                 continue
-            session = Session(address, sock, self._limits)
             if self._exceptions:
                 session.set_option(b"exceptions")
             return session
         text = "; ".join(f"{address}: {error.strerror or error}" for address, error in failures)
         raise JobNotSent(f"no server could be reached: {text}") from failures[-1][1]
+
+
+@contextmanager
+def _as_query() -> Iterator[None]:
+    """Tell of a query that was not sent what is told of one that was lost: neither has done anything."""
+    try:
+        yield
+    except JobNotSent as error:
+        raise ConnectionLost(str(error)) from error.__cause__
 
 
 def _bytes(name: str | bytes) -> bytes:

@@ -31,8 +31,12 @@ def connect(address: Address, timeout: float) -> socket.socket:
         OSError: no address could be reached.
     """
     sock = socket.create_connection(address, timeout)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:  # where the server has closed it already, some systems say so here
+        sock.close()
+        raise
     sock.setblocking(False)
     return sock
 
@@ -90,6 +94,11 @@ class Link:
         if not self.closed:
             self.settle()
 
+    def read_all(self) -> None:
+        """Read all that has come, up to the end if that has come too."""
+        while not self.closed and self._read():
+            self.settle()
+
     def cut(self) -> None:
         """Shut the socket down, so that both ends notice. The one method that may be called from any thread."""
         with contextlib.suppress(OSError):
@@ -108,18 +117,20 @@ class Link:
     def _unsent_size(self) -> int:
         return 0 if self._unsent is None else len(self._unsent)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read once; return whether something has come, be it the end."""
         try:
             data = self._sock.recv(_CHUNK)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self.close(error.strerror or str(error))
-            return
+            return True
         if data:
             self.conn.receive_data(data)
         else:
             self.conn.receive_eof(unsent=self._unsent_size())
+        return True
 
     def _read_rest(self) -> None:
         """Read what came before the end: a server that is gone may have sent results first."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from gearproto import GearmanError
 
 from .link import Link
 
@@ -38,15 +41,24 @@ class Pump:
     """
 
     def __init__(self, link: Link) -> None:
-        """Begin with a link that nobody uses yet."""
+        """Begin with a link that nobody uses yet.
+
+        Raises:
+            OSError: there is no room for more descriptors.
+        """
         self.lock = threading.Lock()
         self._link = link
+        self._pid = os.getpid()
         self._pumping = False
         self._waiters: dict[_Waiter, None] = {}
         self._selector = selectors.DefaultSelector()
+        try:
+            self._waker, self._wakes = socket.socketpair()
+        except OSError:
+            self._selector.close()
+            raise
         self._watched = _READ
         self._selector.register(link, _READ)
-        self._waker, self._wakes = socket.socketpair()
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
         self._selector.register(self._wakes, _READ)
@@ -59,6 +71,14 @@ class Pump:
             self._wake_pump()
         self._release()
 
+    def look(self) -> None:
+        """Read what has come while nobody pumped, so that an end of the connection shows."""
+        with self.lock:
+            if not self._pumping:
+                self._link.read_all()
+                self._wake_waiters()
+                self._release()
+
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something is done, pumping if nobody else does.
 
@@ -68,18 +88,22 @@ class Pump:
 
         Returns:
             Whether it is done. It is not if the time has passed, or the link is closed.
+
+        Raises:
+            GearmanError: this process has inherited the link from its parent.
         """
+        if os.getpid() != self._pid:
+            raise GearmanError("this connection belongs to the parent process: make a client of your own after a fork")
         until = None if timeout is None else time.monotonic() + timeout
         with self.lock:
             try:
-                while not done() and not self._link.closed:
+                while self._pumping and not done() and not self._link.closed:
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
-                        break
-                    if self._pumping:
-                        self._sleep(done, left)
-                    else:
-                        self._pump(done, until)
+                        return False
+                    self._sleep(done, left)
+                if not self._pumping:
+                    self._pump(done, until)
                 return done()
             finally:
                 self._hand_over()
@@ -105,18 +129,22 @@ class Pump:
         self._pumping = True
         try:
             while not done() and not self._link.closed:
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    return
-                self._turn(left)
+                left = None if until is None else max(0.0, until - time.monotonic())
+                self._turn(left)  # one at least: who asks again and again without time to wait is to see an end, too
                 self._wake_waiters()
+                if until is not None and time.monotonic() >= until:
+                    return
         finally:
             self._pumping = False
             self._release()
 
     def _turn(self, timeout: float | None) -> None:
-        """Wait for the socket, without the lock, and do what it is ready for."""
+        """Wait for the socket, without the lock, and do what it is ready for, and what is due."""
         link = self._link
+        deadline = link.conn.next_deadline()
+        if deadline is not None:
+            due_in = max(0.0, deadline - time.monotonic())
+            timeout = due_in if timeout is None else min(timeout, due_in)
         if link.wants != self._watched:
             self._watched = link.wants
             self._selector.modify(link, self._watched)
@@ -131,6 +159,9 @@ class Pump:
             else:
                 with contextlib.suppress(BlockingIOError):
                     self._wakes.recv(4096)
+        if deadline is not None and not link.closed:
+            link.conn.handle_timeout(time.monotonic())
+            link.settle()
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters:

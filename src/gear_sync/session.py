@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gearproto import ClientConnection, ConnectionLost, ServerError
+from gearproto import ClientConnection, ConnectionLost, JobNotSent, ServerError
 from gearproto.addresses import Address
 from gearproto.admin import Command, Refused, Reply
 from gearproto.connection import Limits
@@ -25,10 +26,14 @@ from .job import Job, outcome_error
 from .link import Link
 from .pump import Pump
 
-__all__ = ["Session", "Submission"]
+__all__ = ["Session", "SessionEnded", "Submission"]
 
 Submission = dict[str, Any]
 """The arguments of `ClientConnection.submit_job`."""
+
+
+class SessionEnded(JobNotSent):
+    """The connection had ended before this call came to use it: another one may do."""
 
 
 class _Answer:
@@ -56,25 +61,32 @@ class Session:
             limits: limits for the connection, as in `gearproto.connection.Connection`.
         """
         self.address = address
-        self._conn = ClientConnection(**limits)
+        options: Limits = {"now": time.monotonic(), **limits}
+        self._conn = ClientConnection(**options)
         self._link = Link(sock, self._conn, self._on_event)
         self._pump = Pump(self._link)
         self._records: dict[RequestId, Job | _Answer] = {}
         self._reason = ""
 
-    @property
-    def closed(self) -> bool:
-        """Whether the connection has ended."""
+    def ended(self) -> bool:
+        """Look whether the connection has ended."""
+        self._pump.look()
         return self._link.closed
+
+    def _check(self) -> None:
+        if self._link.closed:
+            raise SessionEnded(f"{self.address}: {self._reason}")
 
     def submit(self, submissions: Iterable[Submission]) -> list[Job]:
         """Submit foreground jobs, in one write.
 
         Raises:
+            SessionEnded: the connection has ended; nothing was submitted.
             LocalProtocolError: an argument of one breaks a rule; the ones before it are submitted.
         """
         jobs: list[Job] = []
         with self._pump.lock:
+            self._check()
             try:
                 for submission in submissions:
                     request = self._conn.submit_job(**submission)
@@ -111,12 +123,14 @@ class Session:
             timeout: longest time to wait in seconds; None for no limit.
 
         Raises:
+            SessionEnded: the connection had ended before the call.
             ServerError: the server answered with an error.
             ConnectionLost: the connection ended before the answer.
             TimeoutError: the time has passed.
         """
         answer = _Answer()
         with self._pump.lock:
+            self._check()
             id_ = request()
             self._records[id_] = answer
             self._pump.settle()

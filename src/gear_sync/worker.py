@@ -76,11 +76,12 @@ class WorkerJob:
 
     def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         link = self._server.link
-        if link is None or link.closed:
+        if link is not None and not link.closed:
+            call(self._server.conn)
+            link.settle()
+            self._server.send_all()
+        if not self._server.connected:
             raise ConnectionLost(f"{self._server.address}: the connection is gone, and job {self.handle!r} with it")
-        call(self._server.conn)
-        link.settle()
-        self._server.send_all()
 
 
 class _Server:
@@ -91,6 +92,7 @@ class _Server:
         self.link: Link | None = None
         self.conn = WorkerConnection()
         self.assigned: deque[JobAssigned] = deque()
+        self.connected_at = 0.0
         self.retry_at = 0.0
         self.pause = _FIRST_PAUSE
         self.leaving = False
@@ -104,10 +106,11 @@ class _Server:
 
     def connect(self, timeout: float, limits: Limits) -> None:
         sock = connect(self.address, timeout)
-        self.conn = WorkerConnection(**limits)
+        options: Limits = {"now": time.monotonic(), **limits}
+        self.conn = WorkerConnection(**options)
         self.link = Link(sock, self.conn, self._on_event)
         self.assigned.clear()
-        self.pause = _FIRST_PAUSE
+        self.connected_at = time.monotonic()
 
     def disconnect(self) -> None:
         self.leaving = True
@@ -133,6 +136,9 @@ class _Server:
             self.assigned.append(event)
         elif isinstance(event, ConnectionClosed):
             _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, event.reason)
+            if time.monotonic() - self.connected_at > _LONGEST_PAUSE:  # else it may be one that is closed at once
+                self.pause = _FIRST_PAUSE
+            self.wait_to_retry()
         elif isinstance(event, ReportRefused):
             _log.warning("%s: a report was refused: %r", self.address, event.text)
         else:
@@ -329,8 +335,9 @@ class Worker:
             if key.data is None:
                 self._wakes.recv(4096)
             elif not any(server.assigned for server in self._servers):
-                self._on_ready(key.data, events)
-        self._probe()
+                key.data.link.on_ready(events)
+        if not any(server.assigned for server in self._servers):  # else what other servers have sent is yet to be read
+            self._probe()
 
     def _watch(self) -> None:
         """Tell the selector what to look at; gone connections first, as a new one may have the same descriptor."""
@@ -347,12 +354,6 @@ class Worker:
             elif server.watched_for != link.wants:
                 self._selector.modify(link, link.wants, server)
             server.watched, server.watched_for = link, link.wants
-
-    def _on_ready(self, server: _Server, events: int) -> None:
-        assert server.link is not None
-        server.link.on_ready(events)
-        if not server.connected:
-            server.wait_to_retry()
 
     def _probe(self) -> None:
         now = time.monotonic()
@@ -394,13 +395,13 @@ class Worker:
             if isinstance(result, Generator):
                 result = self._run_generator(job, result)
             data = b"" if result is None else bytes(memoryview(result))
-        except ConnectionLost as error:
-            _log.info("job %r of %r given up: %s", handle, job.function, error)
-            return lambda conn: conn.work_fail(handle)
         except JobFailed as error:
             _log.info("job %r of %r failed: %s", handle, job.function, error)
             return lambda conn: conn.work_fail(handle)
         except Exception as error:
+            if isinstance(error, ConnectionLost) and not job._server.connected:
+                _log.info("job %r of %r given up: %s", handle, job.function, error)
+                return lambda conn: conn.work_fail(handle)
             _log.exception("job %r of %r raised", handle, job.function)
             text = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace")
             return lambda conn: conn.work_exception(handle, text)

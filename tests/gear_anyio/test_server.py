@@ -49,7 +49,7 @@ from gearproto.packets import (
 
 pytestmark = pytest.mark.anyio
 
-_WAIT: Final = 4.0  # seconds; only a hang reaches it
+_WAIT: Final = 20.0  # seconds; only a hang reaches it
 _MIB: Final = 1024 * 1024
 _FROM_SERVER: Final = decoders(Route.FROM_SERVER)
 _DESCRIPTORS: Final = Path("/proc/self/fd")

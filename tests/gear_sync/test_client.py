@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -21,7 +25,9 @@ from gearproto import (
     JobRejected,
     LocalProtocolError,
     Lost,
+    NotSent,
     Outcome,
+    Priority,
     Rejected,
     ServerError,
 )
@@ -30,20 +36,31 @@ from gearproto.packets import (
     EchoRes,
     Error,
     GetStatus,
+    GetStatusUnique,
+    JobAssign,
     JobCreated,
     NoJob,
+    Noop,
     OptionReq,
     OptionRes,
+    Packet,
     StatusRes,
+    StatusResUnique,
     SubmitJob,
     SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitJobHigh,
+    SubmitJobHighBg,
+    SubmitJobLow,
+    SubmitJobLowBg,
+    SubmitReduceJob,
+    SubmitReduceJobBackground,
     WorkComplete,
     WorkFail,
 )
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.servers import poll_until
-
-LIMIT = 20.0  # seconds; only a hang reaches it
+from tests.harness.servers import OurServer, poll_until
+from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
 
 def taken(peer: Peer, handle: bytes = b"H:1") -> None:
@@ -154,7 +171,7 @@ CONVERSATION = b"".join(
 )
 
 
-@pytest.mark.parametrize("size", range(0, len(CONVERSATION) + 1, 3))
+@pytest.mark.parametrize("size", range(len(CONVERSATION) + 1))
 def test_close_at_any_byte_is_told_truly(size: int) -> None:
     def script(peer: Peer) -> None:
         peer.receive_until(SubmitJob)
@@ -165,6 +182,132 @@ def test_close_at_any_byte_is_told_truly(size: int) -> None:
         assert outcome == Completed(b"done")
     else:
         assert isinstance(outcome, Lost)
+
+
+BACKGROUND = b"".join(packet.encode(b"\0RES") for packet in (OptionRes(b"exceptions"), JobCreated(b"H:1")))
+
+
+def test_close_at_any_byte_of_a_background_submission_is_lost() -> None:
+    def cut_at(size: int) -> Callable[[Peer], None]:
+        def script(peer: Peer) -> None:
+            peer.receive_until(SubmitJobBg)
+            peer.send(BACKGROUND[:size])
+
+        return script
+
+    with HostileServer(*map(cut_at, range(len(BACKGROUND) + 1))) as server, Client(server.address) as client:
+        for _ in range(len(BACKGROUND)):
+            with pytest.raises(JobLost):
+                client.submit_background("f")
+        assert client.submit_background("f") == b"H:1"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        JobCreated(b"H:2"),
+        StatusRes(b"H:1", True, True, 1, 2),
+        StatusResUnique(b"u", True, True, 1, 2, 3),
+        EchoRes(b"x"),
+        OptionRes(b"exceptions"),
+        Noop(),
+        JobAssign(b"H:1", b"f", b""),
+    ],
+)
+def test_packet_that_nobody_asked_for_is_lost_and_named(packet: Packet) -> None:
+    def script(peer: Peer) -> None:
+        taken(peer)
+        peer.send(packet)
+        peer.wait_for_end()
+
+    outcome = outcome_with(script)
+    assert isinstance(outcome, Lost)
+    assert packet.spec.name in outcome.cause
+
+
+def test_answer_over_the_packet_limit_is_lost_at_its_header() -> None:
+    def script(peer: Peer) -> None:
+        taken(peer)
+        peer.send(b"\0RES\0\0\0\x0d\xff\xff\xff\xff")  # and not a byte more
+        peer.wait_for_end()
+
+    outcome = outcome_with(script)
+    assert isinstance(outcome, Lost)
+    assert "limit" in outcome.cause
+
+
+def test_server_that_does_not_know_the_option_serves_all_the_same() -> None:
+    def script(peer: Peer) -> None:
+        peer.receive_until(OptionReq)
+        peer.send(Error(b"UNKNOWN_OPTION", b""))
+        peer.receive_until(SubmitJob)
+        peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"done"))
+        peer.wait_for_end()
+
+    assert outcome_with(script) == Completed(b"done")
+
+
+def test_option_is_not_asked_for_unless_wanted() -> None:
+    seen: list[object] = []
+
+    def script(peer: Peer) -> None:
+        seen.append(peer.receive())
+
+    with (
+        HostileServer(script) as server,
+        Client(server.address, exceptions=False) as client,
+        pytest.raises(JobLost),
+    ):
+        client.submit("f", b"w").result(LIMIT)
+    assert seen == [SubmitJob(b"f", b"", b"w")]
+
+
+RUN_AT = datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("submit", "packet"),
+    [
+        (lambda c: c.submit("ü", b"w", unique="ü"), SubmitJob("ü".encode(), "ü".encode(), b"w")),
+        (lambda c: c.submit(b"\xff", unique=b"\xff"), SubmitJob(b"\xff", b"\xff", b"")),
+        (lambda c: c.submit("f", priority=Priority.HIGH), SubmitJobHigh(b"f", b"", b"")),
+        (lambda c: c.submit("f", priority=Priority.LOW), SubmitJobLow(b"f", b"", b"")),
+        (lambda c: c.submit("f", b"w", reducer="r"), SubmitReduceJob(b"f", b"", b"r", b"", b"w")),
+        (lambda c: c.submit_many([Task(function="f", unique="u")]), SubmitJob(b"f", b"u", b"")),
+        (lambda c: c.submit_background("f", b"w"), SubmitJobBg(b"f", b"", b"w")),
+        (lambda c: c.submit_background("f", priority=Priority.HIGH), SubmitJobHighBg(b"f", b"", b"")),
+        (lambda c: c.submit_background("f", priority=Priority.LOW), SubmitJobLowBg(b"f", b"", b"")),
+        (lambda c: c.submit_background("f", run_at=12.9), SubmitJobEpoch(b"f", b"", 12, b"")),
+        (lambda c: c.submit_background("f", run_at=RUN_AT), SubmitJobEpoch(b"f", b"", 1893535200, b"")),
+        (
+            lambda c: c.submit_background("f", b"w", reducer="r"),
+            SubmitReduceJobBackground(b"f", b"", b"r", b"", b"w"),
+        ),
+        (lambda c: c.status(b"H:1"), GetStatus(b"H:1")),
+        (lambda c: c.status_unique("ü"), GetStatusUnique("ü".encode())),
+        (lambda c: c.echo(b"\0"), EchoReq(b"\0")),
+    ],
+)
+def test_call_is_one_packet(submit: Callable[[Client], object], packet: Packet) -> None:
+    seen: list[object] = []
+
+    def script(peer: Peer) -> None:
+        seen.append(peer.receive())
+
+    with HostileServer(script) as server, Client(server.address, exceptions=False) as client:
+        with contextlib.suppress(ConnectionLost):
+            submit(client)
+        server.join()
+    assert seen == [packet]
+
+
+def test_time_without_a_zone_is_an_error() -> None:
+    with Server(port=0) as server, Client(server.address) as client:
+        with pytest.raises(ValueError, match="needs a time zone"):
+            client.submit_background("f", run_at=datetime(2030, 1, 2))  # noqa: DTZ001
+        with pytest.raises(LocalProtocolError, match="normal priority"):
+            client.submit_background("f", run_at=1, priority=Priority.HIGH)
+        assert client.admin.status() == ()
 
 
 @pytest.fixture
@@ -200,6 +343,124 @@ def test_next_call_after_a_loss_connects_again() -> None:
         with pytest.raises(JobLost):
             client.submit("f").result(LIMIT)
         assert client.echo(b"again") == b"again"
+
+
+def test_loss_while_nobody_waited_is_noticed_before_the_next_call() -> None:
+    server = OurServer()
+    try:
+        with Client(server.address) as client:
+            for _ in range(3):
+                handle = client.submit_background("f")
+                assert client.status(handle).known
+                server.restart()
+    finally:
+        server.close()
+
+
+def test_result_that_came_before_a_loss_while_nobody_waited_is_kept() -> None:
+    sent = threading.Event()
+
+    def script(peer: Peer) -> None:
+        taken(peer)
+        peer.send(WorkComplete(b"H:1", b"early"))
+
+    def second(peer: Peer) -> None:
+        sent.set()
+        peer.receive_until(EchoReq)
+        peer.send(OptionRes(b"exceptions"), EchoRes(b"x"))
+
+    with HostileServer(script, second) as server, Client(server.address) as client:
+        job = client.submit("f")
+        server.wait_for_scripts(1)
+        assert client.echo(b"x") == b"x"
+        assert job.outcome == Completed(b"early")
+
+
+def test_connection_that_ends_just_before_a_call_uses_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may see the end between the look at the connection and its use."""
+    calls: list[Callable[[Client], object]] = [
+        lambda client: client.echo(b""),
+        lambda client: client.submit_background("f"),
+        lambda client: client.status(b"H:1"),
+        lambda client: client.admin.version(),
+        lambda client: client.submit("f"),
+        lambda client: client.submit_many(iter([Task(function="f")]))[0],
+    ]
+    real = Client._connected
+
+    def ends_once(client: Client) -> object:
+        monkeypatch.setattr(Client, "_connected", real)
+        session = real(client)
+        session.close()
+        return session
+
+    with Server(port=0) as server, Client(server.address) as client:
+        for call in calls:
+            monkeypatch.setattr(Client, "_connected", ends_once)
+            call(client)
+        poll_until(lambda: len(client.admin.jobs()) == 2, "the job of the second last call is gone with its connection")
+        assert {job.background for job in client.admin.jobs()} == {True, False}
+
+
+def test_without_room_for_another_descriptor_a_job_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Server(port=0) as server, nothing_left_open(), Client(server.address) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", no_room)
+            with pytest.raises(JobNotSent, match="Too many open files"):
+                client.submit("f")
+        assert client.echo(b"x") == b"x"
+        client.close()
+        poll_until(lambda: server.snapshot().jobs.peers == 0, "the server has closed its end")
+
+
+def test_server_that_takes_no_connection_is_given_up_after_the_time_for_connecting() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as stack:
+        while True:  # until the system accepts no more in the listener's place
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(listener.getsockname())
+            with selectors.DefaultSelector() as selector:
+                selector.register(sock, selectors.EVENT_WRITE)
+                if not selector.select(0.1):
+                    break
+        client = stack.enter_context(Client(listener.getsockname(), connect_timeout=0.05))
+        with pytest.raises(JobNotSent, match="timed out"):
+            client.submit("f")
+
+
+def test_silent_server_is_found_by_probes() -> None:
+    def script(peer: Peer) -> None:
+        taken(peer)
+        peer.receive_until(EchoReq)
+        peer.wait_for_end()
+
+    with (
+        HostileServer(script) as server,
+        Client(server.address, probe_interval=0.05, probe_timeout=0.05) as client,
+        pytest.raises(JobLost, match="no answer to ECHO_REQ"),
+    ):
+        client.submit("f").result(LIMIT)
+
+
+def test_every_query_has_its_time_limit() -> None:
+    def script(peer: Peer) -> None:
+        peer.wait_for_end()
+
+    with HostileServer(script) as server, Client(server.address, timeout=0.01) as client:
+        for call in (
+            lambda: client.echo(b""),
+            lambda: client.status(b"H:1"),
+            lambda: client.status_unique("u"),
+            lambda: client.submit_background("f"),
+            client.admin.version,
+            client.admin.status,
+        ):
+            with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+                call()
 
 
 def test_lost_query_is_connection_lost_and_refused_query_server_error() -> None:
@@ -272,6 +533,59 @@ def test_close_ends_the_waits_of_other_threads() -> None:
         assert [type(job.outcome) for job in jobs] == [Lost, Lost]
         with pytest.raises(GearmanError, match="this client is closed"):
             client.submit("f")
+
+
+def test_close_ends_queries_of_other_threads() -> None:
+    def script(peer: Peer) -> None:
+        peer.wait_for_end()
+
+    with HostileServer(script) as server:
+        client = Client(server.address, timeout=None)
+        calls: list[Call[object]] = [
+            Call(lambda: client.echo(b"")),
+            Call(lambda: client.status(b"H:1")),
+            Call(client.admin.status),
+            Call(lambda: client.submit_background("f")),
+        ]
+        poll_until(lambda: client._session is not None and len(client._session._records) == 5, "all wait")
+        client.close()
+        for call in calls:
+            with pytest.raises(ConnectionLost, match="closed by the client"):
+                call.result()
+
+
+def test_close_tells_what_has_left_from_what_has_not() -> None:
+    closed = threading.Event()
+
+    def script(peer: Peer) -> None:
+        assert closed.wait(LIMIT)  # and reads nothing
+
+    with HostileServer(script) as server, Client(server.address) as client:
+        jobs = client.submit_many([Task(function="f", workload=bytes(16 * 1024 * 1024)), Task(function="f")])
+        jobs.append(client.submit("f"))
+        client.close()
+        closed.set()
+        assert [type(job.outcome) for job in jobs] == [Lost, NotSent, NotSent]
+        with pytest.raises(JobNotSent, match="closed by the client"):
+            jobs[1].result()
+
+
+def test_threads_that_do_different_things_get_their_own_answers() -> None:
+    def ask(name: int) -> None:
+        for number in range(10):
+            token = b"%d %d" % (name, number)
+            handle = client.submit_background("nobody", unique=token)
+            assert client.echo(token) == token
+            assert client.status(handle).known
+            assert client.status_unique(token).clients == 0
+            assert token in {row.unique for row in client.admin.unique_jobs()}
+            assert client.submit("reverse", token).result(LIMIT) == token[::-1]
+
+    with Server(port=0) as server, Worker(server.address) as worker, Client(server.address) as client:
+        worker.register("reverse", lambda job: job.workload[::-1])
+        with working(worker):
+            for call in [Call(lambda name=name: ask(name)) for name in range(10)]:  # type: ignore[misc]
+                call.result()
 
 
 def test_wrong_arguments_change_nothing() -> None:
@@ -358,13 +672,12 @@ def test_client_of_the_parent_process_is_an_error_after_fork() -> None:
 
 
 def test_nothing_is_left_open() -> None:
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
-    for script in (taken, lambda peer: None, taken_in_silence):
-        with HostileServer(script) as server, Client(server.address) as client:
-            job = client.submit("f")
-            if script is taken:
-                assert job.wait(LIMIT)
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    with nothing_left_open():
+        for script in (taken, lambda peer: None, taken_in_silence):
+            with HostileServer(script) as server, Client(server.address) as client:
+                job = client.submit("f")
+                if script is taken:
+                    assert job.wait(LIMIT)
 
 
 def test_rejected_background_job_raises() -> None:

@@ -68,7 +68,9 @@ class HostileServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(_WAIT)
         self._errors: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, name="hostile server")
+        self._played = 0
+        self._progress = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="hostile server", daemon=True)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -76,26 +78,39 @@ class HostileServer:
         host, port = self._listener.getsockname()
         return host, port
 
+    def wait_for_scripts(self, count: int) -> None:
+        """Wait until so many scripts have been played, and their connections closed."""
+        with self._progress:
+            assert self._progress.wait_for(lambda: self._played >= count, _WAIT)
+
+    def join(self) -> None:
+        """Wait until the last script has been played."""
+        self._thread.join(_WAIT)
+        assert not self._thread.is_alive()
+        assert not self._errors, self._errors
+
     def _run(self) -> None:
         try:
             for script in self._scripts:
                 sock, _address = self._listener.accept()
                 with sock, contextlib.suppress(ConnectionError, EOFError):  # the client may be the first to go
                     script(Peer(sock))
-        except OSError as error:
+                with self._progress:
+                    self._played += 1
+                    self._progress.notify_all()
+        except BaseException as error:
             self._errors.append(error)
         finally:
             self._listener.close()
 
     def __enter__(self) -> Self:
-        self._address = self.address
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join(_WAIT)
-        assert not self._thread.is_alive()
         if error is None:
-            assert not self._errors, self._errors
+            self.join()
+        else:
+            self._thread.join(_WAIT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +15,7 @@ from gear_sync import Client, Task, Worker, WorkerJob
 from gearproto import Completed, JobFailed, JobLost, JobNotSent, JobRaised, JobRejected, Priority, ServerError
 from gearproto.events import Data, Progress, Warned
 from tests.harness.servers import Kind, RunningServer, poll_until, running
+from tests.harness.threads import Call
 
 LIMIT = 30.0  # seconds; only a hang reaches it
 
@@ -105,25 +108,24 @@ def test_job_failed_is_raised_as_job_failed(client: Client, start: StartWorker) 
         client.submit("fail").result(LIMIT)
 
 
-def test_exception_reaches_a_client_that_asks_for_it(server: RunningServer, client: Client, start: StartWorker) -> None:
+def test_exception_reaches_a_client_that_asks_for_it(client: Client, start: StartWorker) -> None:
     def throw(job: WorkerJob) -> bytes:
         raise ValueError("no such luck")
 
     start(throw=throw)
     with pytest.raises(JobRaised, match="ValueError: no such luck"):
         client.submit("throw").result(LIMIT)
-    if server.kind == "ours":  # gearmand sends a handle with a NUL behind it, which the core takes off as well
-        with Client(server.address, exceptions=False) as other, pytest.raises(JobFailed):
-            other.submit("throw").result(LIMIT)
 
 
 def test_exception_is_a_failure_for_a_client_that_does_not_ask(server: RunningServer, start: StartWorker) -> None:
     def throw(job: WorkerJob) -> bytes:
         raise ValueError
 
-    start(throw=throw)
-    with Client(server.address, exceptions=False) as client, pytest.raises(JobFailed):
-        client.submit("throw").result(LIMIT)
+    start(throw=throw)  # gearmand ends the handle of its WORK_FAIL with a NUL
+    with Client(server.address, exceptions=False) as client:
+        for _ in range(2):  # and goes on
+            with pytest.raises(JobFailed):
+                client.submit("throw").result(LIMIT)
 
 
 def test_same_unique_is_one_job_for_both_submissions(server: RunningServer, client: Client, start: StartWorker) -> None:
@@ -172,6 +174,20 @@ def test_priorities_decide_the_order(client: Client, start: StartWorker) -> None
     assert order == [b"HIGH1", b"HIGH2", b"NORMAL1", b"NORMAL2", b"LOW1", b"LOW2"]
 
 
+def test_priorities_decide_the_order_of_jobs_that_somebody_waits_for(client: Client, start: StartWorker) -> None:
+    order: list[bytes] = []
+    jobs = [client.submit("note", b"%d" % number, priority=Priority(number % 3)) for number in range(6)]
+    client.echo(b"")  # all have arrived
+    start(note=lambda job: order.append(job.workload))
+    assert [job.result(LIMIT) for job in jobs] == [b""] * 6
+    assert order == [b"0", b"3", b"1", b"4", b"2", b"5"]
+
+
+def test_status_of_unknown_jobs_says_so(client: Client) -> None:
+    for status in (client.status(b"H:nothing:1"), client.status_unique("nothing")):
+        assert (status.known, status.running, status.numerator, status.denominator) == (False, False, 0, 0)
+
+
 def test_status_tells_queued_running_and_gone(client: Client, start: StartWorker) -> None:
     running_ = threading.Event()
     release = threading.Event()
@@ -205,6 +221,53 @@ def test_reducer_reaches_the_worker(client: Client, start: StartWorker) -> None:
     assert client.submit("reduce", reducer="sum", unique="u").result(LIMIT) == b"sum u"
 
 
+def test_background_reduce_job_runs(client: Client, start: StartWorker) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    ran = threading.Event()
+
+    def reduce(job: WorkerJob) -> None:
+        seen.append((job.reducer, job.workload))
+        ran.set()
+
+    start(reduce=reduce)
+    client.submit_background("reduce", b"w", reducer="sum")
+    assert ran.wait(LIMIT)
+    assert seen == [(b"sum", b"w")]
+
+
+def test_job_delayed_for_long_waits(client: Client, start: StartWorker) -> None:
+    start(later=reverse)
+    handle = client.submit_background("later", run_at=time.time() + 1000)
+    assert client.submit("later", b"ab").result(LIMIT) == b"ba"  # the worker has had its chance
+    status = client.status(handle)
+    assert (status.known, status.running) == (True, False)
+
+
+def test_cancelled_job_fails_for_who_waits(client: Client) -> None:
+    job = client.submit("nobody")
+    client.echo(b"")
+    assert job.handle is not None
+    client.admin.cancel(job.handle)
+    with pytest.raises(JobFailed):
+        job.result(LIMIT)
+
+
+def test_created_function_is_dropped(client: Client) -> None:
+    client.admin.create_function("made")
+    client.admin.drop_function("made")
+    assert client.admin.status() == ()
+
+
+def test_queue_limit_can_be_one_for_each_priority_and_taken_back(client: Client) -> None:
+    client.submit_background("f")
+    client.admin.max_queue("f", 0, 1, 0)
+    client.submit_background("f", priority=Priority.HIGH)
+    with pytest.raises(JobRejected, match="QUEUE_ERROR"):
+        client.submit_background("f")
+    client.admin.max_queue("f", 0)
+    client.submit_background("f")
+
+
 def test_full_queue_rejects_a_job(client: Client) -> None:
     client.submit_background("full")
     client.admin.max_queue("full", 1)
@@ -233,8 +296,9 @@ def test_admin_api(server: RunningServer, client: Client, start: StartWorker) ->
     with pytest.raises(ServerError, match="function: not found"):
         client.admin.drop_function("nothing")
     if server.kind == "gearmand":
-        with pytest.raises(ServerError, match="UNKNOWN_COMMAND"):
-            client.admin.shutdown()
+        for graceful in (False, True):
+            with pytest.raises(ServerError, match="UNKNOWN_COMMAND"):
+                client.admin.shutdown(graceful=graceful)
     assert client.echo(b"\0 any \xff") == b"\0 any \xff"
 
 
@@ -251,6 +315,58 @@ def test_job_of_a_lost_worker_is_done_by_another(client: Client, start: StartWor
     assert first.wait(LIMIT)
     start(task=lambda job: b"second")
     assert job.result(LIMIT) == b"second"
+
+
+PROGRAM = """
+import sys
+import gear_sync
+worker = gear_sync.Worker(sys.argv[1])
+@worker.function("task")
+def task(job):
+    print("started", flush=True)
+    sys.stdin.readline()
+worker.run()
+"""
+
+
+def test_job_of_a_killed_process_is_done_by_another(server: RunningServer, client: Client, start: StartWorker) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, server.address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            job = client.submit("task")
+            assert process.stdout is not None
+            assert Call(process.stdout.readline).result() == b"started\n"
+        finally:
+            process.kill()
+    start(task=lambda job: b"second")
+    assert job.result(LIMIT) == b"second"
+
+
+def test_worker_that_leaves_in_peace_takes_no_job_with_it(server: RunningServer, client: Client) -> None:
+    jobs = [client.submit("f", b"%d" % number) for number in range(20)]
+    done: list[bytes] = []
+
+    def one(job: WorkerJob) -> bytes:
+        done.append(job.workload)
+        workers[-1].stop()
+        return job.workload
+
+    workers: list[Worker] = []
+    for _ in range(20):
+        with Worker(server.address) as worker:
+            workers.append(worker)
+            worker.register("f", one)
+            Call(worker.run).result()
+    assert [job.result(LIMIT) for job in jobs] == [b"%d" % number for number in range(20)]
+    assert sorted(done) == sorted({*done})
+
+
+def test_idle_client_uses_a_restarted_server_as_if_nothing_had_been(server: RunningServer, client: Client) -> None:
+    client.submit_background("f")
+    server.restart()
+    handle = client.submit_background("f")
+    assert client.status(handle).known
 
 
 def test_restarted_server_loses_waiting_jobs_and_gets_its_workers_back(
