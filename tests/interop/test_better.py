@@ -111,10 +111,6 @@ def test_packet_of_the_limit_is_taken_and_one_byte_more_is_not(start_ours: Start
         (SubmitReduceJobBackground, b"f\0u\0r"),
         (CanDoTimeout, b"f"),
         (WorkStatus, b"H:1\x001"),
-        (WorkData, b"H:1"),
-        (WorkWarning, b"H:1"),
-        (WorkComplete, b"H:1"),
-        (WorkException, b"H:1"),
     ],
 )
 def test_too_few_arguments_are_an_error_and_the_next_packet_is_untouched(
@@ -126,6 +122,16 @@ def test_too_few_arguments_are_an_error_and_the_next_packet_is_untouched(
     handle = peer.receive(JobCreated).handle
     peer.expect_nothing()
     assert ours.worker(b"f").grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", b"u", b"w")
+
+
+@pytest.mark.parametrize("kind", [WorkData, WorkWarning, WorkComplete, WorkException])
+def test_report_without_the_nul_behind_its_handle_is_one_with_empty_data(ours: Site, kind: type[Packet]) -> None:
+    client, worker = ours.connect(), ours.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b"w"))
+    worker.grab(GrabJobUniq())
+    worker.send_bytes(request(kind, handle))
+    expected = WorkFail(handle) if kind is WorkException else kind(handle, b"")  # the client has set no option
+    assert client.receive_any() == expected
 
 
 @pytest.mark.parametrize(
