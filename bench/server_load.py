@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from gearproto import packets
 
@@ -32,59 +32,68 @@ HEADER: Final = struct.Struct("!4xII")
 FUNCTION: Final = b"bench"
 GRAB: Final = packets.GrabJobUniq().encode()
 SLEEP: Final = packets.PreSleep().encode()
-CREATED, COMPLETE, ASSIGN, NO_JOB, NOOP = (
-    cls.spec.number
-    for cls in (packets.JobCreated, packets.WorkComplete, packets.JobAssignUniq, packets.NoJob, packets.Noop)
-)
+CREATED, COMPLETE = packets.JobCreated.spec.number, packets.WorkComplete.spec.number
+ASSIGN, NO_JOB, NOOP = packets.JobAssignUniq.spec.number, packets.NoJob.spec.number, packets.Noop.spec.number
 uniques = itertools.count(1)
 
 
-Result = tuple[float, ...]
+class Scenario(NamedTuple):
+    """One kind of load. Workers, if there are any, find their jobs queued (`background`) or wait for them asleep."""
+
+    about: str
+    jobs: int
+    window: int = 1  # jobs that a client submits without waiting
+    clients: int = 1
+    workers: int = 1
+    size: int = 64  # bytes of a workload, and of its result
+    background: bool = False
+    idle: int = 0  # further connections, which do nothing
+
+
+SCENARIOS: Final = {
+    "background": Scenario("background jobs are queued", 100_000, 100, 4, 0, background=True),
+    "drain": Scenario("jobs that have been queued are done", 50_000, 100, 4, 4, background=True),
+    "outstanding": Scenario("many jobs at a time", 40_000, 25, 4, 4),
+    "single": Scenario("one job at a time", 10_000),
+    "big": Scenario("workloads and results of 1 MiB", 400, 2, 2, 2, 2**20),
+    "idle": Scenario("one job at a time, beside 5,000 idle connections", 5_000, idle=5_000),
+    "sleepers": Scenario("one job at a time, and 500 sleeping workers who can do it", 500, workers=500),
+}
 
 
 class Server:
     """One run of a server that is started by a command."""
 
-    def __init__(self, command: str, cpu: int | None) -> None:
+    def __init__(self, command: str, cpu: int) -> None:
         with socket.create_server((HOST, 0)) as probe:
             self.port = int(probe.getsockname()[1])
         line = shlex.split(command.format(port=self.port))
         own_cpus = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, own_cpus if cpu is None else {cpu})  # which the server inherits
-        try:
-            self.process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        finally:
-            os.sched_setaffinity(0, own_cpus)
+        os.sched_setaffinity(0, {cpu})  # which the server inherits
+        self.process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.sched_setaffinity(0, own_cpus)
         until = time.monotonic() + 15
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.stop()
-                raise SystemExit(f"the server does not start: {shlex.join(line)}")
+        while self.process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 5):
+                return
             time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 5) as sock:
-            sock.sendall(b"version\n")
-            return sock.recv(100).startswith(b"OK")
-        return False
+        self.stop()
+        raise SystemExit(f"the server does not start: {shlex.join(line)}")
 
     def cpu_time(self) -> float:
-        """Return the seconds that its threads have run."""
         threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
         return sum(int(path.read_text(encoding="ascii").split()[0]) for path in threads) / 1e9
 
     def memory(self) -> int:
-        """Return its resident memory in bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
         self.process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 class Peer:
@@ -97,7 +106,6 @@ class Peer:
         self.sock.setblocking(False)
         self.input = bytearray()
         self.output: deque[bytes] = deque()
-        load.peers.append(self)
         load.selector.register(self.sock, selectors.EVENT_READ, self)
 
     def on_packet(self, number: int, body: bytes) -> None:
@@ -119,7 +127,6 @@ class Peer:
         del self.input[:start]
 
     def flush(self) -> None:
-        """Send what there is, in one piece as far as the socket takes it."""
         data = b"".join(self.output)
         self.output.clear()
         try:
@@ -136,14 +143,14 @@ class Peer:
 class Client(Peer):
     """Submits jobs, so many at a time, and counts those that have ended (background: those that were taken)."""
 
-    def __init__(self, load: Load, count: int, window: int, size: int, *, background: bool) -> None:
+    def __init__(self, load: Load, count: int, scene: Scenario) -> None:
         super().__init__(load)
         self.left = count
-        self.workload = os.urandom(size)
-        self.packet = packets.SubmitJobBg if background else packets.SubmitJob
-        self.ends = CREATED if background else COMPLETE
+        self.workload = os.urandom(scene.size)
+        self.packet = packets.SubmitJobBg if scene.background else packets.SubmitJob
+        self.ends = CREATED if scene.background else COMPLETE
         self.starts: deque[float] = deque()
-        for _ in range(min(window, count)):
+        for _ in range(min(scene.window, count)):
             self.submit()
 
     def submit(self) -> None:
@@ -164,9 +171,9 @@ class Client(Peer):
 class Worker(Peer):
     """Sends each workload back as the result, and sleeps when there is nothing to do."""
 
-    def __init__(self, load: Load, *, counts: bool = False) -> None:
+    def __init__(self, load: Load, *, counts: bool) -> None:
         super().__init__(load)
-        self.counts = counts
+        self.counts = counts  # or else the client does
         self.output += [packets.CanDo(FUNCTION).encode(), GRAB]
 
     def on_packet(self, number: int, body: bytes) -> None:
@@ -186,31 +193,39 @@ class Worker(Peer):
 class Load:
     """All connections to one server, in one loop."""
 
-    def __init__(self, server: Server, scale: float) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
-        self.scale = scale
         self.peers: list[Peer] = []
         self.selector = selectors.DefaultSelector()
         self.latencies: list[float] = []
-        self.done = 0
-        self.asleep = 0
+        self.done = self.asleep = 0
 
-    def count(self, number: int) -> int:
-        return max(10, round(number * self.scale))
-
-    def clients(self, number: int, count: int, window: int, size: int = 64, *, background: bool = False) -> int:
-        """Add clients that submit so many jobs together; return how many."""
-        each = max(1, count // number)
-        for _ in range(number):
-            Client(self, each, window, size, background=background)
-        return each * number
-
-    def workers(self, number: int, *, counts: bool = False) -> None:
-        for _ in range(number):
-            Worker(self, counts=counts)
+    def play(self, scene: Scenario, scale: float) -> tuple[float, ...]:
+        """Play a scenario, and return the columns of the table."""
+        jobs, workers, idle = (round(number * scale) for number in (scene.jobs, scene.workers, scene.idle))
+        workers = max(workers, min(scene.workers, 4))
+        each = max(1, jobs // scene.clients)
+        jobs = each * scene.clients
+        memory = self.server.memory()
+        self.peers += [Peer(self) for _ in range(idle)]
+        if scene.background and workers:
+            self.peers += [Client(self, each, scene) for _ in range(scene.clients)]
+            self.run(lambda: self.done == jobs)
+            self.peers += [Worker(self, counts=True) for _ in range(workers)]
+        else:
+            self.peers += [Worker(self, counts=False) for _ in range(workers)]
+            self.run(lambda: self.asleep == workers)
+            self.peers += [Client(self, each, scene) for _ in range(scene.clients)]
+        self.done, self.latencies = 0, []
+        cpu, own, start = self.server.cpu_time(), time.process_time(), time.perf_counter()
+        self.run(lambda: self.done == jobs)
+        wall = time.perf_counter() - start
+        own, cpu = time.process_time() - own, self.server.cpu_time() - cpu
+        latency = statistics.median(self.latencies or [0.0])
+        growth = self.server.memory() - memory
+        return jobs / wall, cpu / jobs * 1e6, latency * 1e3, growth / 2**20, own / wall * 100
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Move packets until something is so."""
         for peer in self.peers:
             peer.flush()
         end = time.monotonic() + 120
@@ -220,19 +235,7 @@ class Load:
                     key.data.receive()
                 key.data.flush()
             if time.monotonic() > end:
-                raise RuntimeError(f"not done after 120 s: {self.done} jobs")
-
-    def measure(self, jobs: int, memory: int | None = None) -> Result:
-        """Run until so many jobs are done, and tell what it took: the columns of the table."""
-        self.done, self.latencies = 0, []
-        memory = self.server.memory() if memory is None else memory
-        cpu, own, start = self.server.cpu_time(), time.process_time(), time.perf_counter()
-        self.run(lambda: self.done >= jobs)
-        wall = time.perf_counter() - start
-        own, cpu = time.process_time() - own, self.server.cpu_time() - cpu
-        latency = statistics.median(self.latencies or [0.0])
-        growth = self.server.memory() - memory
-        return jobs / wall, cpu / jobs * 1e6, latency * 1e3, growth / 2**20, own / wall * 100
+                raise SystemExit(f"not done after 120 s: {self.done} jobs")
 
     def close(self) -> None:
         for peer in self.peers:
@@ -240,99 +243,46 @@ class Load:
         self.selector.close()
 
 
-def background(load: Load) -> Result:
-    """Four clients submit background jobs, 100 at a time each; nobody works."""
-    return load.measure(load.clients(4, load.count(100_000), 100, background=True))
-
-
-def outstanding(load: Load) -> Result:
-    """Four clients with 25 jobs at a time each, four workers."""
-    load.workers(4)
-    return load.measure(load.clients(4, load.count(40_000), 25))
-
-
-def single(load: Load) -> Result:
-    """One client with one job at a time, one worker."""
-    load.workers(1)
-    return load.measure(load.clients(1, load.count(10_000), 1))
-
-
-def drain(load: Load) -> Result:
-    """Four workers do what has been queued before."""
-    jobs = load.clients(4, load.count(50_000), 100, background=True)
-    load.run(lambda: load.done >= jobs)
-    load.workers(4, counts=True)
-    return load.measure(jobs)
-
-
-def big(load: Load) -> Result:
-    """Two clients and two workers, workloads and results of 1 MiB, two at a time each."""
-    load.workers(2)
-    return load.measure(load.clients(2, load.count(400), 2, 2**20))
-
-
-def idle(load: Load) -> Result:
-    """As `single`, beside 5,000 connections that do nothing; the memory is that of the connections."""
-    memory = load.server.memory()
-    for _ in range(load.count(5_000)):
-        Peer(load)
-    load.workers(1)
-    load.run(lambda: load.asleep == 1)
-    return load.measure(load.clients(1, load.count(5_000), 1), memory)
-
-
-def sleepers(load: Load) -> Result:
-    """One client with one job at a time, 500 workers that sleep and all want it."""
-    number = load.count(500)
-    load.workers(number)
-    load.run(lambda: load.asleep == number)
-    return load.measure(load.clients(1, load.count(500), 1))
-
-
-SCENARIOS: Final = {scene.__name__: scene for scene in (background, outstanding, single, drain, big, idle, sleepers)}
-
-
-def run_once(command: str, cpu: int | None, scene: Callable[[Load], Result], scale: float) -> Result:
-    server = Server(command, cpu)
-    load = Load(server, scale)
-    try:
-        return scene(load)
-    finally:
-        load.close()
-        server.stop()
+def play(command: str, cpu: int, scene: Scenario, scale: float) -> tuple[float, ...]:
+    """Play a scenario with a server of its own."""
+    with contextlib.ExitStack() as stack:
+        server = Server(command, cpu)
+        stack.callback(server.stop)
+        load = Load(server)
+        stack.callback(load.close)
+        return load.play(scene, scale)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare job servers under load.")
     parser.add_argument("--server", action="append", required=True, metavar="NAME=COMMAND", help="with {port} in it")
-    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="may be repeated; all unless given")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each, of which the median counts (3)")
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        choices=SCENARIOS,
+        help="; ".join(f"{name}: {scene.about}" for name, scene in SCENARIOS.items()),
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each, of which the best counts (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all numbers of jobs and connections")
-    parser.add_argument("--server-cpu", type=int, help="processor for the servers; 0 unless given, if there are two")
-    parser.add_argument("--load-cpu", type=int, help="processor for the load; 1 unless given, if there are two")
     options = parser.parse_args()
     servers = dict(text.split("=", 1) for text in options.server)
     cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) > 1:
-        options.server_cpu = cpus[0] if options.server_cpu is None else options.server_cpu
-        options.load_cpu = cpus[1] if options.load_cpu is None else options.load_cpu
-    if options.load_cpu is not None:
-        os.sched_setaffinity(0, {options.load_cpu})
+    os.sched_setaffinity(0, {cpus[-1]})
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print("| scenario    | server       |   jobs/s | CPU us/job | by CPU | p50 ms | RSS +MiB | load % |")
-    print("| ----------- | ------------ | -------: | ---------: | -----: | -----: | -------: | -----: |")
+    print("| scenario    | server         |   jobs/s | CPU us/job | by CPU | p50 ms | RSS +MiB | load % |")
+    print("| ----------- | -------------- | -------: | ---------: | -----: | -----: | -------: | -----: |")
     for name in options.scenario or SCENARIOS:
-        results: dict[str, list[Result]] = {server: [] for server in servers}
+        results: dict[str, list[tuple[float, ...]]] = {server: [] for server in servers}
         for _ in range(options.repeat):
             for server, command in servers.items():
-                results[server].append(run_once(command, options.server_cpu, SCENARIOS[name], options.scale))
+                results[server].append(play(command, cpus[0], SCENARIOS[name], options.scale))
         base = None
         for server, runs in results.items():
-            rate, cpu, latency, memory, load = map(statistics.median, zip(*runs, strict=True))
+            rate, cpu, latency, memory, load = min(runs, key=lambda run: run[1])  # others only add to it
             base = base or cpu
             print(
-                f"| {name:11} | {server:12} | {rate:8,.0f} | {cpu:10.1f} | {base / cpu:6.2f} "
+                f"| {name:11} | {server:14} | {rate:8,.0f} | {cpu:10.1f} | {base / cpu:6.2f} "
                 f"| {latency:6.2f} | {memory:8.1f} | {load:6.0f} |",
                 flush=True,
             )

@@ -238,6 +238,7 @@ class Reactor:
         self.engine.stop_accepting()
         self.stop_listening()
         self._draining = True
+        self.wake()  # the end may have come already, and a turn has to see it
 
     def adopt(self, sock: socket.socket, on_close: Callable[[], object] | None = None) -> None:
         """Serve a connected stream socket as if it had been accepted; the reactor closes it.
@@ -498,8 +499,11 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
 
     Raises:
         OSError: an address cannot be listened on.
+        TypeError: there is no such option.
         ValueError: an option makes no sense.
     """
+    if unknown := options.keys() - ServerOptions.__annotations__.keys():
+        raise TypeError(f"a server has no option {', '.join(sorted(unknown))}")
     prefix = options.get("handle_prefix", f"H:{socket.gethostname()[:24]}")
     engine = Engine(
         handle_prefix=f"{prefix}:{secrets.token_hex(4)}".encode(),

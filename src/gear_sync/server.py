@@ -60,6 +60,7 @@ class Server:
     def serve_forever(self) -> None:
         """Serve until `stop` is called or an administrator shuts the server down; then close everything."""
         reactor = self._reactor
+        self._thread = threading.current_thread()
         _log.info("listening on %s", self.addresses)
         try:
             while not self._stopping and not reactor.finished:

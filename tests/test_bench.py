@@ -1,0 +1,23 @@
+"""The load generator for users runs."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "bench" / "server_load.py"
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="it reads times from /proc")
+
+
+def test_the_load_generator_prints_a_row_for_each_server_and_scenario() -> None:
+    serve = f"{shlex.quote(sys.executable)} -m gear_cli serve --port {{port}}"
+    command = [sys.executable, str(SCRIPT), "--server", f"one={serve}", "--server", f"two={serve}"]
+    command += ["--scenario", "drain", "--scenario", "sleepers", "--scale", "0.01", "--repeat", "1"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
+    assert [row[:2] for row in rows[2:]] == [[s, n] for s in ("drain", "sleepers") for n in ("one", "two")]
+    assert {len(row) for row in rows} == {8}
+    assert all(float(cell.replace(",", "")) >= 0 for row in rows[2:] for cell in (*row[2:6], row[7]))
