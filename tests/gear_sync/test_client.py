@@ -521,15 +521,11 @@ def test_close_ends_the_waits_of_other_threads() -> None:
     with HostileServer(taken_in_silence) as server:
         client = Client(server.address)
         jobs = [client.submit("f"), client.submit("f")]
-        threads = [threading.Thread(target=job.wait) for job in jobs]
-        for thread in threads:
-            thread.start()
+        calls = [Call(job.wait) for job in jobs]
         poll_until(lambda: jobs[0].handle is not None, "somebody pumps")
         client.close()
         client.close()
-        for thread in threads:
-            thread.join(LIMIT)
-            assert not thread.is_alive()
+        assert [call.result() for call in calls] == [True, True]
         assert [type(job.outcome) for job in jobs] == [Lost, Lost]
         with pytest.raises(GearmanError, match="this client is closed"):
             client.submit("f")
@@ -611,13 +607,9 @@ def test_threads_that_share_a_client_get_their_own_results() -> None:
 
     with Server(port=0) as server, Worker(server.address) as worker, Client(server.address) as client:
         worker.register("reverse", lambda job: job.workload[::-1])
-        runner = threading.Thread(target=worker.run)
-        threads = [runner, *(threading.Thread(target=submit, args=(name,)) for name in range(100))]
-        for thread in threads:
-            thread.start()
-        for thread in threads[1:]:
-            thread.join(LIMIT)
-            assert not thread.is_alive()
+        with working(worker):
+            for call in [Call(lambda name=name: submit(name)) for name in range(100)]:  # type: ignore[misc]
+                call.result()
         assert wrong == []
 
 
@@ -634,15 +626,10 @@ def test_thread_that_leaves_hands_the_pump_over() -> None:
 
     with HostileServer(script) as server, Client(server.address) as client:
         first, second = client.submit("f"), client.submit("f")
-        results: list[bytes] = []
-        pumping = threading.Thread(target=lambda: results.append(first.result(LIMIT)))
-        waiting = threading.Thread(target=lambda: results.append(second.result(LIMIT)))
-        pumping.start()
-        waiting.start()
-        pumping.join(LIMIT)
+        pumping, waiting = Call(lambda: first.result(LIMIT)), Call(lambda: second.result(LIMIT))
+        assert pumping.result() == b"first"
         release.set()
-        waiting.join(LIMIT)
-        assert results == [b"first", b"second"]
+        assert waiting.result() == b"second"
 
 
 def test_two_full_buffers_do_not_wait_for_each_other() -> None:

@@ -240,6 +240,17 @@ def test_generator_s_pieces_are_sent_as_they_come(client: Client, worker: Worker
         assert job.result(LIMIT) == b"onetwo"
 
 
+def test_reports_wait_for_a_slow_server_instead_of_piling_up(server: Server, client: Client) -> None:
+    with Worker(server.address, max_output_size=2 * MIB) as worker:
+
+        @worker.function("pieces")
+        def pieces(job: WorkerJob) -> Iterator[bytes]:
+            yield from [bytes(MIB)] * 32
+
+        with working(worker):
+            assert client.submit("pieces").result(LIMIT) == bytes(32 * MIB)
+
+
 @pytest.mark.parametrize(("error", "expected"), [(JobFailed(), JobFailed), (ValueError("late"), JobRaised)])
 def test_generator_that_raises_ends_the_job_so(
     client: Client, worker: Worker, error: Exception, expected: type[Exception]
@@ -657,6 +668,8 @@ def test_pauses_between_attempts_grow_up_to_a_limit(
 
 
 def test_silent_server_is_found_by_probes_and_left(no_pauses: None, caplog: pytest.LogCaptureFixture) -> None:
+    seen = Noted()
+
     def silent(peer: Peer) -> None:
         peer.receive_until(EchoReq)
         peer.wait_for_end()
@@ -666,9 +679,11 @@ def test_silent_server_is_found_by_probes_and_left(no_pauses: None, caplog: pyte
         assert isinstance(probe, EchoReq)
         peer.send(NoJob(), EchoRes(probe.data))
         peer.receive_until(EchoReq)
+        seen.append("probed again")
 
     run_scripts(lambda address: Worker(address, probe_interval=0.01, probe_timeout=0.05), silent, alive)
     assert "no answer to ECHO_REQ" in caplog.text
+    assert seen == ["probed again"]
 
 
 # Hostile servers
@@ -827,7 +842,7 @@ def test_server_that_is_away_does_not_keep_others_waiting(server: Server, client
             assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
 
 
-def test_job_of_one_server_waits_while_one_of_another_runs() -> None:
+def test_jobs_that_two_servers_assign_at_once_are_both_done() -> None:
     order: list[bytes] = []
     assigned = threading.Barrier(2)
     seen = Noted()

@@ -44,7 +44,7 @@ from gearproto.server.jobs import JobState
 from .engine import check_books
 
 FUNCTIONS = (b"f", b"g", b"h")
-_FAULTS_END = 8.0  # seconds
+_FAULTS_END = 5.0  # seconds
 _PATIENCE = 200.0  # seconds that a healed network has to drain
 _ROUNDING = 1e-9
 

@@ -15,7 +15,7 @@ from gear_sync import Client, Task, Worker, WorkerJob
 from gearproto import Completed, JobFailed, JobLost, JobNotSent, JobRaised, JobRejected, Priority, ServerError
 from gearproto.events import Data, Progress, Warned
 from tests.harness.servers import Kind, RunningServer, poll_until, running
-from tests.harness.threads import Call
+from tests.harness.threads import Call, working
 
 LIMIT = 30.0  # seconds; only a hang reaches it
 
@@ -41,10 +41,10 @@ def start(server: RunningServer) -> Iterator[StartWorker]:
     with ExitStack() as stack:
 
         def start_worker(client_id: str | None = None, **functions: Function) -> Worker:
-            worker = stack.enter_context(Worker(server.address, client_id=client_id))
+            worker = Worker(server.address, client_id=client_id)
             for name, function in functions.items():
                 worker.register(name, function)
-            threading.Thread(target=worker.run).start()
+            stack.enter_context(working(worker))
             return worker
 
         yield start_worker

@@ -145,7 +145,7 @@ class JobChanged(Event):
         handle: the job.
         function: name of its function.
         state: its new state.
-        peer: the peer that caused it; None if time did.
+        peer: whose request or departure caused it; None if time or an administrator did, or its worker lost it.
     """
 
     handle: bytes

@@ -732,6 +732,13 @@ def test_worker_that_is_awake_gets_no_noop(bench: Bench) -> None:
     assert worker.received() == []
 
 
+def test_asking_for_a_job_ends_the_sleep(bench: Bench) -> None:
+    client, worker = bench.connect(), bench.worker(b"f").fall_asleep()
+    assert worker.grab() is None
+    client.submit(SubmitJob(b"f", b"", b""))
+    assert worker.received() == []
+
+
 def test_worker_is_not_woken_for_functions_it_cannot_do(bench: Bench) -> None:
     client, worker = bench.connect(), bench.worker(b"f").fall_asleep()
     client.submit(SubmitJob(b"g", b"", b""))

@@ -60,6 +60,7 @@ def test_removed_jobs_are_never_handed_out_and_never_pile_up(data: st.DataObject
             queue.end(jobs[number])
             (waiting,) = filter(None, queue.function(b"f").queues)
             assert len(waiting) <= 2 * queue.function(b"f").waiting + 130
+            assert len(waiting) == queue.function(b"f").waiting + sum(queue.function(b"f").removed)
     assert queue.size == len(kept)
     assert taken(queue, worker_for(queue, b"f")) == [jobs[number] for number in sorted(kept)]
 
