@@ -39,6 +39,8 @@ def refuses(address: tuple[str, int]) -> bool:
         socket.create_connection(address, LIMIT).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it stops to listen just now
+        return False
     return False
 
 
