@@ -22,7 +22,6 @@ __all__ = [
     "Servers",
     "UsageError",
     "Verbose",
-    "check_host",
     "log_to_stderr",
     "read_file",
     "reason",
@@ -107,24 +106,9 @@ def server_addresses(servers: Sequence[str]) -> list[Address]:
         UsageError: one of them is no address.
     """
     try:
-        addresses = parse_addresses(servers)
+        return parse_addresses(servers)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    for address in addresses:
-        check_host(address.host)
-    return addresses
-
-
-def check_host(host: str) -> None:
-    """Refuse a name that could be no host's, at which looking it up would fail in its own way.
-
-    Raises:
-        UsageError: it could not.
-    """
-    try:
-        host.encode("idna")
-    except UnicodeError as error:
-        raise UsageError(f"{host!r} cannot be the name of a host.") from error
 
 
 def log_to_stderr(verbose: int) -> None:

@@ -14,7 +14,7 @@ from gear_sync.reactor import ServerOptions
 from gear_sync.server import Server
 from gearproto import DEFAULT_MAX_PACKET_SIZE, DEFAULT_PORT
 
-from .options import Exit, Failure, Flag, UsageError, Verbose, check_host, log_to_stderr, reason
+from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, reason
 
 __all__ = ["serve"]
 
@@ -106,8 +106,6 @@ def serve(
         options["handle_prefix"] = handle_prefix
     if sockets := inherited_sockets():
         options["sockets"] = sockets
-    if not listen:
-        check_host(host)
     try:
         server = Server(**options)
     except OSError as error:

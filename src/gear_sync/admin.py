@@ -18,11 +18,9 @@ from gearproto.admin import (
     WorkerListed,
 )
 
+from .names import as_bytes
+
 __all__ = ["Admin"]
-
-
-def _bytes(name: str | bytes) -> bytes:
-    return name.encode() if isinstance(name, str) else name
 
 
 class Admin:
@@ -83,11 +81,11 @@ class Admin:
 
     def create_function(self, function: str | bytes) -> None:
         """Make a function known to the server (``create function``)."""
-        self._ask(admin.CreateFunction(_bytes(function)))
+        self._ask(admin.CreateFunction(as_bytes(function)))
 
     def drop_function(self, function: str | bytes) -> None:
         """Make the server forget a function that has no workers and no jobs (``drop function``)."""
-        self._ask(admin.DropFunction(_bytes(function)))
+        self._ask(admin.DropFunction(as_bytes(function)))
 
     def max_queue(self, function: str | bytes, *sizes: int) -> None:
         """Limit the jobs of a function (``maxqueue``).
@@ -96,7 +94,7 @@ class Admin:
             function: its name; the server has to know it.
             *sizes: none for no limit, one for all priorities, or one each for high, normal and low; 0 is no limit.
         """
-        self._ask(admin.MaxQueue(_bytes(function), sizes))
+        self._ask(admin.MaxQueue(as_bytes(function), sizes))
 
     def shutdown(self, *, graceful: bool = False) -> None:
         """Stop the server (``shutdown``); gearmand refuses.

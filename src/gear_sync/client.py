@@ -20,6 +20,7 @@ from gearproto.events import Echoed, Event, RequestId, StatusReceived
 from .admin import Admin
 from .job import Job
 from .link import connect
+from .names import as_bytes
 from .session import Session, SessionEnded, Submission
 
 __all__ = ["Client", "Task"]
@@ -105,7 +106,7 @@ class Client:
         """
         submission = _submission(function, workload, unique, priority)
         if reducer is not None:
-            submission["reducer"] = _bytes(reducer)
+            submission["reducer"] = as_bytes(reducer)
         return self._use(lambda session: session.submit([submission]))[0]
 
     def submit_many(self, tasks: Iterable[Task]) -> list[Job]:
@@ -158,7 +159,7 @@ class Client:
         if run_at is not None:
             submission["run_at"] = _epoch(run_at)
         if reducer is not None:
-            submission["reducer"] = _bytes(reducer)
+            submission["reducer"] = as_bytes(reducer)
         return self._use(lambda session: session.submit_background(submission, self._timeout))
 
     def status(self, handle: bytes) -> StatusReceived:
@@ -174,7 +175,7 @@ class Client:
 
     def status_unique(self, unique: str | bytes) -> StatusReceived:
         """Ask the server what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
-        event = self._query(lambda conn: conn.get_status_unique(_bytes(unique)))
+        event = self._query(lambda conn: conn.get_status_unique(as_bytes(unique)))
         assert isinstance(event, StatusReceived)
         return event
 
@@ -256,15 +257,11 @@ def _as_query() -> Iterator[None]:
         raise ConnectionLost(str(error)) from error.__cause__
 
 
-def _bytes(name: str | bytes) -> bytes:
-    return name.encode() if isinstance(name, str) else name
-
-
 def _submission(function: str | bytes, workload: bytes, unique: str | bytes, priority: Priority) -> Submission:
     return {
-        "function": _bytes(function),
+        "function": as_bytes(function),
         "workload": workload,
-        "unique": _bytes(unique),
+        "unique": as_bytes(unique),
         "priority": priority,
     }
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from gearproto.addresses import DEFAULT_PORT
+from gearproto.addresses import DEFAULT_PORT, check_host
 
 __all__ = ["DEFAULT_BACKLOG", "Keepalive", "inherited_sockets", "listen"]
 
@@ -88,6 +88,7 @@ def _parse(place: str | tuple[str, int]) -> tuple[str, int]:
 
 
 def _listen_tcp(host: str, port: int, backlog: int, listeners: list[socket.socket]) -> None:
+    check_host(host)
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     chosen = port
     for family, address in dict.fromkeys((family, address[0]) for family, _t, _p, _n, address in found):

@@ -20,6 +20,7 @@ from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
 
 from .link import Link, connect
+from .names import as_bytes
 
 __all__ = ["Worker", "WorkerJob"]
 
@@ -173,7 +174,7 @@ class Worker:
             ValueError: an address makes no sense.
         """
         self._servers = [_Server(address) for address in parse_addresses(servers)]
-        self._client_id = client_id.encode() if isinstance(client_id, str) else client_id
+        self._client_id = None if client_id is None else as_bytes(client_id)
         self._connect_timeout = connect_timeout
         self._limits = limits
         self._functions: dict[bytes, tuple[Handler, int | None]] = {}
@@ -204,8 +205,7 @@ class Worker:
 
     def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        raw = name.encode() if isinstance(name, str) else name
-        self._functions[raw] = (handler, None if timeout is None else max(1, round(timeout * 1000)))
+        self._functions[as_bytes(name)] = (handler, None if timeout is None else max(1, round(timeout * 1000)))
 
     def run(self) -> None:
         """Run jobs until `stop` is called; then finish the job in hand, send its result, and close the connections.

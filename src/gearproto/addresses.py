@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["DEFAULT_PORT", "Address", "parse_address", "parse_addresses"]
+__all__ = ["DEFAULT_PORT", "Address", "check_host", "parse_address", "parse_addresses"]
 
 DEFAULT_PORT: Final = 4730
 """The port that IANA has assigned to Gearman."""
@@ -25,6 +25,18 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         """Write the address as `parse_address` reads it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def check_host(host: str) -> None:
+    """Refuse a name that could be no host's; looking it up would fail with an error about encodings.
+
+    Raises:
+        ValueError: it could not.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{host!r} cannot be the name of a host") from error
 
 
 def parse_address(text: str | tuple[str, int]) -> Address:
@@ -53,6 +65,7 @@ def parse_address(text: str | tuple[str, int]) -> Address:
 def _checked(host: str, port: int | str, text: object) -> Address:
     if not host:
         raise ValueError(f"{text!r} is no address: it has no host")
+    check_host(host)
     try:
         number = int(port)
     except ValueError:

@@ -8,6 +8,7 @@ printable text (`escape`), so that no name can forge or end an answer.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
 
@@ -87,23 +88,23 @@ def unescape(text: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text)
 
 
-class Row:
+class Row(ABC):
     """Base of the rows that some answers consist of. Numbers are decimal, names escaped."""
 
     __slots__ = ()
 
+    @abstractmethod
     def encode(self) -> bytes:
         """Return the row without a line ending."""
-        raise NotImplementedError  # pragma: no cover
 
     @classmethod
+    @abstractmethod
     def decode(cls, line: bytes) -> Row:
         """Read a row.
 
         Raises:
             ValueError: the line is no such row.
         """
-        raise NotImplementedError  # pragma: no cover
 
 
 @event

@@ -337,3 +337,8 @@ def test_connections_past_the_limit_are_closed_at_once() -> None:
         poll_until(lambda: server.snapshot().jobs.peers == 1, "one has gone")
         check_connection(server.address)
         socks.pop().close()
+
+
+def test_name_that_could_be_no_hosts_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'a\.\.b' cannot be the name of a host"):
+        listen([("a..b", 0)])

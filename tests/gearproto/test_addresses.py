@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from gearproto.addresses import DEFAULT_PORT, Address, parse_address, parse_addresses
 
-hosts = st.one_of(st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True), st.ip_addresses().map(str))
+hosts = st.one_of(
+    st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True), st.ip_addresses().map(str)
+)
 ports = st.integers(1, 65535)
 
 
@@ -33,6 +35,8 @@ def test_the_port_is_gearmans_own_unless_given(host: str) -> None:
         ("host:gearman", "the port has to be a number from 1 to 65535"),
         ("[::1", "the bracket has no counterpart, or no port follows it"),
         ("[::1]4730", "the bracket has no counterpart, or no port follows it"),
+        ("a..b", "'a..b' cannot be the name of a host"),
+        ("x" * 64, "cannot be the name of a host"),
         (("host", 0), "the port has to be a number from 1 to 65535"),
     ],
 )
