@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter, validators
@@ -12,6 +13,7 @@ from cyclopts import Group, Parameter, validators
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets
 from gear_sync.reactor import ServerOptions
 from gear_sync.server import Server
+from gear_sync.tls import TLS
 from gearproto import DEFAULT_MAX_PACKET_SIZE, DEFAULT_PORT
 
 from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, reason
@@ -19,6 +21,7 @@ from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, re
 __all__ = ["serve"]
 
 _LISTENING = Group.create_ordered("Listening")
+_TLS = Group.create_ordered("TLS")
 _JOBS = Group.create_ordered("Jobs")
 _LIMITS = Group.create_ordered("Limits")
 _LOGGING = Group.create_ordered("Logging")
@@ -37,6 +40,10 @@ def serve(
     listen: Annotated[tuple[str, ...], Parameter(group=_LISTENING, show_default=False)] = (),
     backlog: Annotated[int, Parameter(group=_LISTENING, validator=_positive)] = DEFAULT_BACKLOG,
     keepalive: Annotated[int, Parameter(group=_LISTENING, validator=_natural)] = 60,
+    tls_certificate: Annotated[Path | None, Parameter(group=_TLS)] = None,
+    tls_key: Annotated[Path | None, Parameter(group=_TLS)] = None,
+    tls_ca: Annotated[Path | None, Parameter(group=_TLS)] = None,
+    handshake_timeout: Annotated[float, Parameter(group=_TLS, validator=_positive)] = 10.0,
     job_retries: Annotated[int, Parameter(group=_JOBS, validator=validators.Number(gte=-1))] = -1,
     worker_wakeup: Annotated[int, Parameter(group=_JOBS, validator=_natural)] = 1,
     wakeup_timeout: Annotated[float, Parameter(group=_JOBS, validator=_positive)] = 1.0,
@@ -58,6 +65,9 @@ def serve(
     stops it gracefully: it takes nothing new, and ends once no job runs any more. Sockets opened by a service manager
     (LISTEN_FDS, as from systemd) are used instead of all addresses given here.
 
+    With --tls-certificate and --tls-key it speaks TLS on all addresses, and nothing else; --tls-ca makes it serve only
+    those who show a certificate of theirs from that authority.
+
     Exit codes: 0 stopped, 1 an address cannot be listened on, 2 wrong usage.
 
     Args:
@@ -66,6 +76,10 @@ def serve(
         listen: Address to listen on instead of host and port, as host:port, [IPv6]:port or unix:PATH; may be repeated.
         backlog: How many connections may wait to be accepted.
         keepalive: Seconds of silence after which TCP looks whether a peer is still there; 0 for never.
+        tls_certificate: File with the certificate to show, in PEM form, followed by those that lead to its authority.
+        tls_key: File with the private key of the certificate.
+        tls_ca: File with the certificates of the authorities that the certificates of clients and workers come from.
+        handshake_timeout: Seconds within which a TLS handshake has to be over.
         job_retries: How often a job is given to another worker when its worker is lost or its time limit passes; then
             it fails. -1 for any number of times.
         worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
@@ -88,6 +102,7 @@ def serve(
         "listen": listen or [(host, port)],
         "backlog": backlog,
         "keepalive": Keepalive(idle=keepalive) if keepalive else None,
+        "handshake_timeout": handshake_timeout,
         "job_retries": job_retries,
         "worker_wakeup": worker_wakeup,
         "wakeup_timeout": wakeup_timeout,
@@ -107,6 +122,8 @@ def serve(
     if sockets := inherited_sockets():
         options["sockets"] = sockets
     try:
+        if tls_certificate is not None or tls_key is not None or tls_ca is not None:
+            options["tls"] = TLS(certificate=tls_certificate, key=tls_key, ca=tls_ca)
         server = Server(**options)
     except OSError as error:
         places = ", ".join(listen) or _written(host, port)

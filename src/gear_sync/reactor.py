@@ -14,6 +14,7 @@ import os
 import secrets
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ import gearproto
 from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
 
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
+from .tls import TLS, PeerCertificate, Tunnel, reason, server_context
 
 __all__ = ["Keepalive", "Reactor", "ServerOptions", "Snapshot", "open_reactor"]
 
@@ -39,6 +41,8 @@ _TURNS_AT_ONCE: Final = 16
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
+_HANDSHAKES_PER_TURN: Final = 16  # each costs a millisecond or more
+_NOBODY: Final = PeerId(0)
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -48,6 +52,7 @@ class _Limits(TypedDict, total=False):
     max_connections: int
     pause_at: int
     max_unsent: int
+    handshake_timeout: float
 
 
 class ServerOptions(EngineOptions, _Limits, total=False):
@@ -57,6 +62,7 @@ class ServerOptions(EngineOptions, _Limits, total=False):
     sockets: Iterable[socket.socket]
     backlog: int
     keepalive: Keepalive | None
+    tls: TLS | ssl.SSLContext | None
     handle_prefix: str
 
 
@@ -80,12 +86,26 @@ class Snapshot:
 class _Link:
     """One connection: its socket, what could not be sent yet, and what is watched."""
 
-    __slots__ = ("ended", "leave_at", "on_close", "peer", "read_size", "sock", "unsent", "unsent_size", "watched")
+    __slots__ = (
+        "ended",
+        "host",
+        "leave_at",
+        "on_close",
+        "peer",
+        "read_size",
+        "sock",
+        "tunnel",
+        "unsent",
+        "unsent_size",
+        "watched",
+    )
 
-    def __init__(self, sock: socket.socket, peer: PeerId, on_close: Callable[[], object] | None) -> None:
+    def __init__(self, sock: socket.socket, host: str, on_close: Callable[[], object] | None) -> None:
         self.sock = sock
-        self.peer = peer
+        self.host = host
+        self.peer = _NOBODY  # until the engine knows it
         self.on_close = on_close
+        self.tunnel: Tunnel | None = None  # None for plain TCP
         self.unsent: deque[bytes | memoryview] | None = None
         self.unsent_size = 0
         self.watched = _READ
@@ -113,6 +133,8 @@ class Reactor:
         pause_at: int = 1024 * 1024,
         max_unsent: int = 64 * 1024 * 1024,
         keepalive: Keepalive | None = None,
+        tls: ssl.SSLContext | None = None,
+        handshake_timeout: float = 10.0,
     ) -> None:
         """Begin to serve.
 
@@ -123,6 +145,8 @@ class Reactor:
             pause_at: bytes of output that a peer has not read from which on its requests are left unread.
             max_unsent: bytes of output that a peer has not read at which it is closed.
             keepalive: how TCP looks for peers that have gone without a word; None for not at all.
+            tls: what connections from the listeners begin with; None for plain TCP.
+            handshake_timeout: seconds within which a TLS handshake has to be over.
         """
         self.engine = engine
         self.finished = False
@@ -132,10 +156,14 @@ class Reactor:
         self._pause_at = pause_at
         self._max_unsent = max_unsent
         self._keepalive = keepalive
+        self._tls = tls
+        self._handshake_timeout = handshake_timeout
+        self._handshakes_left = 0  # in this turn
         self._draining = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
         self._links: dict[PeerId, _Link] = {}
+        self._strangers: dict[_Link, float] = {}  # whose TLS handshake is not over, with a deadline; oldest first
         self._leaving: dict[_Link, None] = {}  # in the order of their leave_at
         self._listeners = list(listeners)
         self._accept_at: float | None = None
@@ -166,9 +194,9 @@ class Reactor:
         if self.engine.paused_peers() and self._unpaused():
             return 0.0
         deadline = self.engine.next_deadline()
-        if not self._leaving and self._accept_at is None and self._finish_at is None:
+        if not self._leaving and not self._strangers and self._accept_at is None and self._finish_at is None:
             return deadline
-        times = [deadline, self._accept_at, self._finish_at]
+        times = [deadline, self._accept_at, self._finish_at, next(iter(self._strangers.values()), None)]
         if self._leaving:
             times.append(next(iter(self._leaving)).leave_at)
         return min((when for when in times if when is not None), default=None)
@@ -189,6 +217,7 @@ class Reactor:
             timeout = until if timeout is None else min(until, timeout)
         ready = self._selector.select(timeout)
         now = time.monotonic()
+        self._handshakes_left = _HANDSHAKES_PER_TURN
         for key, events in ready:
             link = key.data
             if link is None:
@@ -203,7 +232,7 @@ class Reactor:
         if engine.paused_peers():
             for peer in self._unpaused():
                 engine.resume(peer, now)
-        if self._leaving or self._accept_at is not None:
+        if self._leaving or self._strangers or self._accept_at is not None:
             self._tidy(now)
         self._settle(now)
         if self._draining and not engine.running_jobs:
@@ -230,6 +259,11 @@ class Reactor:
         unsent = sum(link.unsent_size for link in self._links.values())
         return Snapshot(self.engine.counters(), self.received, self.sent, unsent)
 
+    def peer_certificate(self, peer: PeerId) -> PeerCertificate | None:
+        """Return the certificate that a connected peer has shown; None without TLS, or if none was asked for."""
+        tunnel = self._links[peer].tunnel
+        return None if tunnel is None else tunnel.peer_certificate()
+
     def drain(self) -> None:
         """Take no new connections and jobs; `finished` is set once no job runs any more and all output is sent.
 
@@ -241,13 +275,16 @@ class Reactor:
         self.wake()  # the end may have come already, and a turn has to see it
 
     def adopt(self, sock: socket.socket, on_close: Callable[[], object] | None = None) -> None:
-        """Serve a connected stream socket as if it had been accepted; the reactor closes it.
+        """Serve a connected stream socket as if it had been accepted, but without TLS; the reactor closes it.
 
         Args:
             sock: the socket.
             on_close: called when the reactor has closed it.
         """
-        self._welcome(sock, None, time.monotonic(), on_close)
+        sock.setblocking(False)
+        link = _Link(sock, "-", on_close)
+        self._selector.register(sock, _READ, link)
+        self._welcome(link, time.monotonic())
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""
@@ -262,7 +299,7 @@ class Reactor:
         """Close every socket."""
         self.stop_listening()
         now = time.monotonic()
-        for link in list(self._links.values()):
+        for link in [*self._links.values(), *self._strangers, *self._leaving]:
             self._close(link, now, "the server stops")
         self._selector.unregister(self._wakes)
         self._wakes.close()
@@ -289,19 +326,18 @@ class Reactor:
                     self._pause_accepting(now)
                     return
                 continue  # that one peer has gone again
-            if len(self._links) >= self._max_connections:
+            if len(self._links) + len(self._strangers) >= self._max_connections:
                 _log.warning("refused a connection: limit %d", self._max_connections)
                 sock.close()
                 continue
             try:
-                self._welcome(sock, address, now)
+                self._prepare(sock, address, now)
             except OSError as error:  # the peer has gone already
                 _log.debug("lost a connection while accepting it: %s", error.strerror)
                 sock.close()
 
-    def _welcome(
-        self, sock: socket.socket, address: object, now: float, on_close: Callable[[], object] | None = None
-    ) -> None:
+    def _prepare(self, sock: socket.socket, address: object, now: float) -> None:
+        """Set an accepted socket's options, and begin with its peer, or with the TLS handshake."""
         sock.setblocking(False)
         host = "-"
         if isinstance(address, tuple):
@@ -309,10 +345,20 @@ class Reactor:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._keepalive is not None:
                 self._keepalive.apply(sock)
-        peer = self.engine.connect(now, address=host.encode(), descriptor=sock.fileno())
-        link = self._links[peer] = _Link(sock, peer, on_close)
+        link = _Link(sock, host, None)
         self._selector.register(sock, _READ, link)
-        _log.debug("peer %d: connected from %s", peer, host)
+        if self._tls is None:
+            self._welcome(link, now)
+        else:
+            link.tunnel = Tunnel(self._tls, server_side=True)
+            self._strangers[link] = now + self._handshake_timeout
+
+    def _welcome(self, link: _Link, now: float) -> None:
+        """Let the engine know a peer."""
+        peer = self.engine.connect(now, address=link.host.encode(), descriptor=link.sock.fileno())
+        link.peer = peer
+        self._links[peer] = link
+        _log.debug("peer %d: connected from %s", peer, link.host)
 
     def _pause_accepting(self, now: float) -> None:
         """Leave new connections alone for a while: a listener stays readable, and would make every turn spin."""
@@ -322,6 +368,11 @@ class Reactor:
         self._accept_at = now + _ACCEPT_PAUSE
 
     def _read(self, link: _Link, now: float) -> None:
+        tunnel = link.tunnel
+        if tunnel is not None and not tunnel.established and link.leave_at is None:
+            if not self._handshakes_left:
+                return  # it stays readable, and has its turn later
+            self._handshakes_left -= 1
         try:
             data = link.sock.recv(link.read_size)
         except BlockingIOError:
@@ -332,12 +383,40 @@ class Reactor:
         if not data:
             self._on_end(link, now)
         elif link.leave_at is None:
-            self.received += len(data)
-            self.engine.receive_data(link.peer, data, now)
-            if len(data) == link.read_size:
+            size = len(data)
+            self.received += size
+            if tunnel is not None:
+                data = self._decrypt(link, tunnel, data, now)
+            if data:
+                self.engine.receive_data(link.peer, data, now)
+            if size == link.read_size:
                 link.read_size = min(2 * link.read_size, _MAX_READ)
-            elif len(data) < link.read_size // 4:
+            elif size < link.read_size // 4:
                 link.read_size = _MIN_READ
+
+    def _decrypt(self, link: _Link, tunnel: Tunnel, data: bytes, now: float) -> bytes:
+        """Return what a peer has said with what has arrived; nothing as long as the TLS handshake goes on."""
+        if tunnel.ended:
+            return b""
+        try:
+            said = tunnel.receive(data)
+        except ssl.SSLError as error:
+            self._queue_output(link, tunnel.data_to_send(), now)
+            self._refuse(link, reason(error), now)
+            return b""
+        self._queue_output(link, tunnel.data_to_send(), now)
+        if tunnel.established and link in self._strangers:
+            del self._strangers[link]
+            self._welcome(link, now)
+        if tunnel.ended and link.sock.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                link.sock.shutdown(socket.SHUT_RD)  # reads as an end from now on, in the next turn
+        return said if link.sock.fileno() >= 0 else b""
+
+    def _refuse(self, link: _Link, why: str, now: float) -> None:
+        """Let a peer with which TLS has failed read why, and listen to it no longer."""
+        _log.warning("TLS with %s failed: %s", link.host, why)
+        self._leave(link, now)
 
     def _on_end(self, link: _Link, now: float) -> None:
         """Close a connection whose peer sends no more, once it has read the answers to all that it has sent."""
@@ -363,7 +442,11 @@ class Reactor:
         links = self._links
         while (transmit := engine.next_transmit()) is not None:
             peer, data = transmit
-            self._send(links[peer], data, now)
+            link = links[peer]
+            if link.tunnel is None:
+                self._send(link, data, now)
+            else:
+                self._send_encrypted(link, link.tunnel, data, now)
         for event in failed:
             self._fail(event, now)
 
@@ -381,15 +464,41 @@ class Reactor:
                 return
             link.unsent = deque([memoryview(data)[sent:]])
             link.unsent_size = len(data) - sent
-        elif link.unsent_size + len(data) > self._max_unsent:
-            size = link.unsent_size + len(data)
-            _log.warning("peer %d: closed with %d bytes unread, limit %d", link.peer, size, self._max_unsent)
-            self._close(link, now, "it does not read")
+        elif self._is_too_much(link, len(data), now):
             return
         else:
             link.unsent.append(data)
             link.unsent_size += len(data)
         self._watch(link)
+
+    def _send_encrypted(self, link: _Link, tunnel: Tunnel, data: bytes, now: float) -> None:
+        if link.unsent is not None and self._is_too_much(link, len(data), now):
+            return
+        try:
+            for piece in tunnel.encrypt(data):
+                self._queue_output(link, piece, now)
+        except ssl.SSLError as error:  # the connection has failed, or ended, before
+            self._close(link, now, reason(error))
+
+    def _queue_output(self, link: _Link, data: bytes, now: float) -> None:
+        """Send what is ready for the socket, without a look at limits."""
+        if not data or link.sock.fileno() < 0:
+            return
+        link.unsent_size += len(data)
+        if link.unsent is not None:
+            link.unsent.append(data)
+        else:
+            link.unsent = deque([data])
+            self._send_rest(link, now)
+
+    def _is_too_much(self, link: _Link, more: int, now: float) -> bool:
+        """Close a peer that does not read."""
+        size = link.unsent_size + more
+        if size <= self._max_unsent:
+            return False
+        _log.warning("peer %d: closed with %d bytes unread, limit %d", link.peer, size, self._max_unsent)
+        self._close(link, now, "it does not read")
+        return True
 
     def _send_rest(self, link: _Link, now: float) -> None:
         unsent = link.unsent
@@ -410,7 +519,7 @@ class Reactor:
         if not unsent:
             link.unsent = None
             if link.leave_at is not None:
-                _end_output(link)
+                self._end_output(link)
         self._watch(link)
 
     def _watch(self, link: _Link) -> None:
@@ -439,10 +548,20 @@ class Reactor:
         """Let a peer that broke the protocol read what is queued for it, but listen to it no longer."""
         if (link := self._links.get(event.peer)) is not None:
             _log.info("peer %d: %s", event.peer, event.reason)
+            self._leave(link, now)
+
+    def _leave(self, link: _Link, now: float) -> None:
+        """Close a connection once the peer has read the rest, or after a while; what it sends is thrown away."""
+        if link.leave_at is None and link.sock.fileno() >= 0:
             link.leave_at = now + _LINGER
             self._leaving[link] = None
             if link.unsent is None:
-                _end_output(link)
+                self._end_output(link)
+
+    def _end_output(self, link: _Link) -> None:
+        with contextlib.suppress(OSError):  # the peer is gone already, as the next turn will see
+            _say_end(link)
+            link.sock.shutdown(socket.SHUT_WR)
 
     def _tidy(self, now: float) -> None:
         """Close what has to go, and accept again."""
@@ -452,6 +571,13 @@ class Reactor:
             if now < link.leave_at:
                 break
             self._close(link, now, "it broke the protocol")
+        while self._strangers:
+            link, deadline = next(iter(self._strangers.items()))
+            if now < deadline:
+                break
+            if link.leave_at is None:
+                _log.warning("TLS with %s failed: no handshake within %g s", link.host, self._handshake_timeout)
+            self._close(link, now, "no handshake")
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             for listener in self._listeners:
@@ -464,21 +590,28 @@ class Reactor:
         if now >= self._finish_at or all(link.unsent is None for link in self._links.values()):
             self.finished = True
 
-    def _close(self, link: _Link, now: float, reason: str | None) -> None:
-        if self._links.pop(link.peer, None) is None:
+    def _close(self, link: _Link, now: float, why: str | None) -> None:
+        if link.sock.fileno() < 0:
             return
-        _log.debug("peer %d: closed: %s", link.peer, reason)
+        _log.debug("peer %d: closed: %s", link.peer, why)
+        self._links.pop(link.peer, None)
+        self._strangers.pop(link, None)
         self._leaving.pop(link, None)
         self._selector.unregister(link.sock)
+        if link.unsent is None and link.leave_at is None:
+            with contextlib.suppress(OSError):
+                _say_end(link)
         link.sock.close()
-        self.engine.disconnect(link.peer, now)
+        if link.peer != _NOBODY:
+            self.engine.disconnect(link.peer, now)
         if link.on_close is not None:
             link.on_close()
 
 
-def _end_output(link: _Link) -> None:
-    with contextlib.suppress(OSError):  # the peer is gone already, as the next turn will see
-        link.sock.shutdown(socket.SHUT_WR)
+def _say_end(link: _Link) -> None:
+    """Say that nothing more comes, if TLS wants it said; a socket that cannot take it now stays without."""
+    if link.tunnel is not None and (data := link.tunnel.end()):
+        link.sock.send(data)
 
 
 def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reactor:
@@ -493,17 +626,21 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
             - ``sockets``: listening sockets to use as they are; the reactor closes them;
             - ``backlog``: how many connections may wait to be accepted;
             - ``keepalive``: how TCP looks for peers that have gone without a word; None for not at all;
+            - ``tls``: a `gear_sync.tls.TLS` with certificate and key, or a context for servers, with which connections
+              begin on all addresses; None for plain TCP;
             - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
               part that differs from start to start follows, so that old handles never name new jobs;
-            - ``max_connections``, ``pause_at``, ``max_unsent``: limits, see `Reactor`.
+            - ``max_connections``, ``pause_at``, ``max_unsent``, ``handshake_timeout``: limits, see `Reactor`.
 
     Raises:
         OSError: an address cannot be listened on.
         TypeError: there is no such option.
-        ValueError: an option makes no sense.
+        ValueError: an option makes no sense, or a file of TLS cannot be used.
     """
     if unknown := options.keys() - ServerOptions.__annotations__.keys():
         raise TypeError(f"a server has no option {', '.join(sorted(unknown))}")
+    tls = options.get("tls")
+    context = None if tls is None else server_context(tls)
     prefix = options.get("handle_prefix", f"H:{socket.gethostname()[:24]}")
     engine = Engine(
         handle_prefix=f"{prefix}:{secrets.token_hex(4)}".encode(),
@@ -517,7 +654,8 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
     if sockets is None:
         sockets = listen(options.get("listen", [(host, port)]), options.get("backlog", DEFAULT_BACKLOG))
     keepalive = options.get("keepalive", Keepalive())
-    return Reactor(engine, sockets, keepalive=keepalive, **cast("_Limits", _chosen(options, _Limits)))
+    limits = cast("_Limits", _chosen(options, _Limits))
+    return Reactor(engine, sockets, keepalive=keepalive, tls=context, **limits)
 
 
 def _chosen(options: ServerOptions, names: type) -> dict[str, object]:

@@ -33,7 +33,7 @@ def test_the_defaults_are_those_of_the_code() -> None:
     }
     defaults["backlog"] = DEFAULT_BACKLOG
     for name, text in OPTIONS.items():
-        if name not in ("keepalive", "handle_prefix", "listen", "sockets"):
+        if name not in ("keepalive", "handle_prefix", "listen", "sockets", "tls"):
             shown = (
                 f'b"{defaults[name].decode()}"'
                 if isinstance(defaults[name], bytes)

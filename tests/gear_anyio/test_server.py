@@ -46,6 +46,7 @@ from gearproto.packets import (
     WorkFail,
     decoders,
 )
+from tests.harness.certificates import authority
 
 pytestmark = pytest.mark.anyio
 
@@ -238,6 +239,16 @@ async def test_a_pair_of_sockets_is_a_stream() -> None:
 async def test_a_server_without_addresses_serves_streams() -> None:
     async with serving(listen=[]) as (server, group), piped(server, group) as peer:
         assert server.addresses == []
+        await run_job(peer, peer)
+
+
+async def test_a_stream_is_served_as_it_is_where_sockets_want_tls() -> None:
+    async with serving(tls=authority("good").issue()) as (server, group), piped(server, group) as peer:
+        async with await anyio.connect_tcp(*server.address) as stream:
+            with anyio.CancelScope(shield=True):
+                await stream.send(b"version\n")
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await stream.receive()
         await run_job(peer, peer)
 
 

@@ -3,6 +3,7 @@
 import inspect
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ import gear_sync
 from gear_cli.serve import serve
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive
 from gear_sync.reactor import Reactor
+from gear_sync.tls import TLS, client_context
 from gearproto import DEFAULT_PORT, JobRejected
 from gearproto.server import Engine
+from tests.harness.certificates import authority
 
 from .conftest import WAIT, Refusal, Run, command, environment
 
@@ -119,6 +122,28 @@ def test_options_reach_the_server(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_tls_is_spoken_with_those_who_have_a_certificate() -> None:
+    tls = authority("good").issue()
+    words = (f"--tls-certificate={tls.certificate}", f"--tls-key={tls.key}", f"--tls-ca={tls.ca}")
+    with serving("--port=0", *words) as server:
+        assert _ask_version(server.address, tls).startswith(b"OK ")
+        with pytest.raises(ssl.SSLError):
+            _ask_version(server.address, TLS(ca=tls.ca))
+        server.process.terminate()
+        _out, err = server.process.communicate(timeout=WAIT)
+        assert "WARNING TLS with 127.0.0.1 failed: it has shown no certificate" in err
+
+
+def _ask_version(address: str, tls: TLS) -> bytes:
+    host, _colon, port = address.partition(":")
+    with (
+        socket.create_connection((host, int(port)), WAIT) as plain,
+        client_context(tls).wrap_socket(plain, server_hostname="localhost") as sock,
+    ):
+        sock.sendall(b"version\n")
+        return sock.recv(100)
+
+
 def test_sockets_of_a_service_manager_are_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # As a service manager does it: descriptor 3, and the number of the very process that is to use it.
@@ -150,6 +175,9 @@ def test_place_that_cannot_be_listened_on_exits_with_1(gear: Run, tmp_path: Path
     [
         (("--listen=[::1]:x",), b"the port has to be a number"),
         (("--port=0", "--handle-prefix=" + "x" * 60), b"handle prefix of 69 bytes"),
+        (("--port=0", "--tls-certificate=a.pem"), b"the certificate a.pem is of no use without its key"),
+        (("--port=0", "--tls-ca=ca.pem"), b"a server cannot speak TLS without a certificate and its key"),
+        (("--port=0", "--tls-certificate=/none", "--tls-key=/none"), b"certificate /none cannot be read: No such file"),
         (("--port=0", "--host=a..b"), b"'a..b' cannot be the name of a host"),
     ],
 )
@@ -176,7 +204,7 @@ def test_defaults_that_the_help_shows_are_those_of_the_library() -> None:
     shown = _defaults(serve)
     library = {**_defaults(Engine), **_defaults(Reactor), **_defaults(gear_sync.Server)}
     library |= {"backlog": DEFAULT_BACKLOG, "keepalive": Keepalive().idle}
-    apart = {"listen", "handle_prefix", "verbose"}
+    apart = {"listen", "handle_prefix", "verbose", "tls_certificate", "tls_key", "tls_ca"}
     assert {name: shown[name] for name in shown.keys() - apart} == {
         name: library[name] for name in shown.keys() - apart
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import ssl
 from struct import Struct
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -48,10 +49,16 @@ class RawConnection:
 
     _tokens: Final = itertools.count(1)
 
-    def __init__(self, server: RunningServer) -> None:
-        """Connect."""
+    def __init__(self, server: RunningServer, tls: ssl.SSLContext | None = None) -> None:
+        """Connect; with TLS, shake hands with a server of the name ``localhost``."""
         self.sock = socket.create_connection((server.host, server.port), _TIMEOUT)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            try:
+                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
+            except BaseException:
+                self.sock.close()
+                raise
         self._input = b""
 
     def __enter__(self) -> Self:

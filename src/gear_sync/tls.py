@@ -1,0 +1,292 @@
+"""TLS for servers, clients and workers of both adapters: contexts from files, and a TLS connection without its socket.
+
+An option ``tls`` takes a `TLS`, which names files, or a `ssl.SSLContext` that you have made yourself. `server_context`
+and `client_context` turn either into a context, or say in one sentence why not: nothing ever falls back to plain TCP.
+
+    >>> TLS(certificate="server.pem")
+    Traceback (most recent call last):
+        ...
+    ValueError: the certificate server.pem is of no use without its key
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeAlias, cast
+
+__all__ = ["TLS", "PeerCertificate", "Tunnel", "client_context", "reason", "server_context"]
+
+_Path: TypeAlias = "str | os.PathLike[str]"
+
+_CHUNK: Final = 65536  # bytes of ciphertext that OpenSSL holds at most; its buffers never shrink
+_RECORD: Final = 16384  # bytes in the largest record of TLS
+_CERTIFICATE: Final = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
+_KEY: Final = (b"PRIVATE KEY-----",)
+_NOT_TLS: Final = "it does not speak TLS"
+_NO_CERTIFICATE: Final = "it has shown no certificate"
+_REASONS: Final = {
+    "WRONG_VERSION_NUMBER": _NOT_TLS,
+    "HTTP_REQUEST": _NOT_TLS,
+    "HTTPS_PROXY_REQUEST": _NOT_TLS,
+    "UNKNOWN_PROTOCOL": _NOT_TLS,
+    "UNSUPPORTED_PROTOCOL": "it speaks too old a version of TLS",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": _NO_CERTIFICATE,
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of ours",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust our certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses our certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired for it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """The files of TLS connections, in PEM form; they are read when a server listens, or a client is made.
+
+    ``TLS()`` is a client that trusts what the system trusts. ``TLS(certificate=..., key=...)`` is a server, or with
+    ``ca`` one that wants certificates of its clients, too. With all three, a client shows its certificate.
+
+    Attributes:
+        certificate: the certificate to show, followed by those that lead to its authority; None for none.
+        key: its private key, not encrypted; may be the same file.
+        ca: certificates of the authorities that the other side's certificate has to come from. None means the
+            system's for a client; a server asks for no certificates then.
+        check_host: whether a client wants the server's certificate to bear the name that it has connected to.
+
+    Raises:
+        ValueError: there is a certificate without a key, or a key without a certificate.
+    """
+
+    certificate: _Path | None = None
+    key: _Path | None = None
+    ca: _Path | None = None
+    check_host: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that certificate and key come together."""
+        if self.key is None and self.certificate is not None:
+            raise ValueError(f"the certificate {os.fspath(self.certificate)} is of no use without its key")
+        if self.certificate is None and self.key is not None:
+            raise ValueError(f"the key {os.fspath(self.key)} is of no use without its certificate")
+
+
+def server_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
+    """Make what a server needs: TLS 1.2 or later, and certificates of its clients if there is a ``ca``.
+
+    Args:
+        tls: the files; a context is returned as it is.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: there is no certificate, or a file cannot be used.
+    """
+    if isinstance(tls, ssl.SSLContext):
+        if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError("a TLS context for clients cannot serve")
+        return tls
+    _check_type(tls)
+    if tls.certificate is None:
+        raise ValueError("a server cannot speak TLS without a certificate and its key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a peer could make the server sign without end
+    # Tickets that a client has not read when it closes make its system throw away what it has sent last.
+    context.num_tickets = 0
+    _load(context, tls)
+    if tls.ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
+    """Make what a client or worker needs: TLS 1.2 or later, and the server's certificate and host name checked.
+
+    Args:
+        tls: the files; a context is returned as it is.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: a file cannot be used.
+    """
+    if isinstance(tls, ssl.SSLContext):
+        if tls.protocol == ssl.PROTOCOL_TLS_SERVER:
+            raise ValueError("a TLS context for servers cannot connect")
+        return tls
+    _check_type(tls)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = tls.check_host
+    _load(context, tls)
+    if tls.ca is None:
+        context.load_default_certs()
+    return context
+
+
+def _check_type(tls: object) -> None:
+    if not isinstance(tls, TLS):
+        raise TypeError(f"tls takes a TLS or a ssl.SSLContext, not a {type(tls).__name__}")
+
+
+def _load(context: ssl.SSLContext, tls: TLS) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.ca is not None:
+        _check_file("CA", tls.ca, _CERTIFICATE, "certificate")
+        try:
+            context.load_verify_locations(tls.ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"the CA {os.fspath(tls.ca)} cannot be used: {reason(error)}") from error
+    if tls.certificate is not None and tls.key is not None:
+        _check_file("certificate", tls.certificate, _CERTIFICATE, "certificate")
+        _check_file("key", tls.key, _KEY, "private key")
+        key = os.fspath(tls.key)
+
+        def no_password() -> NoReturn:  # or OpenSSL would ask on the terminal
+            raise ValueError(f"the key {key} is encrypted")
+
+        try:
+            context.load_cert_chain(tls.certificate, tls.key, no_password)
+        except ssl.SSLError as error:
+            names = f"the certificate {os.fspath(tls.certificate)}", f"the key {key}"
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise ValueError(f"{names[1]} is not that of {names[0]}") from error
+            raise ValueError(f"{names[0]} with {names[1]} cannot be used: {reason(error)}") from error
+
+
+def _check_file(what: str, path: _Path, marks: tuple[bytes, ...], content: str) -> None:
+    """Find the usual mistakes, of which OpenSSL says neither the file nor the reason."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ValueError(f"the {what} {os.fspath(path)} cannot be read: {error.strerror}") from error
+    if not any(mark in data for mark in marks):
+        raise ValueError(f"the {what} {os.fspath(path)} has no {content} in PEM form")
+
+
+def reason(error: OSError) -> str:
+    """Say in a few words why a TLS connection failed, for a sentence that names the other side."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "it has gone without a word"
+    if isinstance(error, ssl.SSLError) and error.reason is not None:
+        return _REASONS.get(error.reason) or error.reason.lower().replace("_", " ")
+    text = error.strerror or str(error)
+    return "a file is damaged" if "PEM lib" in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """The certificate that the other side has shown, and that has been found good.
+
+    Attributes:
+        common_name: the common name of its subject; None if there is none.
+        names: the host names that it is for.
+        der: the whole of it, in DER form.
+    """
+
+    common_name: str | None
+    names: tuple[str, ...]
+    der: bytes
+
+
+class Tunnel:
+    """A TLS connection without its socket: what arrives goes in, what was said comes out, and the other way round.
+
+    It never waits, and keeps no more than one unfinished record. Errors are `ssl.SSLError`, see `reason`; send
+    `data_to_send` to the other side even then, which tells it why.
+
+    Attributes:
+        established: whether the handshake is over; only then call `encrypt`.
+        ended: whether the other side has said that it sends no more.
+    """
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "ended", "established")
+
+    def __init__(
+        self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
+    ) -> None:
+        """Begin a handshake.
+
+        Args:
+            context: from `server_context` or `client_context`.
+            server_side: whether this is the server.
+            server_hostname: the server's name or address, for a client.
+        """
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self.established = False
+        self.ended = False
+        if not server_side:
+            self._shake_hands()
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what has arrived, and return what the other side has said with it; perhaps nothing.
+
+        There may be `data_to_send` then.
+
+        Raises:
+            ssl.SSLError: this connection has failed.
+        """
+        said: list[bytes] = []
+        for start in range(0, len(data), _CHUNK):
+            self._incoming.write(data[start : start + _CHUNK])
+            if self.established or self._shake_hands():
+                self._read(said)
+        return said[0] if len(said) == 1 else b"".join(said)
+
+    def _shake_hands(self) -> bool:
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        self.established = True
+        return True
+
+    def _read(self, said: list[bytes]) -> None:
+        while not self.ended and (self._incoming.pending or self._object.pending()):
+            try:
+                piece = self._object.read(_RECORD)
+            except ssl.SSLWantReadError:
+                return
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            if piece:
+                said.append(piece)
+            else:
+                self.ended = True
+
+    def data_to_send(self) -> bytes:
+        """Take what the handshake, or the other side's requests, want to be sent; perhaps nothing."""
+        return self._outgoing.read()
+
+    def encrypt(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """Return what has to be sent to say this, in pieces of moderate size.
+
+        Raises:
+            ssl.SSLError: this connection has failed.
+        """
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._object.write(rest[:_RECORD]) :]
+            if self._outgoing.pending >= _CHUNK - 2 * _RECORD or not rest:
+                yield self._outgoing.read()
+
+    def end(self) -> bytes:
+        """Return what has to be sent to say that nothing more comes (``close_notify``)."""
+        if self.established:
+            with contextlib.suppress(ssl.SSLError):  # it waits for the other side to say so too, or has failed before
+                self._object.unwrap()
+        return self._outgoing.read()
+
+    def peer_certificate(self) -> PeerCertificate | None:
+        """Return the other side's certificate; None if it has shown none, or none was asked for."""
+        der = self._object.getpeercert(binary_form=True)
+        fields = cast("dict[str, Any] | None", self._object.getpeercert())
+        if not der or not fields:
+            return None
+        subject = [pair for group in fields.get("subject", ()) for pair in group]
+        names = [name for kind, name in fields.get("subjectAltName", ()) if kind == "DNS"]
+        return PeerCertificate(dict(subject).get("commonName"), tuple(names), der)

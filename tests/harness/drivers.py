@@ -1,0 +1,102 @@
+"""Our job server under each of its drivers, in a thread, behind one interface for tests that block."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+import gear_anyio
+import gear_sync
+from gear_sync.reactor import Reactor, Snapshot
+
+from .servers import HOST, RunningServer
+from .threads import LIMIT, Call
+
+__all__ = ["DRIVERS", "Driver", "ThreadedServer"]
+
+Driver = Literal["gear_sync", "asyncio", "trio"]
+DRIVERS: Final[tuple[Driver, ...]] = ("gear_sync", "asyncio", "trio")
+
+
+class ThreadedServer(RunningServer):
+    """`gear_sync.Server`, or `gear_anyio.Server` on asyncio or trio, which serves from the start.
+
+    Attributes:
+        driver: which one.
+        server: the server itself.
+    """
+
+    kind = "ours"
+
+    def __init__(self, driver: Driver, **options: Any) -> None:
+        """Make it and let it serve; the options are those of the server, the port is free unless told otherwise."""
+        self.driver = driver
+        self._options = options
+        self._stack = contextlib.ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._end: Future[None] | Call[None]
+        self.server: gear_sync.Server | gear_anyio.Server
+        port = options.pop("port", 0)
+        if driver == "gear_sync":
+            self.server = gear_sync.Server(HOST, port, **options)
+            self._end = Call(self.server.serve_forever)
+        else:
+            self.server = gear_anyio.Server(HOST, port, **options)
+            self._portal = self._stack.enter_context(start_blocking_portal(driver))
+            self._end, _value = self._portal.start_task(self.server.serve)
+        self.port = next((address[1] for address in self.server.addresses if isinstance(address, tuple)), 0)
+
+    @property
+    def reactor(self) -> Reactor:
+        """The reactor within; not to be touched while the server runs."""
+        return self.server._reactor
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """Call a method of the server where it may be called."""
+        return function() if self._portal is None else self._portal.call(function)
+
+    def stop(self, *, graceful: bool = False) -> None:
+        """Stop the server."""
+        self._call(lambda: self.server.stop(graceful=graceful))
+
+    def snapshot(self) -> Snapshot:
+        """Count what the server holds now."""
+        snapshot: Snapshot = self._call(self.server.snapshot)
+        return snapshot
+
+    @property
+    def serving(self) -> bool:
+        """Whether the server serves still."""
+        return self._end.running if isinstance(self._end, Call) else not self._end.done()
+
+    def wait(self) -> None:
+        """Wait until the server serves no more; raise what it has raised."""
+        if isinstance(self._end, Call):
+            self._end.result()
+        else:
+            self._end.result(LIMIT)
+
+    def restart(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop the server and wait for its end."""
+        if self.serving:
+            self.stop()
+        try:
+            self.wait()
+        finally:
+            self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
