@@ -57,6 +57,7 @@ def serve(
     max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
     max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
     max_idle_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 1000,
+    max_kept_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000,
     verbose: Annotated[Verbose, Parameter(group=_LOGGING)] = 0,
 ) -> int:
     """Run a job server until SIGTERM or SIGINT.
@@ -95,6 +96,7 @@ def serve(
         max_unsent: Bytes that a peer has not read; with more it is closed.
         max_functions: Number of functions that one worker may register.
         max_idle_functions: Number of functions without jobs and workers that are remembered.
+        max_kept_functions: Number of functions that administrators may create or limit, which are never forgotten.
         verbose: see Verbose.
     """
     log_to_stderr(verbose)
@@ -115,13 +117,14 @@ def serve(
         "max_unsent": max_unsent,
         "max_functions": max_functions,
         "max_idle_functions": max_idle_functions,
+        "max_kept_functions": max_kept_functions,
         "verbosity": _VERBOSITY[min(verbose, len(_VERBOSITY) - 1)],
     }
     if handle_prefix is not None:
         options["handle_prefix"] = handle_prefix
-    if sockets := inherited_sockets():
-        options["sockets"] = sockets
     try:
+        if sockets := inherited_sockets():
+            options["sockets"] = sockets
         if tls_certificate is not None or tls_key is not None or tls_ca is not None:
             options["tls"] = TLS(certificate=tls_certificate, key=tls_key, ca=tls_ca)
         server = Server(**options)

@@ -98,16 +98,30 @@ def _listen_tcp(host: str, port: int, backlog: int, listeners: list[socket.socke
 
 
 class _UnixListener(socket.socket):
-    """A Unix socket that removes its file when it is closed; one that was handed over leaves it to its owner."""
+    """A Unix socket that removes its file when it is closed.
 
-    path: str | None = None  # once it is bound
+    A file that another server has put in its place stays, as does that of a socket which was handed over.
+    """
+
+    path = ""
+    file: tuple[int, int] | None = None  # device and inode, once it is bound
+
+    def own(self, path: str) -> None:
+        """Take note of the file that the socket has been bound to."""
+        self.path = path
+        self.file = _identity(path)
 
     def close(self) -> None:
-        path, self.path = self.path, None
-        if path is not None:
-            with suppress(OSError):
-                os.unlink(path)
+        file, self.file = self.file, None
+        with suppress(OSError):
+            if file is not None and file == _identity(self.path):
+                os.unlink(self.path)
         super().close()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def _listen_unix(path: str, backlog: int) -> socket.socket:
@@ -117,7 +131,7 @@ def _listen_unix(path: str, backlog: int) -> socket.socket:
         if _is_stale(path):
             os.unlink(path)
         listener.bind(path)
-        listener.path = path
+        listener.own(path)
         listener.listen(backlog)
     except OSError:
         listener.close()
@@ -132,10 +146,13 @@ def _is_stale(path: str) -> bool:
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             return True
+        except BlockingIOError:  # more wait to be accepted than may
+            return False
     return False
 
 
@@ -144,11 +161,29 @@ def inherited_sockets() -> list[socket.socket]:
 
     Returns:
         None of them if the process was started otherwise.
+
+    Raises:
+        ValueError: the number of sockets makes no sense, or one of them is none that listens.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    sockets = [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
-    for sock in sockets:
+    text = os.environ.get("LISTEN_FDS", "0")
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"LISTEN_FDS is {text!r}, not a number of sockets")
+    sockets: list[socket.socket] = []
+    for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + int(text)):
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError as error:
+            raise _not_listening(sockets, descriptor, error.strerror) from error
+        sockets.append(sock)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise _not_listening(sockets, descriptor, "It does not listen")
         sock.set_inheritable(False)
     return sockets
+
+
+def _not_listening(sockets: list[socket.socket], descriptor: int, why: str | None) -> ValueError:
+    for sock in sockets:
+        sock.detach()  # they are not ours to close
+    return ValueError(f"LISTEN_FDS names descriptor {descriptor}, which is no listening socket: {why}")

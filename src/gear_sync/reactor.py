@@ -277,10 +277,17 @@ class Reactor:
     def adopt(self, sock: socket.socket, on_close: Callable[[], object] | None = None) -> None:
         """Serve a connected stream socket as if it had been accepted, but without TLS; the reactor closes it.
 
+        Past ``max_connections`` it is closed at once.
+
         Args:
             sock: the socket.
             on_close: called when the reactor has closed it.
         """
+        if self._is_full():
+            sock.close()
+            if on_close is not None:
+                on_close()
+            return
         sock.setblocking(False)
         link = _Link(sock, "-", on_close)
         self._selector.register(sock, _READ, link)
@@ -326,8 +333,7 @@ class Reactor:
                     self._pause_accepting(now)
                     return
                 continue  # that one peer has gone again
-            if len(self._links) + len(self._strangers) >= self._max_connections:
-                _log.warning("refused a connection: limit %d", self._max_connections)
+            if self._is_full():
                 sock.close()
                 continue
             try:
@@ -335,6 +341,12 @@ class Reactor:
             except OSError as error:  # the peer has gone already
                 _log.debug("lost a connection while accepting it: %s", error.strerror)
                 sock.close()
+
+    def _is_full(self) -> bool:
+        full = len(self._links) + len(self._strangers) >= self._max_connections
+        if full:
+            _log.warning("refused a connection: limit %d", self._max_connections)
+        return full
 
     def _prepare(self, sock: socket.socket, address: object, now: float) -> None:
         """Set an accepted socket's options, and begin with its peer, or with the TLS handshake."""

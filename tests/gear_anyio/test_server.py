@@ -236,6 +236,14 @@ async def test_a_pair_of_sockets_is_a_stream() -> None:
         await run_job(peer, peer)
 
 
+async def test_a_stream_past_the_limit_of_connections_is_closed() -> None:
+    async with serving(max_connections=1) as (server, group), connected(server) as peer:
+        await peer.barrier()
+        async with piped(server, group) as other:
+            await other.expect_end()
+        await run_job(peer, peer)
+
+
 async def test_a_server_without_addresses_serves_streams() -> None:
     async with serving(listen=[]) as (server, group), piped(server, group) as peer:
         assert server.addresses == []

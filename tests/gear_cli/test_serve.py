@@ -155,6 +155,35 @@ def test_sockets_of_a_service_manager_are_used() -> None:
                 assert client.admin.pid() == server.process.pid
 
 
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("LISTEN_FDS=x", "LISTEN_FDS is 'x', not a number of sockets"),
+        ("LISTEN_FDS=1", "which is no listening socket: Bad file descriptor"),
+        ("exec 3</dev/null; LISTEN_FDS=1", "which is no listening socket: Socket operation on non-socket"),
+        (
+            "exec 3<&{fd}; LISTEN_FDS=1",
+            "LISTEN_FDS names descriptor 3, which is no listening socket: It does not listen",
+        ),
+    ],
+)
+def test_sockets_of_a_service_manager_that_make_no_sense_are_one_sentence(script: str, sentence: str) -> None:
+    with socket.socket() as sock:
+        shell = ["bash", "-c", f'exec 3<&-; {script.format(fd=sock.fileno())} LISTEN_PID=$$ exec "$@"', "bash"]
+        done = subprocess.run(
+            [*shell, *command("serve", "--port=0")],
+            capture_output=True,
+            timeout=WAIT,
+            env=environment(),
+            pass_fds=[sock.fileno()],
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (2, b"")
+    err = done.stderr.decode()
+    assert err.endswith(f"{sentence}.\n")
+    assert err.count("\n") == 1
+
+
 def test_port_in_use_is_one_sentence(gear: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

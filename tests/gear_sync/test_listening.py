@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -18,6 +19,7 @@ import gear_sync
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
 from gear_sync.reactor import open_reactor
 from tests.harness.servers import poll_until
+from tests.harness.threads import Call
 
 _WAIT: Final = 20.0  # seconds; only a hang reaches it
 
@@ -183,6 +185,33 @@ def test_the_file_of_a_live_server_is_left_alone(tmp_path: Path) -> None:
 
 
 @needs_unix
+def test_the_file_of_a_server_that_is_too_busy_to_answer_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as stack:
+        busy.bind(str(path))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # until no more may wait to be accepted
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(str(path))
+        with pytest.raises(OSError, match="in use"):
+            Call(lambda: listen([f"unix:{path}"])).result()
+        assert path.exists()
+
+
+@needs_unix
+def test_a_file_that_another_server_has_put_in_its_place_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with contextlib.ExitStack() as stack:
+        with gear_sync.Server(listen=[f"unix:{path}"]):
+            path.rename(tmp_path / "old")  # so that the new file cannot have its inode
+            stack.enter_context(gear_sync.Server(listen=[f"unix:{path}"]))
+        check_connection(str(path))
+    assert not path.exists()
+
+
+@needs_unix
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     path.write_text("precious")
@@ -281,6 +310,14 @@ def test_without_a_service_manager_no_sockets_are_inherited(monkeypatch: pytest.
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.delenv("LISTEN_FDS")
     assert inherited_sockets() == []
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.0", "", "٣"])
+def test_number_of_sockets_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", text)
+    with pytest.raises(ValueError, match=f"^LISTEN_FDS is '{text}', not a number of sockets$"):
+        inherited_sockets()
 
 
 # Accepted sockets

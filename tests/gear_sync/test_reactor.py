@@ -452,6 +452,18 @@ def test_adopted_socket_is_served_and_its_end_is_told_once(start: Open) -> None:
     assert ended == [1]
 
 
+def test_sockets_past_the_limit_are_not_adopted(start: Open, stack: contextlib.ExitStack) -> None:
+    server = start(max_connections=1)
+    ended: list[int] = []
+    ends = [socket.socketpair() for _ in range(2)]
+    for number, (ours, theirs) in enumerate(ends):
+        stack.enter_context(ours)
+        server.reactor.adopt(theirs, lambda number=number: ended.append(number))  # type: ignore[misc]
+    assert ended == [1]
+    assert ends[1][0].recv(1) == b""
+    assert server.reactor.connections == 1
+
+
 def test_adopted_sockets_are_closed_with_the_reactor() -> None:
     with nothing_left_open():
         reactor = open_reactor("127.0.0.1", 0)

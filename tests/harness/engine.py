@@ -173,6 +173,7 @@ def check_books(engine: Engine) -> None:
         _check_places(peer, queue.accepting)
         assert (peer in queue._woken) <= (peer.woken_for is not None)
         assert not (peer.asleep and peer.woken_for)
+    assert queue._kept == sum(function.kept for function in queue.functions.values())
     assert set(queue._woken) <= peers
     assert set(engine._paused.values()) <= peers
     assert len(queue._delayed) == sum(job.state is JobState.DELAYED for job in queue.jobs.values())
@@ -186,10 +187,15 @@ def _check_function(queue: JobQueue, function: FunctionQueue) -> None:
     assert function.waiting == states[JobState.QUEUED]
     for priority, jobs in enumerate(function.queues):
         live = [job for job in jobs or deque() if job.state is JobState.QUEUED]
+        assert function.removed[priority] == len(jobs or ()) - len(live)
+        assert all(job.turn == 0 and job.deadline is None for job in live)
+        live += [job for job in mine if job.turn and job.state is JobState.QUEUED and job.priority == priority]
+        returned = function.returned.get(priority, ())
+        assert len(returned) == sum(job.turn > 0 for job in live)
+        assert (priority in function.returned) == (len(returned) > 0)
         assert len(set(live)) == len(live) == function.queued[priority]
         assert all(job.function is function and job.priority == priority for job in live)
         assert all(queue.jobs.get(job.handle) is job for job in live)
-        assert function.removed[priority] == len(jobs or ()) - len(live)
         assert not (live and function.unready[priority])  # they would not learn of it
         assert set(function.unready[priority]) <= set(function.workers)
     assert set(function.sleepers) <= set(function.workers)

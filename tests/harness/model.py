@@ -13,7 +13,7 @@ Answers = dict[int, list[Packet]]
 
 @dataclass(eq=False)
 class ModelJob:
-    """A job; `place` orders the queued ones, and is negative where a job was given back."""
+    """A job; `place` orders the queued ones, and stays when a job is given back."""
 
     handle: bytes
     function: bytes
@@ -61,7 +61,6 @@ class ModelServer:
         self._wakeup_timeout = wakeup_timeout
         self._numbers = count(1)
         self._places = count(1)
-        self._fronts = count(-1, -1)
 
     def find(self, handle: bytes) -> ModelJob | None:
         return next((job for job in self.jobs if job.handle == handle), None)
@@ -139,12 +138,11 @@ class ModelServer:
         return sorted((job for job in self.jobs if job.worker == peer), key=lambda job: job.started)
 
     def give_back(self, jobs: list[ModelJob]) -> Answers:
-        """Put jobs at the front of their queues in their order, or end those that may not run again."""
+        """Put jobs back to where they were in their queues, or end those that may not run again."""
         answers: Answers = {}
-        for job in reversed(jobs):
+        for job in jobs:
             job.worker, job.limit, job.progress = None, None, (0, 0)
             job.losses += 1
-            job.place = next(self._fronts)
             if not job.wanted or 0 <= self._retries < job.losses:
                 for client, packets in self._fail(job).items():
                     answers.setdefault(client, []).extend(packets)

@@ -75,6 +75,10 @@ class Deadlines(Generic[T]):
             self._cancelled -= 1
         return heap[0].when if heap else None
 
+    def peek(self) -> T | None:
+        """Return the earliest item, or None if there is nothing."""
+        return None if self.next() is None else self._heap[0].item
+
     def pop_due(self, now: float) -> T | None:
         """Take out the earliest item if it is due."""
         when = self.next()

@@ -92,6 +92,7 @@ PeerId = NewType("PeerId", int)
 
 _MIN_TIME_LIMIT: Final = 1.0  # seconds; gearmand raises shorter limits to this
 _MAX_CLIENT_ID_SIZE: Final = 127
+_MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
 _BIG: Final = 65536  # payloads from this size on leave as pieces of their own, not copied together
 _SPECS: Final = decoders(Route.TO_SERVER)
 
@@ -110,6 +111,7 @@ _NOT_FOUND: Final[dict[type[Packet], bytes]] = {
     WorkException: b"An exception was received for a job that does not exist",
 }
 _HANDLE_TOO_LARGE: Final = b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
+_TOO_MANY_FUNCTIONS: Final = Refused(b"TOO_MANY_FUNCTIONS", b"are to be remembered, drop some first")
 _ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
 
 
@@ -226,6 +228,7 @@ class EngineOptions(TypedDict, total=False):
     max_jobs: int
     max_queue_size: int
     max_idle_functions: int
+    max_kept_functions: int
     verbosity: bytes
 
 
@@ -254,6 +257,7 @@ class Engine:
         max_jobs: int = 10_000_000,
         max_queue_size: int = 4 * 1024**3,
         max_idle_functions: int = 1000,
+        max_kept_functions: int = 10_000,
         version: bytes = b"gearproto",
         pid: int = 0,
         verbosity: bytes = b"ERROR",
@@ -279,6 +283,7 @@ class Engine:
             max_jobs: how many jobs the server holds; more are refused.
             max_queue_size: bytes of workloads that the server holds; more are refused.
             max_idle_functions: how many functions without jobs and workers are remembered.
+            max_kept_functions: how many functions administrators may create or limit, which are never forgotten.
             version: answer to ``version``.
             pid: answer to ``getpid``.
             verbosity: answer to ``verbose``.
@@ -302,6 +307,7 @@ class Engine:
             max_jobs=max_jobs,
             max_queue_size=max_queue_size,
             max_idle_functions=max_idle_functions,
+            max_kept_functions=max_kept_functions,
             round_robin=round_robin,
             wakeup_timeout=wakeup_timeout,
         )
@@ -398,7 +404,7 @@ class Engine:
         gone.asleep = False
         self._paused.pop(peer, None)
         self._leave_jobs(gone)
-        self._give_back(reversed(gone.in_hand))
+        self._give_back(gone.in_hand)
         for function in list(gone.abilities):
             self._queue.unregister(gone, function)
         self._pass_wakeup_on(gone, None)
@@ -464,7 +470,7 @@ class Engine:
             if self._trace:
                 self._changed(job, None)
             self._wake(job.function)
-        self._give_back(reversed(list(self._queue.overrun(now))))
+        self._give_back(self._queue.overrun(now))
         for function in self._queue.overslept(now):
             if function.waiting:
                 self._wake(function)
@@ -689,7 +695,9 @@ class Engine:
         lost = set(functions)
         for function in functions:
             self._queue.unregister(peer, function)
-        self._give_back([job for job in reversed(peer.in_hand) if job.function in lost])
+        self._give_back(job for job in peer.in_hand if job.function in lost)
+        if peer.woken_for in lost:
+            self._pass_wakeup_on(peer, None)
 
     def _on_set_client_id(self, peer: Peer, packet: SetClientId) -> None:
         peer.client_id = packet.client_id[:_MAX_CLIENT_ID_SIZE]
@@ -873,13 +881,15 @@ class Engine:
             return Refused(b"UNKNOWN_JOB")
         if job.worker is not None:
             assert isinstance(job.worker, Peer)
-            job.worker.cancelled[job.handle] = None
+            cancelled = job.worker.cancelled
+            cancelled[job.handle] = None
+            if len(cancelled) > _MAX_CANCELLED:
+                del cancelled[next(iter(cancelled))]
         self._fail_job(job, None)
         return Ok()
 
     def _command_create_function(self, command: CreateFunction) -> Reply:
-        self._queue.create_function(command.function)
-        return Ok()
+        return Ok() if self._queue.create_function(command.function) else _TOO_MANY_FUNCTIONS
 
     def _command_drop_function(self, command: DropFunction) -> Reply:
         function = self._queue.functions.get(command.function)
@@ -894,8 +904,7 @@ class Engine:
         if len(sizes) < 2:
             sizes = (*sizes, 0)[:1] * 3
         high, normal, low = (*sizes, 0)[:3]
-        self._queue.set_limits(command.function, (high, normal, low))
-        return Ok()
+        return Ok() if self._queue.set_limits(command.function, (high, normal, low)) else _TOO_MANY_FUNCTIONS
 
     def _command_shutdown(self, command: Shutdown) -> Reply:
         if command.graceful:

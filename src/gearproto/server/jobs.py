@@ -44,7 +44,8 @@ class Job:
         worker: who has it while it runs.
         losses: how often it was given back.
         progress: the numbers of its last ``WORK_STATUS`` as they came, or empty.
-        deadline: when its time comes, or its time limit ends.
+        deadline: when its time comes, or its time limit ends; its place among the returned ones while it is queued.
+        turn: a number in the order in which workers first got the jobs of the server; 0 until it had a worker.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Job:
         "progress",
         "reducer",
         "state",
+        "turn",
         "unique",
         "worker",
         "workload",
@@ -90,6 +92,7 @@ class Job:
         self.losses = 0
         self.progress = b""
         self.deadline: Deadline[Job] | None = None
+        self.turn = 0
 
     @property
     def wanted(self) -> bool:

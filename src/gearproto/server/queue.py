@@ -1,9 +1,10 @@
 """The job queue: priorities, coalescing, limits, time, and who has to be woken. It knows no packets.
 
 Nothing here looks through all jobs, functions, workers or sleepers. For each function and priority there is a deque of
-jobs. A worker keeps, for each priority, the functions that may have jobs for it (`Worker.ready`). A function keeps, for
-each priority, the workers that have looked and found nothing (`FunctionQueue.unready`); they are told when its deque
-gets its first job. So every move from one side to the other is paid for by a look that found nothing.
+jobs, and a heap of those that had a worker and lost it, which come first. A worker keeps, for each priority, the
+functions that may have jobs for it (`Worker.ready`). A function keeps, for each priority, the workers that have looked
+and found nothing (`FunctionQueue.unready`); they are told when it gets its first job. So every move from one side to
+the other is paid for by a look that found nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class FunctionQueue:
 
     Attributes:
         name: the function's name.
-        queues: its waiting jobs by priority; None until the first.
+        queues: its waiting jobs by priority, but for the returned ones; None until the first.
+        returned: its waiting jobs that have lost a worker, by priority, in the order in which they first had one; all
+            are older than those in the queues. Only priorities that have such jobs are there.
         queued: how many jobs wait in each, removed ones not counted.
         removed: how many jobs are still in each deque, but gone.
         running: how many jobs workers have.
@@ -52,6 +55,7 @@ class FunctionQueue:
         "queued",
         "queues",
         "removed",
+        "returned",
         "running",
         "sleepers",
         "unready",
@@ -62,6 +66,7 @@ class FunctionQueue:
         """Begin without jobs and workers."""
         self.name = name
         self.queues: list[deque[Job] | None] = [None, None, None]
+        self.returned: dict[int, Deadlines[Job]] = {}
         self.queued = [0, 0, 0]
         self.removed = [0, 0, 0]
         self.running = 0
@@ -116,6 +121,7 @@ class JobQueue:
         max_jobs: int,
         max_queue_size: int,
         max_idle_functions: int,
+        max_kept_functions: int,
         round_robin: bool,
         wakeup_timeout: float,
     ) -> None:
@@ -128,9 +134,12 @@ class JobQueue:
         self._max_jobs = max_jobs
         self._max_queue_size = max_queue_size
         self._max_idle_functions = max_idle_functions
+        self._max_kept_functions = max_kept_functions
         self._round_robin = round_robin
         self._wakeup_timeout = wakeup_timeout
         self._by_key: dict[object, Job | dict[FunctionQueue, Job]] = {}
+        self._turns = 0  # how many jobs have had a worker
+        self._kept = 0  # how many functions administrators want to be remembered
         self._idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
         self._delayed: Deadlines[Job] = Deadlines()
         self._limits: Deadlines[Job] = Deadlines()
@@ -147,9 +156,21 @@ class JobQueue:
             self._idle.pop(function, None)
         return function
 
-    def create_function(self, name: bytes) -> None:
-        """Make a function known until `drop_function`."""
-        self.function(name).kept = True
+    def create_function(self, name: bytes) -> bool:
+        """Make a function known until `drop_function`; return False if there are too many of these."""
+        known = self.functions.get(name)
+        if known is None and self._kept >= self._max_kept_functions:
+            return False
+        return self._keep(known or self.function(name))
+
+    def _keep(self, function: FunctionQueue) -> bool:
+        if not function.kept:
+            if self._kept >= self._max_kept_functions:
+                return False
+            self._kept += 1
+            function.kept = True
+            self._idle.pop(function, None)
+        return True
 
     def drop_function(self, function: FunctionQueue) -> bool:
         """Forget a function; return False if it has workers or jobs."""
@@ -158,17 +179,24 @@ class JobQueue:
         self._forget(function)
         return True
 
-    def set_limits(self, name: bytes, sizes: tuple[int, int, int]) -> None:
-        """Limit the jobs of a function, by priority; 0 means no limit. Unknown functions are left unknown."""
-        if (function := self.functions.get(name)) is not None:
-            function.limits = sizes
-            if any(sizes):
-                function.kept = True
-                self._idle.pop(function, None)
+    def set_limits(self, name: bytes, sizes: tuple[int, int, int]) -> bool:
+        """Limit the jobs of a function, by priority; 0 means no limit. Unknown functions are left unknown.
+
+        Returns:
+            False if the function would have to be remembered for that, and there are too many of these.
+        """
+        function = self.functions.get(name)
+        if function is None:
+            return True
+        if any(sizes) and not self._keep(function):
+            return False
+        function.limits = sizes
+        return True
 
     def _forget(self, function: FunctionQueue) -> None:
         del self.functions[function.name]
         self._idle.pop(function, None)
+        self._kept -= function.kept
 
     def _maybe_idle(self, function: FunctionQueue) -> None:
         """Keep a function without jobs and workers only as long as there are not too many of them."""
@@ -229,7 +257,7 @@ class JobQueue:
         if job.key is not None:
             self._add_key(job.key, job)
         if due is None:
-            self._enqueue(job, front=False)
+            self._enqueue(job)
         else:
             job.state = JobState.DELAYED
             job.deadline = self._delayed.add(due, job)
@@ -252,16 +280,19 @@ class JobQueue:
             if not found:
                 del self._by_key[job.key]
 
-    def _enqueue(self, job: Job, *, front: bool) -> None:
-        """Put a job where workers find it."""
+    def _enqueue(self, job: Job) -> None:
+        """Put a job where workers find it: at the end, or before all others if it has had a worker."""
         function, priority = job.function, job.priority
         job.state = JobState.QUEUED
-        jobs = function.queues[priority]
-        if jobs is None:
-            jobs = function.queues[priority] = deque()
-        if front:
-            jobs.appendleft(job)
+        if job.turn:
+            returned = function.returned.get(priority)
+            if returned is None:
+                returned = function.returned[priority] = Deadlines()
+            job.deadline = returned.add(job.turn, job)
         else:
+            jobs = function.queues[priority]
+            if jobs is None:
+                jobs = function.queues[priority] = deque()
             jobs.append(job)
         function.queued[priority] += 1
         unready = function.unready[priority]
@@ -281,9 +312,14 @@ class JobQueue:
         if job is None:
             return None
         function, priority = job.function, job.priority
-        jobs = function.queues[priority]
-        assert jobs is not None
-        jobs.popleft()
+        if job.turn:
+            self._leave_returned(job)
+        else:
+            jobs = function.queues[priority]
+            assert jobs is not None
+            jobs.popleft()
+            self._turns += 1
+            job.turn = self._turns
         function.queued[priority] -= 1
         function.running += 1
         job.state = JobState.RUNNING
@@ -303,10 +339,12 @@ class JobQueue:
         return None if job is None else job.function
 
     def _next_for(self, worker: Worker) -> Job | None:
-        """Find the next job for a worker; it stays at the front of its deque."""
+        """Find the next job for a worker; it stays where it is."""
         for priority, tier in enumerate(worker.ready):
             while tier:
                 function = next(iter(tier))
+                if function.returned and (returned := function.returned.get(priority)) is not None:
+                    return returned.peek()
                 jobs = function.queues[priority]
                 assert jobs is not None
                 while jobs:
@@ -320,7 +358,7 @@ class JobQueue:
         return None
 
     def give_back(self, job: Job) -> bool:
-        """Take a running job from its worker and queue it again, at the front.
+        """Take a running job from its worker and queue it again, before all that have had no worker yet.
 
         Returns:
             False if it has been given back too often or nobody wants it any more; then the caller has to end it.
@@ -330,7 +368,7 @@ class JobQueue:
         job.progress = b""
         if not job.wanted or 0 <= self._job_retries < job.losses:
             return False
-        self._enqueue(job, front=True)
+        self._enqueue(job)
         return True
 
     def _take_from_worker(self, job: Job) -> None:
@@ -348,7 +386,11 @@ class JobQueue:
         if job.worker is not None:
             self._take_from_worker(job)
         elif job.state is JobState.QUEUED:
-            self._leave_in_deque(job)
+            function.queued[job.priority] -= 1
+            if job.turn:
+                self._leave_returned(job)
+            else:
+                self._leave_in_deque(job)
         elif job.state is JobState.DELAYED:
             assert job.deadline is not None
             self._delayed.cancel(job.deadline)
@@ -362,10 +404,18 @@ class JobQueue:
         if not function.workers:
             self._maybe_idle(function)
 
+    def _leave_returned(self, job: Job) -> None:
+        """Take a job out of the returned ones."""
+        assert job.deadline is not None
+        returned = job.function.returned[job.priority]
+        returned.cancel(job.deadline)
+        job.deadline = None
+        if not returned:
+            del job.function.returned[job.priority]
+
     def _leave_in_deque(self, job: Job) -> None:
         """Count a queued job as gone; it leaves its deque when its turn comes, or in a sweep."""
         function, priority = job.function, job.priority
-        function.queued[priority] -= 1
         jobs = function.queues[priority]
         assert jobs is not None
         function.removed[priority] += 1
@@ -452,7 +502,7 @@ class JobQueue:
         while (job := self._delayed.pop_due(now)) is not None:
             job.deadline = None
             job.function.delayed -= 1
-            self._enqueue(job, front=False)
+            self._enqueue(job)
             yield job
 
     def overrun(self, now: float) -> Iterator[Job]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gearproto.server.engine
 from gearproto.admin import unescape
 from gearproto.events import Line
 from gearproto.packets import (
@@ -893,8 +894,16 @@ def test_woken_worker_that_loses_the_ability_passes_the_wake_up_on(bench: Bench,
     client, one, two = bench.connect(), bench.worker(b"f").fall_asleep(), bench.worker(b"f").fall_asleep()
     client.submit(SubmitJob(b"f", b"", b""))
     one.received()
-    assert one.send(lose, PreSleep()).received() == []
+    assert one.send(lose).received() == []
     assert two.received() == [Noop()]
+
+
+def test_woken_worker_that_loses_another_ability_keeps_the_wake_up(bench: Bench) -> None:
+    client, one, two = bench.connect(), bench.worker(b"f", b"g").fall_asleep(), bench.worker(b"f").fall_asleep()
+    client.submit(SubmitJob(b"f", b"", b""))
+    assert one.received() == [Noop()]
+    one.send(CantDo(b"g"))
+    assert two.received() == []
 
 
 def test_woken_worker_finds_no_job_if_another_was_faster(bench: Bench) -> None:
@@ -928,6 +937,17 @@ def test_lost_worker_gives_its_jobs_back_to_the_front_in_their_order(bench: Benc
     worker.leave()
     assert [other.grabbed() for _ in range(4)] == [*handles[:3], handles[4]]
     assert client.received() == []
+
+
+def test_jobs_of_several_lost_workers_come_in_the_order_in_which_they_were_submitted(bench: Bench) -> None:
+    client, other = bench.connect(), bench.worker(b"f")
+    handles = [client.submit(SubmitJob(b"f", b"", b"")) for _ in range(6)]
+    workers = [bench.worker(b"f") for _ in range(4)]
+    assert [worker.grabbed() for worker in workers] == handles[:4]
+    for number in (2, 0, 3, 1):
+        workers[number].leave()
+    client.command(b"cancel job " + handles[1])
+    assert [other.grabbed() for _ in range(5)] == [handles[0], *handles[2:]]
 
 
 def test_lost_worker_wakes_a_sleeper_for_each_job(bench: Bench) -> None:
@@ -1286,6 +1306,18 @@ def test_created_function_is_known_until_it_is_dropped() -> None:
     assert peer.command(b"status") == b".\n"
 
 
+def test_functions_to_be_remembered_are_limited() -> None:
+    bench = Bench(max_kept_functions=1)
+    peer = bench.connect()
+    assert peer.command(b"create function f") == b"OK\r\n"
+    bench.worker(b"g")
+    for command in (b"create function h", b"create function g", b"maxqueue g 1"):
+        assert peer.command(command) == b"ERR TOO_MANY_FUNCTIONS are to be remembered, drop some first\r\n"
+    assert peer.command(b"maxqueue f 1") == b"OK\r\n"
+    assert peer.command(b"drop function f") == b"OK\r\n"
+    assert peer.command(b"maxqueue g 1") == b"OK\r\n"
+
+
 def test_function_that_was_dropped_and_comes_back_is_a_new_one(bench: Bench) -> None:
     client, worker = bench.connect(), bench.worker(b"f")
     client.command(b"maxqueue f 1")
@@ -1322,6 +1354,16 @@ def test_clients_get_nothing_of_a_running_job_after_it_was_cancelled(bench: Benc
     assert client.received() == []
     assert worker.ask(WorkData(handle, b"3")) == JOB_NOT_FOUND
     assert bench.counters().running == 0
+
+
+def test_only_so_many_late_ends_of_cancelled_jobs_are_forgiven(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gearproto.server.engine, "_MAX_CANCELLED", 2)
+    client, worker = bench.connect(), bench.worker(b"f")
+    handles = [client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(3)]
+    for handle in handles:
+        assert worker.grabbed() == handle
+        client.command(b"cancel job " + handle)
+    assert worker.send(*(WorkComplete(handle, b"") for handle in handles)).received() == [RESULT_NOT_FOUND]
 
 
 def test_job_cancelled_while_it_runs_is_not_run_again_when_its_worker_is_lost(bench: Bench) -> None:

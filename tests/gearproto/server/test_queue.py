@@ -12,13 +12,19 @@ from gearproto.server.queue import JobQueue, QueueFull, Worker
 
 
 def new_queue(
-    *, job_retries: int = -1, max_jobs: int = 10**6, max_queue_size: int = 10**9, max_idle_functions: int = 10
+    *,
+    job_retries: int = -1,
+    max_jobs: int = 10**6,
+    max_queue_size: int = 10**9,
+    max_idle_functions: int = 10,
+    max_kept_functions: int = 10,
 ) -> JobQueue:
     return JobQueue(
         job_retries=job_retries,
         max_jobs=max_jobs,
         max_queue_size=max_queue_size,
         max_idle_functions=max_idle_functions,
+        max_kept_functions=max_kept_functions,
         round_robin=True,
         wakeup_timeout=1.0,
     )
@@ -80,6 +86,32 @@ def test_given_back_job_is_first_again_even_before_removed_ones() -> None:
     queue.end(two)
     assert queue.give_back(one)
     assert taken(queue, worker) == [one, three]
+
+
+@given(st.data())
+def test_jobs_come_out_in_their_order_whenever_their_workers_are_lost(data: st.DataObject) -> None:
+    queue = new_queue()
+    jobs = [add(queue, number) for number in range(12)]
+    workers = [worker_for(queue, b"f") for _ in range(3)]
+    here = list(jobs)
+    gone: set[Job] = set()
+    for _ in range(data.draw(st.integers(0, 60))):
+        running = [job for job in jobs if job.state is JobState.RUNNING]
+        move = data.draw(st.sampled_from(["take", "lose", "end"]))
+        if move == "take" and here:
+            assert queue.take(data.draw(st.sampled_from(workers)), 0.0) is here.pop(0)
+        elif move == "lose" and running:
+            lost = data.draw(st.sampled_from(running))
+            assert queue.give_back(lost)
+            here = sorted([*here, lost], key=jobs.index)
+        elif move == "end" and len(gone) < len(jobs):
+            job = data.draw(st.sampled_from([job for job in jobs if job not in gone]))
+            queue.end(job)
+            gone.add(job)
+            if job in here:
+                here.remove(job)
+    assert taken(queue, workers[0]) == here
+    assert queue.function(b"f").returned == {}
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -174,6 +206,23 @@ def test_sleepers_come_back_in_the_order_in_which_a_job_found_them() -> None:
     assert queue.pop_sleeper(function) is workers[2]
     assert queue.pop_sleeper(function) is None
     assert queue.function_for(workers[1]) is function
+
+
+def test_functions_to_be_remembered_are_limited() -> None:
+    queue = new_queue(max_idle_functions=1, max_kept_functions=2)
+    worker_for(queue, b"working")
+    assert queue.create_function(b"one")
+    assert queue.set_limits(b"working", (1, 1, 1))
+    assert not queue.create_function(b"two")
+    queue.function(b"two")
+    assert not queue.create_function(b"two")
+    assert not queue.set_limits(b"two", (1, 0, 0))
+    assert queue.functions[b"two"].limits == (0, 0, 0)
+    assert queue.set_limits(b"two", (0, 0, 0))
+    assert queue.create_function(b"one")
+    assert queue.set_limits(b"working", (2, 2, 2))
+    assert queue.drop_function(queue.functions[b"one"])
+    assert queue.create_function(b"two")
 
 
 def test_function_is_forgotten_only_without_jobs_workers_and_an_administrators_wish() -> None:
