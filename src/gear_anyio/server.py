@@ -12,7 +12,7 @@ from typing import Unpack
 import anyio
 import anyio.abc
 
-from gear_sync.reactor import Reactor, ServerOptions, Snapshot, open_reactor
+from gear_sync.reactor import Reactor, ServerBase, ServerOptions, Snapshot
 from gearproto import DEFAULT_PORT
 
 __all__ = ["Server"]
@@ -21,38 +21,13 @@ _CHUNK = 65536
 _LINGER = 1.0  # seconds; how long a peer may take to read the rest of a connection that the server has closed
 
 
-class Server:
-    """A Gearman job server in an event loop: `gear_sync.Server` with the same options, as a task.
-
-    Attributes:
-        addresses: where it listens, as pairs of host and port, or paths of Unix sockets.
-    """
+class Server(ServerBase):
+    """A Gearman job server in an event loop: `gear_sync.Server` with the same options, as a task."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
-        """Listen. Connections may be opened from now on, and are served by `serve`.
-
-        Args:
-            host: address or name to listen on.
-            port: TCP port; 0 lets the system choose.
-            **options: see `gear_sync.reactor.open_reactor`. ``listen=[]`` makes a server for `serve_stream` alone.
-
-        Raises:
-            OSError: the address cannot be listened on.
-            ValueError: an option makes no sense.
-        """
-        self._reactor = open_reactor(host, port, **options)
-        self.addresses = self._reactor.addresses
+        """Listen; see `ServerBase`. ``listen=[]`` makes a server for `serve_stream` alone."""
+        super().__init__(host, port, **options)
         self._closed = False
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """The first host and port that the server listens on, for clients and workers."""
-        return next(address for address in self.addresses if isinstance(address, tuple))
-
-    @property
-    def port(self) -> int:
-        """The TCP port that the server listens on, the one chosen by the system if 0 was asked for."""
-        return self.address[1]
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called, an administrator shuts the server down, or the task is cancelled.

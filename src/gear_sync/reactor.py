@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack, cast
 
 import gearproto
+from gearproto import DEFAULT_PORT
 from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
 
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
 from .tls import TLS, PeerCertificate, Tunnel, reason, server_context
 
-__all__ = ["Keepalive", "Reactor", "ServerOptions", "Snapshot", "open_reactor"]
+__all__ = ["Keepalive", "Reactor", "ServerBase", "ServerOptions", "Snapshot", "open_reactor"]
 
 _log = logging.getLogger("gear_sync.server")
 
@@ -673,3 +674,37 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
 def _chosen(options: ServerOptions, names: type) -> dict[str, object]:
     """Return the options that one part of the server takes."""
     return {name: value for name, value in options.items() if name in names.__annotations__}
+
+
+class ServerBase:
+    """What the servers of both packages are: a reactor, and where it listens.
+
+    Attributes:
+        addresses: where it listens, as pairs of host and port, or paths of Unix sockets.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
+        """Listen. Connections may be opened from now on, and are served once the server runs.
+
+        Args:
+            host: address or name to listen on.
+            port: TCP port; 0 lets the system choose.
+            **options: see `open_reactor`.
+
+        Raises:
+            OSError: an address cannot be listened on.
+            TypeError: there is no such option.
+            ValueError: an option makes no sense, or a file of TLS cannot be used.
+        """
+        self._reactor = open_reactor(host, port, **options)
+        self.addresses = self._reactor.addresses
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The first host and port that the server listens on, for clients and workers."""
+        return next(address for address in self.addresses if isinstance(address, tuple))
+
+    @property
+    def port(self) -> int:
+        """The TCP port that the server listens on, the one chosen by the system if 0 was asked for."""
+        return self.address[1]

@@ -11,51 +11,27 @@ from typing import Self, Unpack
 
 from gearproto import DEFAULT_PORT
 
-from .reactor import ServerOptions, Snapshot, open_reactor
+from .reactor import ServerBase, ServerOptions, Snapshot
 
 __all__ = ["Server"]
 
 _log = logging.getLogger(__name__)
 
 
-class Server:
+class Server(ServerBase):
     """A Gearman job server: one thread, one loop.
 
     As a context manager it runs in a thread of its own; `serve_forever` runs it in the calling thread.
-
-    Attributes:
-        addresses: where it listens, as pairs of host and port, or paths of Unix sockets.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
-        """Listen. Connections may be opened from now on, and are served once the server runs.
-
-        Args:
-            host: address or name to listen on.
-            port: TCP port; 0 lets the system choose.
-            **options: see `gear_sync.reactor.open_reactor`.
-
-        Raises:
-            OSError: the address cannot be listened on.
-            ValueError: an option makes no sense.
-        """
-        self._reactor = open_reactor(host, port, **options)
-        self.addresses = self._reactor.addresses
+        """Listen; see `ServerBase`."""
+        super().__init__(host, port, **options)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # guards the two below
         self._calls: deque[Callable[[], None]] = deque()
         self._closed = False
         self._stopping = False
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """The first host and port that the server listens on, for clients and workers."""
-        return next(address for address in self.addresses if isinstance(address, tuple))
-
-    @property
-    def port(self) -> int:
-        """The TCP port that the server listens on, the one chosen by the system if 0 was asked for."""
-        return self.address[1]
 
     def serve_forever(self) -> None:
         """Serve until `stop` is called or an administrator shuts the server down; then close everything."""

@@ -1,5 +1,7 @@
 """The job server without any I/O: many peers, one queue, time as an argument."""
 
-from .engine import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
+from .engine import Engine, EngineOptions
+from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
+from .peers import PeerId
 
 __all__ = ["Counters", "Engine", "EngineOptions", "JobChanged", "PeerFailed", "PeerId", "ShutdownRequested"]

@@ -1,39 +1,14 @@
-"""The job server's decisions: packets and text commands in, packets and answers out, for many peers and one queue."""
+"""The job server's decisions: packets in, packets out, for many peers and one queue."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, KeysView
 from struct import Struct
-from typing import Any, Final, NewType, TypedDict
+from typing import Any, Final, TypedDict
 
-from gearproto.admin import (
-    CancelJob,
-    CreateFunction,
-    DropFunction,
-    FunctionPriorities,
-    FunctionStatus,
-    GetPid,
-    JobListed,
-    MaxQueue,
-    Ok,
-    PriorityStatus,
-    Refused,
-    Reply,
-    Rows,
-    ShowJobs,
-    ShowUniqueJobs,
-    Shutdown,
-    Status,
-    UniqueListed,
-    Verbose,
-    Version,
-    WorkerListed,
-    Workers,
-    parse_command,
-)
 from gearproto.errors import RemoteProtocolError
-from gearproto.events import Event, Line, MalformedPacket, UnexpectedPacket, event
+from gearproto.events import Event, Line, MalformedPacket, UnexpectedPacket
 from gearproto.framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
 from gearproto.packets import (
     MAX_HANDLE_SIZE,
@@ -82,13 +57,13 @@ from gearproto.packets import (
     decoders,
 )
 
+from .commands import Commands, status_row
+from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
 from .jobs import Job, JobState
+from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
 
-__all__ = ["Counters", "Engine", "EngineOptions", "JobChanged", "PeerFailed", "PeerId", "ShutdownRequested"]
-
-PeerId = NewType("PeerId", int)
-"""Names one peer of an engine; never used twice."""
+__all__ = ["Engine", "EngineOptions"]
 
 _MIN_TIME_LIMIT: Final = 1.0  # seconds; gearmand raises shorter limits to this
 _MAX_CLIENT_ID_SIZE: Final = 127
@@ -111,106 +86,7 @@ _NOT_FOUND: Final[dict[type[Packet], bytes]] = {
     WorkException: b"An exception was received for a job that does not exist",
 }
 _HANDLE_TOO_LARGE: Final = b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
-_TOO_MANY_FUNCTIONS: Final = Refused(b"TOO_MANY_FUNCTIONS", b"are to be remembered, drop some first")
 _ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
-
-
-@event
-class PeerFailed(Event):
-    """A peer broke the protocol or a limit. Send it what is queued for it, close it, and call `Engine.disconnect`.
-
-    Attributes:
-        peer: the peer.
-        reason: what it did, for people.
-    """
-
-    peer: PeerId
-    reason: str
-
-
-@event
-class ShutdownRequested(Event):
-    """An administrator wants the server to stop (``shutdown``).
-
-    Attributes:
-        graceful: whether running jobs shall end first; see `Engine.stop_accepting` and `Engine.running_jobs`.
-    """
-
-    graceful: bool
-
-
-@event
-class JobChanged(Event):
-    """A job has gone to another state; only with ``trace=True``.
-
-    Attributes:
-        handle: the job.
-        function: name of its function.
-        state: its new state.
-        peer: whose request or departure caused it; None if time or an administrator did, or its worker lost it.
-    """
-
-    handle: bytes
-    function: bytes
-    state: JobState
-    peer: PeerId | None
-
-
-@event
-class Counters:
-    """What a server holds at one moment.
-
-    Attributes:
-        peers: connections.
-        queued: jobs that a worker could take now.
-        delayed: jobs that wait for their time.
-        running: jobs that workers have.
-        submitted: jobs taken since the start, joined submissions not counted.
-        ended: jobs that have ended since the start, in whatever way.
-        functions: what ``status`` tells, by function.
-    """
-
-    peers: int
-    queued: int
-    delayed: int
-    running: int
-    submitted: int
-    ended: int
-    functions: tuple[FunctionStatus, ...]
-
-
-class Peer(Worker):
-    """One connection, which may be a client, a worker and an administrator at once."""
-
-    __slots__ = (
-        "address",
-        "cancelled",
-        "client_id",
-        "decoder",
-        "descriptor",
-        "exceptions",
-        "failed",
-        "id",
-        "output",
-        "output_size",
-        "raised",
-        "waiting",
-    )
-
-    def __init__(self, id_: PeerId, decoder: Decoder, address: bytes, descriptor: int, exceptions: bool) -> None:
-        super().__init__()
-        self.id = id_
-        self.decoder = decoder
-        self.address = address
-        self.descriptor = descriptor
-        self.exceptions = exceptions
-        self.client_id = b""
-        self.output: list[bytes] = []
-        self.output_size = 0
-        self.waiting: dict[Job, None] = {}  # the jobs that it waits for
-        self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
-        self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
-        self.failed = False
 
 
 class EngineOptions(TypedDict, total=False):
@@ -298,9 +174,6 @@ class Engine:
         self._decoder_limits = {"max_packet_size": max_packet_size, "max_line_size": max_line_size}
         self._max_output = max_output_size
         self._max_functions = max_functions
-        self._version = version
-        self._pid = pid
-        self._verbosity = verbosity
         self._trace = trace
         self._queue = JobQueue(
             job_retries=job_retries,
@@ -341,21 +214,15 @@ class Engine:
             MalformedPacket: self._on_malformed,
             **dict.fromkeys(SUBMISSIONS, self._on_submit),
         }
-        self._commands: dict[type[Event], Callable[[Any], Reply]] = {
-            Status: self._command_status,
-            PriorityStatus: self._command_prioritystatus,
-            Workers: self._command_workers,
-            ShowJobs: self._command_show_jobs,
-            ShowUniqueJobs: self._command_show_unique_jobs,
-            Version: lambda _command: Ok(self._version),
-            Verbose: lambda _command: Ok(self._verbosity),
-            GetPid: lambda _command: Ok(b"%d" % self._pid),
-            CancelJob: self._command_cancel_job,
-            CreateFunction: self._command_create_function,
-            DropFunction: self._command_drop_function,
-            MaxQueue: self._command_maxqueue,
-            Shutdown: self._command_shutdown,
-        }
+        self._commands = Commands(
+            self._queue,
+            self._peers,
+            version=version,
+            pid=pid,
+            verbosity=verbosity,
+            cancel=self._cancel,
+            shut_down=self._shut_down,
+        )
 
     # What a driver calls
 
@@ -494,7 +361,7 @@ class Engine:
             running=self.running_jobs,
             submitted=self._last_job,
             ended=self._ended,
-            functions=tuple(map(_status_row, functions)),
+            functions=tuple(map(status_row, functions)),
         )
 
     # Input and output
@@ -855,30 +722,9 @@ class Engine:
     # Text commands
 
     def _on_line(self, peer: Peer, line: Line) -> None:
-        command = parse_command(line.text)
-        reply = command if isinstance(command, Refused) else self._commands[type(command)](command)
-        self._send(peer, reply.encode())
+        self._send(peer, self._commands.answer(line.text))
 
-    def _command_status(self, _command: Status) -> Reply:
-        return Rows([_status_row(function) for function in self._queue.functions.values()])
-
-    def _command_prioritystatus(self, _command: PriorityStatus) -> Reply:
-        return Rows([_priorities_row(function) for function in self._queue.functions.values()])
-
-    def _command_workers(self, _command: Workers) -> Reply:
-        return Rows([_worker_row(peer) for peer in self._peers.values()])
-
-    def _command_show_jobs(self, _command: ShowJobs) -> Reply:
-        jobs = self._queue.jobs.values()
-        return Rows([JobListed(job.handle, job.losses, not job.wanted, job.background) for job in jobs])
-
-    def _command_show_unique_jobs(self, _command: ShowUniqueJobs) -> Reply:
-        return Rows([UniqueListed(job.unique) for job in self._queue.jobs.values()])
-
-    def _command_cancel_job(self, command: CancelJob) -> Reply:
-        job = self._queue.jobs.get(command.handle)
-        if job is None:
-            return Refused(b"UNKNOWN_JOB")
+    def _cancel(self, job: Job) -> None:
         if job.worker is not None:
             assert isinstance(job.worker, Peer)
             cancelled = job.worker.cancelled
@@ -886,31 +732,11 @@ class Engine:
             if len(cancelled) > _MAX_CANCELLED:
                 del cancelled[next(iter(cancelled))]
         self._fail_job(job, None)
-        return Ok()
 
-    def _command_create_function(self, command: CreateFunction) -> Reply:
-        return Ok() if self._queue.create_function(command.function) else _TOO_MANY_FUNCTIONS
-
-    def _command_drop_function(self, command: DropFunction) -> Reply:
-        function = self._queue.functions.get(command.function)
-        if function is None:
-            return Refused(b"function", b"not found")
-        if not self._queue.drop_function(function):
-            return Refused(b"there", b"are still connected workers or executing clients")
-        return Ok()
-
-    def _command_maxqueue(self, command: MaxQueue) -> Reply:
-        sizes = command.sizes
-        if len(sizes) < 2:
-            sizes = (*sizes, 0)[:1] * 3
-        high, normal, low = (*sizes, 0)[:3]
-        return Ok() if self._queue.set_limits(command.function, (high, normal, low)) else _TOO_MANY_FUNCTIONS
-
-    def _command_shutdown(self, command: Shutdown) -> Reply:
-        if command.graceful:
+    def _shut_down(self, graceful: bool) -> None:
+        if graceful:
             self.stop_accepting()
-        self._events.append(ShutdownRequested(command.graceful))
-        return Ok()
+        self._events.append(ShutdownRequested(graceful))
 
 
 # What a submission comes to: its priority as a plain int, which indexes lists faster than an enum; whether it is a
@@ -928,17 +754,3 @@ def _status(job: Job | None) -> tuple[bool, bool, int, int]:
     numbers = job.progress.split(_NUL) if job.progress else (b"0", b"0")
     numerator, denominator = (int(raw.partition(b".")[0] or b"0") for raw in numbers[:2])
     return True, job.state is JobState.RUNNING, numerator, denominator
-
-
-def _status_row(function: FunctionQueue) -> FunctionStatus:
-    return FunctionStatus(function.name, function.total, function.running, len(function.workers))
-
-
-def _priorities_row(function: FunctionQueue) -> FunctionPriorities:
-    high, normal, low = function.queued
-    return FunctionPriorities(function.name, high, normal + function.delayed, low, len(function.workers))
-
-
-def _worker_row(peer: Peer) -> WorkerListed:
-    names = tuple(function.name for function in reversed(peer.abilities))
-    return WorkerListed(peer.descriptor, peer.address, peer.client_id, names)

@@ -1,0 +1,153 @@
+"""What administrators ask of a job server in lines of text, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from gearproto.admin import (
+    CancelJob,
+    CreateFunction,
+    DropFunction,
+    FunctionPriorities,
+    FunctionStatus,
+    GetPid,
+    JobListed,
+    MaxQueue,
+    Ok,
+    PriorityStatus,
+    Refused,
+    Reply,
+    Rows,
+    ShowJobs,
+    ShowUniqueJobs,
+    Shutdown,
+    Status,
+    UniqueListed,
+    Verbose,
+    Version,
+    WorkerListed,
+    Workers,
+    parse_command,
+)
+from gearproto.events import Event
+
+from .jobs import Job
+from .peers import Peer, PeerId
+from .queue import FunctionQueue, JobQueue
+
+__all__ = ["Commands", "status_row"]
+
+_TOO_MANY_FUNCTIONS: Final = Refused(b"TOO_MANY_FUNCTIONS", b"are to be remembered, drop some first")
+
+
+class Commands:
+    """Answers text commands about a queue and its peers."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        peers: Mapping[PeerId, Peer],
+        *,
+        version: bytes,
+        pid: int,
+        verbosity: bytes,
+        cancel: Callable[[Job], None],
+        shut_down: Callable[[bool], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            queue: the jobs.
+            peers: the connections.
+            version: answer to ``version``.
+            pid: answer to ``getpid``.
+            verbosity: answer to ``verbose``.
+            cancel: called to cancel a job.
+            shut_down: called to stop the server, gracefully or not.
+        """
+        self._queue = queue
+        self._peers = peers
+        self._cancel = cancel
+        self._shut_down = shut_down
+        self._handlers: dict[type[Event], Callable[[Any], Reply]] = {
+            Status: self._status,
+            PriorityStatus: self._prioritystatus,
+            Workers: self._workers,
+            ShowJobs: self._show_jobs,
+            ShowUniqueJobs: self._show_unique_jobs,
+            Version: lambda _command: Ok(version),
+            Verbose: lambda _command: Ok(verbosity),
+            GetPid: lambda _command: Ok(b"%d" % pid),
+            CancelJob: self._cancel_job,
+            CreateFunction: self._create_function,
+            DropFunction: self._drop_function,
+            MaxQueue: self._maxqueue,
+            Shutdown: self._shutdown,
+        }
+
+    def answer(self, line: bytes) -> bytes:
+        """Carry out a command, and return the answer to send."""
+        command = parse_command(line)
+        reply = command if isinstance(command, Refused) else self._handlers[type(command)](command)
+        return reply.encode()
+
+    def _status(self, _command: Status) -> Reply:
+        return Rows([status_row(function) for function in self._queue.functions.values()])
+
+    def _prioritystatus(self, _command: PriorityStatus) -> Reply:
+        return Rows([_priorities_row(function) for function in self._queue.functions.values()])
+
+    def _workers(self, _command: Workers) -> Reply:
+        return Rows([_worker_row(peer) for peer in self._peers.values()])
+
+    def _show_jobs(self, _command: ShowJobs) -> Reply:
+        jobs = self._queue.jobs.values()
+        return Rows([JobListed(job.handle, job.losses, not job.wanted, job.background) for job in jobs])
+
+    def _show_unique_jobs(self, _command: ShowUniqueJobs) -> Reply:
+        return Rows([UniqueListed(job.unique) for job in self._queue.jobs.values()])
+
+    def _cancel_job(self, command: CancelJob) -> Reply:
+        job = self._queue.jobs.get(command.handle)
+        if job is None:
+            return Refused(b"UNKNOWN_JOB")
+        self._cancel(job)
+        return Ok()
+
+    def _create_function(self, command: CreateFunction) -> Reply:
+        return Ok() if self._queue.create_function(command.function) else _TOO_MANY_FUNCTIONS
+
+    def _drop_function(self, command: DropFunction) -> Reply:
+        function = self._queue.functions.get(command.function)
+        if function is None:
+            return Refused(b"function", b"not found")
+        if not self._queue.drop_function(function):
+            return Refused(b"there", b"are still connected workers or executing clients")
+        return Ok()
+
+    def _maxqueue(self, command: MaxQueue) -> Reply:
+        sizes = command.sizes
+        if len(sizes) < 2:
+            sizes = (*sizes, 0)[:1] * 3
+        high, normal, low = (*sizes, 0)[:3]
+        return Ok() if self._queue.set_limits(command.function, (high, normal, low)) else _TOO_MANY_FUNCTIONS
+
+    def _shutdown(self, command: Shutdown) -> Reply:
+        self._shut_down(command.graceful)
+        return Ok()
+
+
+def status_row(function: FunctionQueue) -> FunctionStatus:
+    """Return what ``status`` tells of a function."""
+    return FunctionStatus(function.name, function.total, function.running, len(function.workers))
+
+
+def _priorities_row(function: FunctionQueue) -> FunctionPriorities:
+    high, normal, low = function.queued
+    return FunctionPriorities(function.name, high, normal + function.delayed, low, len(function.workers))
+
+
+def _worker_row(peer: Peer) -> WorkerListed:
+    names = tuple(function.name for function in reversed(peer.abilities))
+    return WorkerListed(peer.descriptor, peer.address, peer.client_id, names)

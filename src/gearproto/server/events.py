@@ -1,0 +1,75 @@
+"""What an engine tells its driver, beside the bytes to send."""
+
+from __future__ import annotations
+
+from gearproto.admin import FunctionStatus
+from gearproto.events import Event, event
+
+from .jobs import JobState
+from .peers import PeerId
+
+__all__ = ["Counters", "JobChanged", "PeerFailed", "ShutdownRequested"]
+
+
+@event
+class PeerFailed(Event):
+    """A peer broke the protocol or a limit. Send it what is queued for it, close it, and call `Engine.disconnect`.
+
+    Attributes:
+        peer: the peer.
+        reason: what it did, for people.
+    """
+
+    peer: PeerId
+    reason: str
+
+
+@event
+class ShutdownRequested(Event):
+    """An administrator wants the server to stop (``shutdown``).
+
+    Attributes:
+        graceful: whether running jobs shall end first; see `Engine.stop_accepting` and `Engine.running_jobs`.
+    """
+
+    graceful: bool
+
+
+@event
+class JobChanged(Event):
+    """A job has gone to another state; only with ``trace=True``.
+
+    Attributes:
+        handle: the job.
+        function: name of its function.
+        state: its new state.
+        peer: whose request or departure caused it; None if time or an administrator did, or its worker lost it.
+    """
+
+    handle: bytes
+    function: bytes
+    state: JobState
+    peer: PeerId | None
+
+
+@event
+class Counters:
+    """What a server holds at one moment.
+
+    Attributes:
+        peers: connections.
+        queued: jobs that a worker could take now.
+        delayed: jobs that wait for their time.
+        running: jobs that workers have.
+        submitted: jobs taken since the start, joined submissions not counted.
+        ended: jobs that have ended since the start, in whatever way.
+        functions: what ``status`` tells, by function.
+    """
+
+    peers: int
+    queued: int
+    delayed: int
+    running: int
+    submitted: int
+    ended: int
+    functions: tuple[FunctionStatus, ...]

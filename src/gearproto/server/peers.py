@@ -1,0 +1,49 @@
+"""A peer as the server keeps it."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+from gearproto.framing import Decoder
+
+from .jobs import Job
+from .queue import Worker
+
+__all__ = ["Peer", "PeerId"]
+
+PeerId = NewType("PeerId", int)
+"""Names one peer of an engine; never used twice."""
+
+
+class Peer(Worker):
+    """One connection, which may be a client, a worker and an administrator at once."""
+
+    __slots__ = (
+        "address",
+        "cancelled",
+        "client_id",
+        "decoder",
+        "descriptor",
+        "exceptions",
+        "failed",
+        "id",
+        "output",
+        "output_size",
+        "raised",
+        "waiting",
+    )
+
+    def __init__(self, id_: PeerId, decoder: Decoder, address: bytes, descriptor: int, exceptions: bool) -> None:
+        super().__init__()
+        self.id = id_
+        self.decoder = decoder
+        self.address = address
+        self.descriptor = descriptor
+        self.exceptions = exceptions
+        self.client_id = b""
+        self.output: list[bytes] = []
+        self.output_size = 0
+        self.waiting: dict[Job, None] = {}  # the jobs that it waits for
+        self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
+        self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
+        self.failed = False
