@@ -24,7 +24,7 @@ DRIVERS: Final[tuple[Driver, ...]] = ("gear_sync", "asyncio", "trio")
 
 
 class ThreadedServer(RunningServer):
-    """`gear_sync.Server`, or `gear_anyio.Server` on asyncio or trio, which serves from the start.
+    """`gear_sync.Server`, or `gear_anyio.Server` on asyncio or trio.
 
     Attributes:
         driver: which one.
@@ -33,27 +33,35 @@ class ThreadedServer(RunningServer):
 
     kind = "ours"
 
-    def __init__(self, driver: Driver, **options: Any) -> None:
-        """Make it and let it serve; the options are those of the server, the port is free unless told otherwise."""
+    def __init__(self, driver: Driver, *, serve: bool = True, **options: Any) -> None:
+        """Make it.
+
+        Args:
+            driver: which one.
+            serve: whether it serves at once; `serve` makes it do so later.
+            **options: those of the server; the port is free unless told otherwise.
+        """
         self.driver = driver
-        self._options = options
         self._stack = contextlib.ExitStack()
         self._portal: BlockingPortal | None = None
-        self._end: Future[None] | Call[None]
-        self.server: gear_sync.Server | gear_anyio.Server
-        port = options.pop("port", 0)
-        if driver == "gear_sync":
-            self.server = gear_sync.Server(HOST, port, **options)
+        self._end: Future[None] | Call[None] | None = None
+        kind = gear_sync.Server if driver == "gear_sync" else gear_anyio.Server
+        self.server = kind(HOST, options.pop("port", 0), **options)
+        self.port = next((address[1] for address in self.server.addresses if isinstance(address, tuple)), 0)
+        if serve:
+            self.serve()
+
+    def serve(self) -> None:
+        """Let it serve in a thread."""
+        if isinstance(self.server, gear_sync.Server):
             self._end = Call(self.server.serve_forever)
         else:
-            self.server = gear_anyio.Server(HOST, port, **options)
-            self._portal = self._stack.enter_context(start_blocking_portal(driver))
+            self._portal = self._stack.enter_context(start_blocking_portal(self.driver))
             self._end, _value = self._portal.start_task(self.server.serve)
-        self.port = next((address[1] for address in self.server.addresses if isinstance(address, tuple)), 0)
 
     @property
     def reactor(self) -> Reactor:
-        """The reactor within; not to be touched while the server runs."""
+        """The reactor within, for faults; not to be touched while the server runs."""
         return self.server._reactor
 
     def _call(self, function: Callable[[], Any]) -> Any:
@@ -72,26 +80,29 @@ class ThreadedServer(RunningServer):
     @property
     def serving(self) -> bool:
         """Whether the server serves still."""
-        return self._end.running if isinstance(self._end, Call) else not self._end.done()
+        if isinstance(self._end, Future):
+            return not self._end.done()
+        return self._end is not None and self._end.running
 
     def wait(self) -> None:
         """Wait until the server serves no more; raise what it has raised."""
-        if isinstance(self._end, Call):
-            self._end.result()
-        else:
+        if isinstance(self._end, Future):
             self._end.result(LIMIT)
+        elif self._end is not None:
+            self._end.result()
 
     def restart(self) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Stop the server and wait for its end."""
-        if self.serving:
-            self.stop()
+        """Stop the server and wait for its end; an error that `wait` has raised is over."""
         try:
-            self.wait()
+            if self.serving:
+                self.stop()
+                self.wait()
         finally:
             self._stack.close()
+            self.server.close()
 
     def __enter__(self) -> Self:
         return self
