@@ -2,78 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Protocol, TypeVar
 
-from gearproto import ServerError, admin
+from gearproto import admin
 from gearproto.admin import (
     Command,
     FunctionPriorities,
     FunctionStatus,
     JobListed,
-    Ok,
-    Reply,
-    Rows,
     UniqueListed,
     WorkerListed,
 )
-
-from .names import as_bytes
+from gearproto.tasks import as_bytes
 
 __all__ = ["Admin"]
+
+_T = TypeVar("_T")
+
+
+class _Ask(Protocol):
+    def __call__(self, command: Command[_T], /) -> _T: ...
 
 
 class Admin:
     """What administrators ask of a job server.
 
-    Every method raises `ServerError` if the server refuses, `ConnectionLost` if the connection goes before the answer,
-    and `TimeoutError` if there is none in time.
+    Every method raises `ServerError` if the server refuses, `ConnectionLost` if no server can be reached or the
+    connection goes before the answer, and `TimeoutError` if there is none in time.
     """
 
-    def __init__(self, ask: Callable[[Command], Reply]) -> None:
-        """Use a function that sends a command and returns its answer."""
+    def __init__(self, ask: _Ask) -> None:
+        """Use a function that sends a command and returns what its answer tells."""
         self._ask = ask
-
-    def _rows(self, command: Command) -> tuple[Any, ...]:
-        return tuple(cast("Rows", self._ask(command)).rows)
-
-    def _value(self, command: Command) -> bytes:
-        return cast("Ok", self._ask(command)).value
 
     def status(self) -> tuple[FunctionStatus, ...]:
         """Return every function with its jobs and workers (``status``)."""
-        return self._rows(admin.Status())
+        return self._ask(admin.Status())
 
     def priority_status(self) -> tuple[FunctionPriorities, ...]:
         """Return every function with its queued jobs by priority (``prioritystatus``)."""
-        return self._rows(admin.PriorityStatus())
+        return self._ask(admin.PriorityStatus())
 
     def workers(self) -> tuple[WorkerListed, ...]:
         """Return every connection with its functions (``workers``)."""
-        return self._rows(admin.Workers())
+        return self._ask(admin.Workers())
 
     def jobs(self) -> tuple[JobListed, ...]:
         """Return every job (``show jobs``)."""
-        return self._rows(admin.ShowJobs())
+        return self._ask(admin.ShowJobs())
 
     def unique_jobs(self) -> tuple[UniqueListed, ...]:
         """Return the unique of every job (``show unique jobs``)."""
-        return self._rows(admin.ShowUniqueJobs())
+        return self._ask(admin.ShowUniqueJobs())
 
     def version(self) -> str:
         """Return the server's version (``version``)."""
-        return self._value(admin.Version()).decode("utf-8", "backslashreplace")
+        return self._ask(admin.Version())
 
     def verbose(self) -> str:
         """Return the server's log level (``verbose``)."""
-        return self._value(admin.Verbose()).decode("utf-8", "backslashreplace")
+        return self._ask(admin.Verbose())
 
     def pid(self) -> int:
         """Return the server's process id (``getpid``)."""
-        value = self._value(admin.GetPid())
-        if not value.isdigit():
-            raise ServerError(b"MALFORMED_REPLY", value)
-        return int(value)
+        return self._ask(admin.GetPid())
 
     def cancel(self, handle: bytes) -> None:
         """Cancel a job; those who wait for it are told that it failed (``cancel job``)."""

@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import random
+import ssl
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack
 
-from gearproto import ClientConnection, ConnectionLost, GearmanError, JobNotSent, Priority
-from gearproto.addresses import Address, parse_addresses
-from gearproto.admin import Command, Reply
+from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, JobNotSent, Lost, NotSent, Priority
+from gearproto.addresses import Address, parse_address, parse_addresses
+from gearproto.admin import Command
+from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.events import Echoed, Event, RequestId, StatusReceived
+from gearproto.events import Event, RequestId, StatusReceived
+from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
+from gearproto.records import Answer, Records
+from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
+from .dial import resolve
 from .job import Job
-from .link import connect
-from .names import as_bytes
-from .session import Session, SessionEnded, Submission
+from .pump import Pump
+from .session import Session
 
-__all__ = ["Client", "Task"]
+__all__ = ["Client"]
 
 _T = TypeVar("_T")
+_NEVER: Final = float("inf")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One job for `Client.submit_many`; the fields are the arguments of `Client.submit`."""
-
-    function: str | bytes
-    workload: bytes = b""
-    unique: str | bytes = b""
-    priority: Priority = Priority.NORMAL
+Servers = str | tuple[str, int] | Iterable[str | tuple[str, int]]
 
 
 class Client:
     """A Gearman client. Threads may share it; it starts none of its own.
 
-    The first server of the list that can be reached is used, and stays in use until its connection is lost. Then the
-    next call connects again.
+    A call that needs a server connects to it, if there is no connection. Looking up a server's name blocks as long as
+    the system's resolver does.
 
     Attributes:
-        admin: the text protocol for administrators.
+        admin: the text protocol for administrators, with the first server that can be reached; see `admin_of`.
     """
 
     def __init__(
         self,
-        servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
+        servers: Servers,
         *,
+        policy: Policy | str = Policy.ORDERED,
+        tls: ssl.SSLContext | None = None,
         connect_timeout: float = 5.0,
         timeout: float | None = 30.0,
+        retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         exceptions: bool = True,
         **limits: Unpack[Limits],
     ) -> None:
@@ -61,25 +62,40 @@ class Client:
 
         Args:
             servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
-            connect_timeout: seconds for each attempt to connect.
+            policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
+            tls: the context for TLS, host names checked as it says; None for plain TCP.
+            connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
+            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
+                reached; each pause is twice as long as the one before.
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
                 `JobFailed`. gearmand and our own server know it; some others never answer, and must not be asked.
-            **limits: limits of the connection, as in `gearproto.connection.Connection`.
+            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+                after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
-            ValueError: an address makes no sense.
+            ValueError: an address makes no sense, or there is no such policy.
         """
+        self._limits: Limits = {"probe_interval": 30.0, **limits}
         self._addresses = parse_addresses(servers)
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._exceptions = exceptions
-        self._limits = limits
-        self._session: Session | None = None
-        self._lock = threading.Lock()
-        self._closed = False
-        self._pid = os.getpid()
+        self._sessions = [
+            Session(
+                address, tls, self._limits, Backoff(random.random, retry_pauses), self._introduce, self._on_stranded
+            )
+            for address in self._addresses
+        ]
+        self._stranded: dict[Job, None] = {}
+        self._chooser = ServerChooser(self._sessions, policy)
+        self._by_order = ServerChooser(self._sessions, Policy.ORDERED)
+        self._pump = Pump()
+        for session in self._sessions:
+            self._pump.add(session)
         self.admin = Admin(self._ask_admin)
+
+    # Jobs
 
     def submit(
         self,
@@ -89,6 +105,7 @@ class Client:
         unique: str | bytes = b"",
         priority: Priority = Priority.NORMAL,
         reducer: str | bytes | None = None,
+        resubmit: bool = False,
     ) -> Job:
         """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for the server.
 
@@ -99,31 +116,65 @@ class Client:
                 unique. Empty means never.
             priority: which queue it goes to.
             reducer: name of a reducer for the worker.
+            resubmit: whether a submission whose connection is lost is sent once more, to this server or another. The
+                job may then run twice, one run after the other or both at once. Needs a unique.
 
         Raises:
             JobNotSent: no server could be reached.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        submission = _submission(function, workload, unique, priority)
-        if reducer is not None:
-            submission["reducer"] = as_bytes(reducer)
-        return self._use(lambda session: session.submit([submission]))[0]
+        job = self._job(Task(function, workload, unique, priority, None, reducer), resubmit=resubmit)
+        self._launch([job])
+        if isinstance(job.outcome, NotSent):
+            raise JobNotSent(job.outcome.cause)
+        return job
 
-    def submit_many(self, tasks: Iterable[Task]) -> list[Job]:
-        """Submit many jobs in one write.
+    def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
+        """Submit many jobs, in one write for each server.
 
         Args:
             tasks: the jobs.
+            resubmit: as in `submit`.
 
         Returns:
-            The jobs, in the order of the tasks.
+            The jobs, in the order of the tasks; those for which no server could be reached have the outcome `NotSent`.
+            `as_completed` gives them as they end.
 
         Raises:
-            JobNotSent: no server could be reached.
-            LocalProtocolError: an argument breaks a rule of the protocol; the tasks before it are submitted.
+            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
-        submissions = (_submission(task.function, task.workload, task.unique, task.priority) for task in tasks)
-        return self._use(lambda session: session.submit(submissions))
+        jobs = self._jobs(tasks, resubmit=resubmit)
+        self._launch(jobs)
+        return jobs
+
+    def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
+        """Yield jobs as they end, whatever their outcome.
+
+        Args:
+            jobs: jobs of this client.
+            timeout: longest time to wait in seconds, for all of them together; None for no limit.
+
+        Raises:
+            TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
+        """
+        until = _NEVER if timeout is None else time.monotonic() + timeout
+        ended: deque[Job] = deque()
+        left = 0
+        with self._pump.lock:
+            for job in jobs:
+                job.watch(ended.append)
+                left += 1
+        while left:
+            if not self._pump.wait(lambda: bool(ended), _left(until)):
+                raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
+            job = ended.popleft()
+            if job.outcome is None:
+                self._relaunch(job, until)
+                with self._pump.lock:
+                    job.watch(ended.append)
+            else:
+                left -= 1
+                yield job
 
     def submit_background(
         self,
@@ -134,8 +185,8 @@ class Client:
         priority: Priority = Priority.NORMAL,
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
-    ) -> bytes:
-        """Submit a background job, and wait until the server has taken it (``JOB_CREATED``).
+    ) -> JobHandle:
+        """Submit a background job, and wait until a server has taken it (``JOB_CREATED``).
 
         Args:
             function: name of the function to run.
@@ -155,43 +206,128 @@ class Client:
             TimeoutError: the server has not answered in time; it may have taken the job.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        submission = _submission(function, workload, unique, priority) | {"background": True}
-        if run_at is not None:
-            submission["run_at"] = _epoch(run_at)
-        if reducer is not None:
-            submission["reducer"] = as_bytes(reducer)
-        return self._use(lambda session: session.submit_background(submission, self._timeout))
+        job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
+        self._launch([job])
+        if not self.wait_for_job(job, lambda: job.settled, self._timeout):
+            raise TimeoutError(f"{job.server}: no answer within {self._timeout:g} s")
+        return job.taken()
+
+    def submit_background_many(self, tasks: Iterable[Task]) -> list[JobHandle | JobError | TimeoutError]:
+        """Submit many background jobs, in one write for each server, and wait until they are taken.
+
+        Args:
+            tasks: the jobs.
+
+        Returns:
+            For each task, in order, its handle, or the error that `submit_background` would have raised for it.
+
+        Raises:
+            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+        """
+        jobs = self._jobs(tasks, background=True)
+        self._launch(jobs)
+        until = _NEVER if self._timeout is None else time.monotonic() + self._timeout
+        results: list[JobHandle | JobError | TimeoutError] = []
+        for job in jobs:
+            if not self.wait_for_job(job, lambda job=job: job.settled, _left(until)):  # type: ignore[misc]
+                results.append(TimeoutError(f"{job.server}: no answer within {self._timeout:g} s"))
+                continue
+            try:
+                results.append(job.taken())
+            except JobError as error:
+                results.append(error)
+        return results
+
+    def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
+        candidates = self._chooser.candidates(as_bytes(task.unique))
+        return Job(self, task, candidates, background=background, resubmit=resubmit)
+
+    def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
+        """Make the jobs of tasks.
+
+        Raises:
+            LocalProtocolError: one breaks a rule.
+        """
+        jobs = [self._job(task, background=background, resubmit=resubmit) for task in tasks]
+        if len(self._sessions) > 1:  # else the one session submits all or none
+            trial = ClientConnection(**self._limits)
+            trial.submit_jobs(job.task.packet(background=background) for job in jobs if job.task is not None)
+        return jobs
+
+    # Queries
 
     def status(self, handle: bytes) -> StatusReceived:
-        """Ask the server what it knows of a job (``GET_STATUS``).
+        """Ask what is known of a job (``GET_STATUS``).
+
+        Args:
+            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of each
+                server in turn until one knows it.
 
         Raises:
             ConnectionLost: no server could be reached, or the connection went before the answer.
             TimeoutError: the server has not answered in time.
         """
-        event = self._query(lambda conn: conn.get_status(handle))
-        assert isinstance(event, StatusReceived)
-        return event
+        if isinstance(handle, JobHandle):
+            return self._status(handle.server, lambda conn: conn.get_status(handle))
+        return self._status_anywhere(lambda conn: conn.get_status(handle))
 
     def status_unique(self, unique: str | bytes) -> StatusReceived:
-        """Ask the server what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
-        event = self._query(lambda conn: conn.get_status_unique(as_bytes(unique)))
-        assert isinstance(event, StatusReceived)
-        return event
+        """Ask each server in turn what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
+        return self._status_anywhere(lambda conn: conn.get_status_unique(as_bytes(unique)))
+
+    def _status_anywhere(self, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
+        *others, last = self._addresses
+        for address in others:
+            status = self._status(address, request)
+            if status.known:
+                return status
+        return self._status(last, request)
+
+    def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
+        with _as_query():
+            records, event = self._ask(self._only(address), request)
+            return records.status(event)
 
     def echo(self, data: bytes) -> bytes:
-        """Let the server send data back (``ECHO_REQ``); raises as `status`."""
-        event = self._query(lambda conn: conn.echo(data))
-        assert isinstance(event, Echoed)
-        return event.data
+        """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
+        with _as_query():
+            candidates = self._by_order.candidates()
+            records, event = self._ask(candidates, lambda conn: conn.echo(data))
+            return records.echoed(event)
+
+    def admin_of(self, server: str | tuple[str, int]) -> Admin:
+        """Return the text protocol for administrators, with one of the client's servers.
+
+        Raises:
+            ValueError: it is none of the client's servers.
+        """
+        address = parse_address(server)
+        self._only(address)
+        return Admin(lambda command: self._reply(self._only(address), command))
+
+    def _ask_admin(self, command: Command[_T]) -> _T:
+        return self._reply(self._by_order.candidates(), command)
+
+    def _reply(self, candidates: Candidates, command: Command[_T]) -> _T:
+        with _as_query():
+            records, event = self._ask(candidates, lambda conn: conn.admin(command))
+            return records.reply(command, event)
+
+    def _only(self, address: Address) -> Candidates:
+        if address not in self._addresses:
+            raise ValueError(f"{address} is none of this client's servers")
+        return Candidates(self._sessions, [self._addresses.index(address)])
+
+    # The end
 
     def close(self) -> None:
-        """Close the connection. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""
-        with self._lock:
-            self._closed = True
-            session, self._session = self._session, None
-        if session is not None and self._pid == os.getpid():
-            session.close()
+        """Close the connections. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""
+        if self._pump.inherited:
+            return
+        self._pump.close("closed by the client")
+        with self._pump.lock:
+            for job in list(self._stranded):
+                self._end_stranded(job)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -203,49 +339,211 @@ class Client:
         """Close the client."""
         self.close()
 
-    def _ask_admin(self, command: Command) -> Reply:
-        with _as_query():
-            return self._use(lambda session: session.admin(command, self._timeout))
+    # Waiting, and placing
 
-    def _query(self, request: Callable[[ClientConnection], RequestId]) -> Event:
-        with _as_query():
-            return self._use(lambda session: session.ask(lambda: request(session.conn), self._timeout))
+    def wait_for_job(self, job: Job, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until something is done that a job's events bring about; `Job` calls this.
 
-    def _use(self, call: Callable[[Session], _T]) -> _T:
-        session = self._connected()
-        with suppress(SessionEnded):  # another thread may have seen its end just now
-            return call(session)
-        return call(self._connected())
+        Args:
+            job: the job, which is submitted once more here if it is stranded.
+            done: tells whether it is so; called with the lock held.
+            timeout: longest time to wait in seconds; None for no limit.
 
-    def _connected(self) -> Session:
-        """Return a session with the first server that can be reached."""
-        if self._pid != os.getpid():
-            raise GearmanError("this client belongs to the parent process: make one of your own after a fork")
-        with self._lock:
-            if self._closed:
-                raise GearmanError("this client is closed")
-            if self._session is None or self._session.ended():
-                self._session = self._connect()
-            return self._session
+        Returns:
+            Whether it is done.
+        """
+        until = _NEVER if timeout is None else time.monotonic() + timeout
+        while self._pump.wait(lambda: job.stranded is not None or done(), _left(until)):
+            if job.stranded is None:
+                return True
+            self._relaunch(job, until)
+            if time.monotonic() >= until:
+                return self._pump.wait(done, 0)
+        return False
 
-    def _connect(self) -> Session:
-        failures: list[tuple[Address, OSError]] = []
-        for address in self._addresses:
-            try:
-                sock = connect(address, self._connect_timeout)
+    def _on_stranded(self, job: Job) -> None:
+        """Keep a job until somebody who waits submits it once more, or the client is closed. With the lock held."""
+        self._stranded[job] = None
+        if self._pump.closed:
+            self._end_stranded(job)
+
+    def _end_stranded(self, job: Job) -> None:
+        del self._stranded[job]
+        assert job.stranded is not None
+        job.end(job.stranded)
+
+    def _relaunch(self, job: Job, until: float) -> None:
+        """Submit a stranded job once more, unless another thread does; it ends if there is nowhere to."""
+        with self._pump.lock:
+            if job.stranded is None:
+                return
+            del self._stranded[job]
+            came_to = job.restart()
+            if isinstance(came_to, Lost):
+                job.candidates = self._chooser.candidates(job.unique)
+        self._launch([job], came_to, until)
+
+    def _launch(self, jobs: Sequence[Job], came_to: NotSent | Lost | None = None, until: float = _NEVER) -> None:
+        """Submit jobs; those for which no server can be reached end.
+
+        Args:
+            jobs: the jobs, with their candidates.
+            came_to: what an earlier submission came to, in which the jobs end then.
+            until: when to leave off; the jobs are stranded again then.
+        """
+        failures: dict[Address, OSError] = {}
+        while jobs:
+            groups, retry_at, homeless = self._grouped(jobs)
+            for job in homeless:
+                with self._pump.lock:
+                    job.end(came_to if isinstance(came_to, Lost) else NotSent(_told(failures, self._sessions)))
+            jobs = []
+            for session, group in groups.items():
+                if not self._use(session, lambda records, group=group: records.submit(group), until, failures):  # type: ignore[misc]
+                    jobs += group
+            if retry_at is not None:
+                waiting, when = retry_at
+                jobs += waiting
+                if not groups:
+                    self._sleep(min(when, until))
+            if jobs and time.monotonic() >= until:
+                with self._pump.lock:
+                    for job in jobs:
+                        job.candidates = self._chooser.candidates(job.unique)
+                        job.strand(came_to or NotSent(_told(failures, self._sessions)))
+                        self._on_stranded(job)
+                return
+
+    def _grouped(
+        self, jobs: Sequence[Job]
+    ) -> tuple[dict[Session, list[Job]], tuple[list[Job], float] | None, list[Job]]:
+        """Sort jobs by what to do next: submit them, wait with them until a time, or give them up."""
+        now = time.monotonic()
+        groups: dict[Session, list[Job]] = defaultdict(list)
+        waiting: list[Job] = []
+        when = _NEVER
+        homeless: list[Job] = []
+        for job in jobs:
+            assert job.candidates is not None
+            match job.candidates.next(now, now + self._connect_timeout):
+                case Try(index):
+                    groups[self._sessions[index]].append(job)
+                case WaitUntil(retry_at):
+                    waiting.append(job)
+                    when = min(when, retry_at)
+                case None:
+                    homeless.append(job)
+        return groups, (waiting, when) if waiting else None, homeless
+
+    def _use(
+        self,
+        session: Session,
+        call: Callable[[Records[Job, Answer]], object],
+        until: float,
+        failures: dict[Address, OSError],
+    ) -> bool:
+        """Queue something for a server, connecting to it before if need be; return whether it could be reached.
+
+        Args:
+            session: the server.
+            call: queues it; called with the lock held.
+            until: when to leave off.
+            failures: takes the reason why it could not be reached.
+        """
+        pump = self._pump
+        for attempts_left in (1, 0):
+            pump.check_process()
+            with pump.lock:
+                if pump.closed:
+                    raise GearmanError("this client is closed")
                 try:
-                    session = Session(address, sock, self._limits)
-                except OSError:
-                    sock.close()
+                    pump.look()
+                    if session.connected:
+                        try:
+                            call(session.records)
+                        finally:
+                            pump.settled(watch=session.settle())
+                        return True
+                except BaseException as error:
+                    pump.interrupted(error)
                     raise
-            except OSError as error:
-                failures.append((address, error))
-                continue
-            if self._exceptions:
-                session.set_option(b"exceptions")
-            return session
-        text = "; ".join(f"{address}: {error.strerror or error}" for address, error in failures)
-        raise JobNotSent(f"no server could be reached: {text}") from failures[-1][1]
+            if attempts_left and not self._reach(session, until):
+                break
+        if session.failure is not None:
+            failures[session.address] = session.failure
+        return False
+
+    def _reach(self, session: Session, until: float) -> bool:
+        """Connect to a server; return whether that went well, within the time."""
+        try:
+            endpoints = resolve(session.address)
+        except OSError as error:
+            with self._pump.lock:
+                session.fail(error)
+            return False
+        with self._pump.lock:
+            try:
+                session.dial(endpoints, self._connect_timeout)
+            except BaseException as error:
+                self._pump.interrupted(error)
+                raise
+        self._pump.wait(lambda: not session.dialing, _left(until))
+        return session.connected
+
+    def _introduce(self, session: Session) -> None:
+        if self._exceptions:
+            session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
+
+    def _sleep(self, until: float) -> None:
+        """Wait until a time, doing meanwhile what others wait for."""
+        self._pump.wait(lambda: False, _left(until))
+
+    def _ask(
+        self, candidates: Candidates, request: Callable[[ClientConnection], RequestId]
+    ) -> tuple[Records[Job, Answer], Event]:
+        """Send a request to the first server that can be reached, and wait for its answer.
+
+        Args:
+            candidates: the servers.
+            request: queues the request; called with the lock held.
+
+        Raises:
+            JobNotSent: no server could be reached.
+            TimeoutError: the time has passed.
+        """
+        failures: dict[Address, OSError] = {}
+        answer = Answer()
+        used: list[Records[Job, Answer]] = []
+
+        def call(records: Records[Job, Answer]) -> None:
+            records.ask(request, answer)
+            used.append(records)
+
+        while not used:
+            now = time.monotonic()
+            match candidates.next(now, now + self._connect_timeout):
+                case Try(index):
+                    self._use(self._sessions[index], call, _NEVER, failures)
+                case WaitUntil(retry_at):
+                    self._sleep(retry_at)
+                case None:
+                    raise JobNotSent(_told(failures, self._sessions))
+        if not self._pump.wait(lambda: answer.event is not None, self._timeout):
+            raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
+        assert answer.event is not None
+        return used[0], answer.event
+
+
+def _left(until: float) -> float | None:
+    """Return the seconds until a time; None if there are no end of them."""
+    return None if until == _NEVER else max(0.0, until - time.monotonic())
+
+
+def _told(failures: dict[Address, OSError], sessions: Iterable[Session]) -> str:
+    """Say why no server could be reached."""
+    reasons = failures or {session.address: session.failure for session in sessions if session.failure is not None}
+    text = "; ".join(f"{address}: {error.strerror or error}" for address, error in reasons.items())
+    return f"no server could be reached: {text}"
 
 
 @contextmanager
@@ -254,21 +552,4 @@ def _as_query() -> Iterator[None]:
     try:
         yield
     except JobNotSent as error:
-        raise ConnectionLost(str(error)) from error.__cause__
-
-
-def _submission(function: str | bytes, workload: bytes, unique: str | bytes, priority: Priority) -> Submission:
-    return {
-        "function": as_bytes(function),
-        "workload": workload,
-        "unique": as_bytes(unique),
-        "priority": priority,
-    }
-
-
-def _epoch(when: datetime | float) -> int:
-    if not isinstance(when, datetime):
-        return int(when)
-    if when.tzinfo is None:
-        raise ValueError("run_at needs a time zone")
-    return int(when.timestamp())
+        raise ConnectionLost(str(error)) from error

@@ -5,66 +5,45 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
 from gearproto import RemoteProtocolError
-from gearproto.addresses import Address
 from gearproto.connection import Connection
 from gearproto.events import Event
 
-__all__ = ["Link", "connect"]
+__all__ = ["Link"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 256 * 1024
-
-
-def connect(address: Address, timeout: float) -> socket.socket:
-    """Open a socket to a server, trying each of its addresses in turn.
-
-    Args:
-        address: the server.
-        timeout: seconds for each address.
-
-    Raises:
-        OSError: no address could be reached.
-    """
-    sock = socket.create_connection(address, timeout)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    except OSError:  # where the server has closed it already, some systems say so here
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Link:
     """A socket and the connection that speaks over it. Belongs to one thread at a time.
 
     Attributes:
+        sock: the socket, to be watched for `wants`.
         conn: the connection; after each call to it, call `settle`.
+        closed: whether the socket is closed.
     """
 
-    def __init__(self, sock: socket.socket, conn: Connection, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, sock: socket.socket, conn: Connection, on_event: Callable[[Event], object]) -> None:
         """Join the two.
 
         Args:
-            sock: a connected, non-blocking socket; the link closes it.
+            sock: a connected, non-blocking socket, with TLS or without; the link closes it.
             conn: the connection.
             on_event: called with each event.
         """
         self.conn = conn
-        self._sock = sock
+        self.sock = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._on_event = on_event
         self._unsent: memoryview | None = None
         self.closed = False
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for selectors."""
-        return self._sock.fileno()
 
     @property
     def wants(self) -> int:
@@ -102,7 +81,7 @@ class Link:
     def cut(self) -> None:
         """Shut the socket down, so that both ends notice. The one method that may be called from any thread."""
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def close(self, reason: str) -> None:
         """Close the socket; what was open on the connection ends, and its events are handed out."""
@@ -111,31 +90,33 @@ class Link:
         self.closed = True
         self.conn.connection_lost(reason, unsent=self._unsent_size())
         self._unsent = None
-        self._sock.close()
+        self.sock.close()
         self._drain()
 
     def _unsent_size(self) -> int:
         return 0 if self._unsent is None else len(self._unsent)
 
     def _read(self) -> bool:
-        """Read once; return whether something has come, be it the end."""
+        """Read once, with TLS all that it has deciphered; return whether something has come, be it the end."""
         try:
-            data = self._sock.recv(_CHUNK)
-        except BlockingIOError:
+            data = self.sock.recv(_CHUNK)
+        except _NOT_NOW:
             return False
         except OSError as error:
             self.close(error.strerror or str(error))
             return True
-        if data:
-            self.conn.receive_data(data)
-        else:
+        if not data:
             self.conn.receive_eof(unsent=self._unsent_size())
+            return True
+        self.conn.receive_data(data)
+        if self._tls is not None and self._tls.pending():  # no selector sees it
+            self._read()
         return True
 
     def _read_rest(self) -> None:
         """Read what came before the end: a server that is gone may have sent results first."""
         with contextlib.suppress(OSError):
-            while data := self._sock.recv(_CHUNK):
+            while data := self.sock.recv(_CHUNK):
                 self.conn.receive_data(data)
         self._drain()
 
@@ -157,8 +138,8 @@ class Link:
                     return
                 self._unsent = memoryview(data)
             try:
-                sent = self._sock.send(self._unsent)
-            except BlockingIOError:
+                sent = self.sock.send(self._unsent)
+            except _NOT_NOW:
                 return
             except OSError as error:
                 self._read_rest()

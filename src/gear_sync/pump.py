@@ -1,4 +1,4 @@
-"""Lets several threads share one link without a thread of its own: whoever waits, pumps."""
+"""Lets several threads share connections without a thread of their own: whoever waits, pumps."""
 
 from __future__ import annotations
 
@@ -9,15 +9,40 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from gearproto import GearmanError
 
-from .link import Link
-
-__all__ = ["Pump"]
+__all__ = ["Pump", "Source"]
 
 _READ: Final = selectors.EVENT_READ
+
+
+class Source(Protocol):
+    """What a pump moves: something with a socket, which may change."""
+
+    @property
+    def sock(self) -> socket.socket | None:
+        """The socket; None if there is none now."""
+
+    @property
+    def wants(self) -> int:
+        """What to watch the socket for."""
+
+    def on_ready(self, events: int) -> None:
+        """Read and write as far as the socket is ready."""
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic time at which to call `on_deadline`; None if never."""
+
+    def on_deadline(self, now: float) -> None:
+        """Do what is due."""
+
+    def read_all(self) -> None:
+        """Read all that has come."""
+
+    def close(self, reason: str) -> None:
+        """Close the socket."""
 
 
 class _Waiter:
@@ -30,24 +55,38 @@ class _Waiter:
         self.woken = threading.Event()
 
 
+class _Watched:
+    """What the selector was told of a source. The socket may have been closed since then, so its number is kept."""
+
+    __slots__ = ("descriptor", "sock", "wants")
+
+    def __init__(self, sock: socket.socket, wants: int) -> None:
+        self.sock = sock
+        self.descriptor = sock.fileno()
+        self.wants = wants
+
+
 class Pump:
-    """Moves a link's bytes while somebody waits for something.
+    """Moves the bytes of some sources while somebody waits for something.
 
     One waiting thread pumps; the others sleep. When what they wait for has come they are woken, and when the pumping
     thread leaves it wakes one of them to go on.
 
     Attributes:
-        lock: guards the link; hold it in every call but `wait` and `close`.
+        lock: guards the sources; hold it in every call to them, and to `settled` and `interrupted`.
+        closed: whether `close` was called.
     """
 
-    def __init__(self, link: Link) -> None:
-        """Begin with a link that nobody uses yet.
+    def __init__(self) -> None:
+        """Begin without sources.
 
         Raises:
             OSError: there is no room for more descriptors.
         """
         self.lock = threading.Lock()
-        self._link = link
+        self.closed = False
+        self._sources: list[Source] = []
+        self._watched: dict[Source, _Watched] = {}
         self._pid = os.getpid()
         self._pumping = False
         self._waiters: dict[_Waiter, None] = {}
@@ -57,27 +96,52 @@ class Pump:
         except OSError:
             self._selector.close()
             raise
-        self._watched = _READ
-        self._selector.register(link, _READ)
+        self._selector.register(self._wakes, _READ)
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
-        self._selector.register(self._wakes, _READ)
 
-    def settle(self) -> None:
-        """Send what has just been queued; if the socket is full, let the pumping thread send the rest."""
-        self._link.settle()
+    def add(self, source: Source) -> None:
+        """Move the bytes of one more source."""
+        self._sources.append(source)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process has inherited the pump from its parent."""
+        return os.getpid() != self._pid
+
+    def check_process(self) -> None:
+        """Refuse to go on in a forked child, whose sockets are its parent's too.
+
+        Raises:
+            GearmanError: this process has inherited the pump from its parent.
+        """
+        if self.inherited:
+            raise GearmanError("this client belongs to the parent process: make one of your own after a fork")
+
+    def settled(self, *, watch: bool) -> None:
+        """Take note of what has changed in the calling thread.
+
+        Args:
+            watch: whether a socket is to be watched otherwise than before: it could not take all output, or is closed.
+        """
         self._wake_waiters()
-        if self._link.closed or self._link.sending:
-            self._wake_pump()
-        self._release()
+        if watch and self._pumping:
+            self.wake()
 
     def look(self) -> None:
-        """Read what has come while nobody pumped, so that an end of the connection shows."""
-        with self.lock:
-            if not self._pumping:
-                self._link.read_all()
-                self._wake_waiters()
-                self._release()
+        """Read what has come while nobody pumped, so that an end of a connection shows."""
+        if self._pumping:
+            return
+        for source in self._sources:
+            source.read_all()
+        self._wake_waiters()
+
+    def interrupted(self, error: BaseException) -> None:
+        """Close all sockets if what was being done to them may have been left half way, as by KeyboardInterrupt."""
+        if not isinstance(error, Exception):
+            for source in self._sources:
+                source.close("interrupted")
+            self._wake_waiters()
 
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something is done, pumping if nobody else does.
@@ -87,17 +151,16 @@ class Pump:
             timeout: longest time in seconds; None for no limit.
 
         Returns:
-            Whether it is done. It is not if the time has passed, or the link is closed.
+            Whether it is done. It is not if the time has passed, or the pump is closed.
 
         Raises:
-            GearmanError: this process has inherited the link from its parent.
+            GearmanError: this process has inherited the pump from its parent.
         """
-        if os.getpid() != self._pid:
-            raise GearmanError("this connection belongs to the parent process: make a client of your own after a fork")
+        self.check_process()
         until = None if timeout is None else time.monotonic() + timeout
         with self.lock:
             try:
-                while self._pumping and not done() and not self._link.closed:
+                while self._pumping and not done() and not self.closed:
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         return False
@@ -128,7 +191,7 @@ class Pump:
     def _pump(self, done: Callable[[], bool], until: float | None) -> None:
         self._pumping = True
         try:
-            while not done() and not self._link.closed:
+            while not done() and not self.closed:
                 left = None if until is None else max(0.0, until - time.monotonic())
                 self._turn(left)  # one at least: who asks again and again without time to wait is to see an end, too
                 self._wake_waiters()
@@ -139,52 +202,80 @@ class Pump:
             self._release()
 
     def _turn(self, timeout: float | None) -> None:
-        """Wait for the socket, without the lock, and do what it is ready for, and what is due."""
-        link = self._link
-        deadline = link.conn.next_deadline()
+        """Wait for the sockets, without the lock, and do what they are ready for, and what is due."""
+        deadline = None
+        try:
+            for source in self._sources:
+                due = source.next_deadline()
+                if due is not None and (deadline is None or due < deadline):
+                    deadline = due
+            self._watch()
+        except BaseException as error:
+            self.interrupted(error)
+            raise
         if deadline is not None:
             due_in = max(0.0, deadline - time.monotonic())
             timeout = due_in if timeout is None else min(timeout, due_in)
-        if link.wants != self._watched:
-            self._watched = link.wants
-            self._selector.modify(link, self._watched)
         self.lock.release()
         try:
             ready = self._selector.select(timeout)
         finally:
             self.lock.acquire()
-        for key, events in ready:
-            if key.fileobj is link:
-                link.on_ready(events)
-            else:
-                with contextlib.suppress(BlockingIOError):
-                    self._wakes.recv(4096)
-        if deadline is not None and not link.closed:
-            link.conn.handle_timeout(time.monotonic())
-            link.settle()
+        try:
+            for key, events in ready:
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        self._wakes.recv(4096)
+                else:
+                    key.data.on_ready(events)
+            if deadline is not None and (now := time.monotonic()) >= deadline:
+                for source in self._sources:
+                    source.on_deadline(now)
+        except BaseException as error:
+            self.interrupted(error)
+            raise
+
+    def _watch(self) -> None:
+        """Tell the selector what to look at; gone sockets first, as a new one may have the same descriptor."""
+        watched = self._watched
+        for source, entry in list(watched.items()):
+            if source.sock is not entry.sock:
+                self._selector.unregister(entry.descriptor)
+                del watched[source]
+        for source in self._sources:
+            if (sock := source.sock) is None:
+                continue
+            entry_or_none = watched.get(source)
+            if entry_or_none is None:
+                watched[source] = entry = _Watched(sock, source.wants)
+                self._selector.register(entry.descriptor, entry.wants, source)
+            elif entry_or_none.wants != source.wants:
+                entry_or_none.wants = source.wants
+                self._selector.modify(entry_or_none.descriptor, entry_or_none.wants, source)
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters:
-            if self._link.closed or waiter.done():
+            if self.closed or waiter.done():
                 waiter.woken.set()
 
     def close(self, reason: str) -> None:
-        """Close the link; whoever waits is told."""
+        """Close all sources; whoever waits is told. Can be called twice."""
         with self.lock:
-            self._link.close(reason)
+            self.closed = True
+            for source in self._sources:
+                source.close(reason)
             self._wake_waiters()
-            self._wake_pump()
+            self.wake()
             self._release()
 
-    def _wake_pump(self) -> None:
-        """Make the pumping thread look at the link again."""
-        if self._pumping:
-            with contextlib.suppress(BlockingIOError):
-                self._waker.send(b"w")
+    def wake(self) -> None:
+        """Make the pumping thread, if any, look again. Without the lock or with it, from signal handlers too."""
+        with contextlib.suppress(OSError):  # it is woken already, or closed
+            self._waker.send(b"w")
 
     def _release(self) -> None:
-        """Give the selector and its sockets back, once the link is closed and nobody pumps."""
-        if self._link.closed and not self._pumping and self._waker.fileno() >= 0:
+        """Give the selector and its sockets back, once all is closed and nobody pumps."""
+        if self.closed and not self._pumping and self._waker.fileno() >= 0:
             self._selector.close()
             self._waker.close()
             self._wakes.close()

@@ -1,171 +1,193 @@
-"""One connection of a client, shared by its threads: requests, and who waits for their answers."""
+"""One server of a client: its connection while there is one, and what is open on it."""
 
 from __future__ import annotations
 
+import selectors
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Final
 
-from gearproto import ClientConnection, ConnectionLost, JobNotSent, ServerError
+from gearproto import ClientConnection
 from gearproto.addresses import Address
-from gearproto.admin import Command, Refused, Reply
+from gearproto.backoff import Backoff
 from gearproto.connection import Limits
-from gearproto.events import (
-    AdminReplied,
-    ConnectionClosed,
-    Event,
-    JobEnded,
-    JobQueued,
-    RequestFailed,
-    RequestId,
-    RequestLost,
-)
+from gearproto.events import ConnectionClosed, Event
+from gearproto.records import Answer, Records
 
-from .job import Job, outcome_error
+from .dial import Dial, Endpoint
+from .job import Job
 from .link import Link
-from .pump import Pump
 
-__all__ = ["Session", "SessionEnded", "Submission"]
+__all__ = ["Session"]
 
-Submission = dict[str, Any]
-"""The arguments of `ClientConnection.submit_job`."""
-
-
-class SessionEnded(JobNotSent):
-    """The connection had ended before this call came to use it: another one may do."""
-
-
-class _Answer:
-    """What a request that is no foreground submission comes to."""
-
-    __slots__ = ("event",)
-
-    def __init__(self) -> None:
-        self.event: Event | None = None
-
-    def on_event(self, event: Event) -> bool:
-        self.event = event
-        return True
+_READ: Final = selectors.EVENT_READ
 
 
 class Session:
-    """A connection to one server, and the records of what is open on it."""
+    """One server of a client, and what a `Pump` moves for it. Hold the pump's lock in every call.
 
-    def __init__(self, address: Address, sock: socket.socket, limits: Limits) -> None:
-        """Begin with a connected socket.
+    Attributes:
+        address: the server.
+        records: what is open on the connection; after each call to it, call `settle`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        tls: ssl.SSLContext | None,
+        limits: Limits,
+        backoff: Backoff,
+        introduce: Callable[[Session], None],
+        on_stranded: Callable[[Job], None],
+    ) -> None:
+        """Begin without a connection.
 
         Args:
-            address: the server, for messages.
-            sock: the socket; the session closes it.
-            limits: limits for the connection, as in `gearproto.connection.Connection`.
+            address: the server.
+            tls: the context for TLS; None for plain TCP.
+            limits: limits for the connections, as in `gearproto.connection.Connection`.
+            backoff: tells when the server may be tried again.
+            introduce: called when the server has been reached, before anything else is sent.
+            on_stranded: called with each job that may be submitted once more.
         """
         self.address = address
-        options: Limits = {"now": time.monotonic(), **limits}
-        self._conn = ClientConnection(**options)
-        self._link = Link(sock, self._conn, self._on_event)
-        self._pump = Pump(self._link)
-        self._records: dict[RequestId, Job | _Answer] = {}
-        self._reason = ""
+        self._tls = tls
+        self._limits = limits
+        self._introduce = introduce
+        self._on_stranded = on_stranded
+        self._backoff = backoff
+        self._dial: Dial | None = None
+        self._dialed_at = 0.0
+        self._link: Link | None = None
+        self.records = self._new_records()
+        self.failure: OSError | None = None
 
-    def ended(self) -> bool:
-        """Look whether the connection has ended."""
-        self._pump.look()
-        return self._link.closed
+    def _new_records(self) -> Records[Job, Answer]:
+        options: Limits = {"now": time.monotonic(), **self._limits}
+        return Records(ClientConnection(**options), self.address)
 
-    def _check(self) -> None:
-        if self._link.closed:
-            raise SessionEnded(f"{self.address}: {self._reason}")
-
-    def submit(self, submissions: Iterable[Submission]) -> list[Job]:
-        """Submit foreground jobs, in one write.
-
-        Raises:
-            SessionEnded: the connection has ended; nothing was submitted.
-            LocalProtocolError: an argument of one breaks a rule; the ones before it are submitted.
-        """
-        jobs: list[Job] = []
-        with self._pump.lock:
-            self._check()
-            try:
-                for submission in submissions:
-                    request = self._conn.submit_job(**submission)
-                    job = Job(submission["function"], submission["unique"], self._pump)
-                    self._records[request] = job
-                    jobs.append(job)
-            finally:
-                self._pump.settle()
-        return jobs
-
-    def submit_background(self, submission: Submission, timeout: float | None) -> bytes:
-        """Submit a background job, and wait until the server has taken it; return its handle."""
-        event = self.ask(lambda: self._conn.submit_job(**submission), timeout)
-        if isinstance(event, JobQueued):
-            return event.handle
-        assert isinstance(event, JobEnded)
-        error = outcome_error(event.outcome)
-        assert error is not None
-        raise error
-
-    def admin(self, command: Command, timeout: float | None) -> Reply:
-        """Send a text command, and wait for its answer."""
-        event = self.ask(lambda: self._conn.admin(command), timeout)
-        assert isinstance(event, AdminReplied)
-        if isinstance(event.reply, Refused):
-            raise ServerError(event.reply.code, event.reply.text.replace(b"+", b" "))
-        return event.reply
-
-    def ask(self, request: Callable[[], RequestId], timeout: float | None) -> Event:
-        """Send a request, and wait for its answer.
-
-        Args:
-            request: queues it; called with the lock held.
-            timeout: longest time to wait in seconds; None for no limit.
-
-        Raises:
-            SessionEnded: the connection had ended before the call.
-            ServerError: the server answered with an error.
-            ConnectionLost: the connection ended before the answer.
-            TimeoutError: the time has passed.
-        """
-        answer = _Answer()
-        with self._pump.lock:
-            self._check()
-            id_ = request()
-            self._records[id_] = answer
-            self._pump.settle()
-        if not self._pump.wait(lambda: answer.event is not None, timeout):
-            raise TimeoutError(f"{self.address}: no answer within {timeout} s")
-        event = answer.event
-        assert event is not None
-        if isinstance(event, RequestFailed):
-            raise ServerError(event.code, event.text)
-        if isinstance(event, RequestLost):
-            raise ConnectionLost(f"{self.address}: {self._reason}")
-        return event
+    # What a ServerChooser has to know
 
     @property
-    def conn(self) -> ClientConnection:
-        """The connection; only for the callable given to `ask`."""
-        return self._conn
+    def connected(self) -> bool:
+        """Whether the connection is open."""
+        return self._link is not None
 
-    def set_option(self, option: bytes) -> None:
-        """Set an option, without waiting for the answer."""
-        with self._pump.lock:
-            self._records[self._conn.set_option(option)] = _Answer()
-            self._pump.settle()
+    @property
+    def retry_at(self) -> float:
+        """Monotonic time in seconds before which the server should be left alone."""
+        return self._backoff.retry_at
 
-    def close(self) -> None:
-        """End the connection; whoever waits is told."""
-        self._pump.close("closed by the client")
+    # The connection
+
+    def dial(self, endpoints: list[Endpoint], timeout: float) -> None:
+        """Begin to connect, unless that is so already.
+
+        Args:
+            endpoints: the server's addresses.
+            timeout: seconds for all of them together.
+        """
+        if self._link is None and self._dial is None:
+            self._dialed_at = time.monotonic()
+            self._dial = Dial(self.address, endpoints, timeout, self._tls)
+            self._on_dialed()
+
+    def fail(self, error: OSError) -> None:
+        """Take note that the server cannot be reached."""
+        now = time.monotonic()
+        self.failure = error
+        self._backoff.failed(now, now - self._dialed_at if self._dial is not None else 0.0)
+        self._dial = None
+
+    @property
+    def dialing(self) -> bool:
+        """Whether the server is being connected to."""
+        return self._dial is not None
+
+    def _on_dialed(self) -> None:
+        dial = self._dial
+        assert dial is not None
+        if dial.error is not None:
+            self.fail(dial.error)
+        elif dial.sock is not None:
+            self._dial = None
+            self._backoff.connected(time.monotonic())
+            self.records = self._new_records()
+            self._link = Link(dial.sock, self.records.conn, self._on_event)
+            self._introduce(self)
+            self.settle()
+
+    def settle(self) -> bool:
+        """Hand out all events, and send as much as the socket takes.
+
+        Returns:
+            Whether the socket is to be watched otherwise than before: it has not taken all, or is closed.
+        """
+        if (link := self._link) is None:
+            return False
+        link.settle()
+        return link.sending or link.closed
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, ConnectionClosed):
-            self._reason = event.reason
-            return
-        id_ = getattr(event, "request", None)
-        if id_ is None:
-            return  # a report that belongs to nothing, or some worker's malformed progress
-        record = self._records[id_]
-        if record.on_event(event):
-            del self._records[id_]
+            self._link = None
+            self.failure = ConnectionError(event.reason)
+            self._backoff.failed(time.monotonic())
+        record = self.records.on_event(event)
+        if isinstance(record, Job) and record.stranded is not None:
+            self._on_stranded(record)
+
+    # What a Pump moves
+
+    @property
+    def sock(self) -> socket.socket | None:
+        """The socket, if there is one."""
+        if self._link is not None:
+            return self._link.sock
+        return None if self._dial is None else self._dial.trying
+
+    @property
+    def wants(self) -> int:
+        """What to watch the socket for."""
+        if self._link is not None:
+            return self._link.wants
+        return _READ if self._dial is None else self._dial.wants
+
+    def on_ready(self, events: int) -> None:
+        """Go on with the socket."""
+        if self._link is not None:
+            self._link.on_ready(events)
+        elif self._dial is not None:
+            self._dial.advance(time.monotonic(), events)
+            self._on_dialed()
+
+    def next_deadline(self) -> float | None:
+        """Return when something has to be done even if nothing comes."""
+        if self._link is not None:
+            return self._link.conn.next_deadline()
+        return None if self._dial is None else self._dial.deadline
+
+    def on_deadline(self, now: float) -> None:
+        """Do what is due."""
+        if self._link is not None:
+            self._link.conn.handle_timeout(now)
+            self._link.settle()
+        elif self._dial is not None:
+            self._dial.advance(now, 0)
+            self._on_dialed()
+
+    def read_all(self) -> None:
+        """Read all that has come."""
+        if self._link is not None:
+            self._link.read_all()
+
+    def close(self, reason: str) -> None:
+        """End the connection; what is open on it ends with it."""
+        if self._dial is not None:
+            self._dial.close()
+            self._dial = None
+            self.failure = ConnectionAbortedError(reason)
+        if self._link is not None:
+            self._link.close(reason)

@@ -1,35 +1,43 @@
-"""The worker: runs functions for job servers, one job at a time."""
+"""The worker: runs functions for job servers, one job at a time or in a pool of threads."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
+import queue
+import random
 import selectors
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from gearproto import ConnectionLost, Grab, JobFailed, LocalProtocolError, WorkerConnection
+from gearproto import ConnectionLost, JobFailed, LocalProtocolError, WorkerConnection
 from gearproto.addresses import Address, parse_addresses
+from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
+from gearproto.grabbing import Grabber
+from gearproto.tasks import as_bytes
 
-from .link import Link, connect
-from .names import as_bytes
+from .dial import Dial, resolve
+from .link import Link
+from .pump import Pump
 
 __all__ = ["Worker", "WorkerJob"]
 
 _log = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_DRAIN: Final = 2.0  # seconds; how long a server may take to answer a last GRAB_JOB
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 10.0
+_READ: Final = selectors.EVENT_READ
+_NEVER: Final = float("inf")
 
 Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] | None"]
 _H = TypeVar("_H", bound=Callable[..., Any])
@@ -44,7 +52,10 @@ class WorkerJob:
         unique: the client's own name for it; may be empty.
         reducer: name of the reducer; empty if there is none.
         workload: what to work on.
+        until: monotonic time in seconds at which its time limit ends; None if it has none.
     """
+
+    __slots__ = ("_conn", "_given_up", "_server", "function", "handle", "reducer", "unique", "until", "workload")
 
     def __init__(self, assigned: JobAssigned, server: _Server) -> None:
         """Make the job of an assignment."""
@@ -53,7 +64,15 @@ class WorkerJob:
         self.unique = assigned.unique
         self.reducer = assigned.reducer
         self.workload = assigned.workload
+        self.until: float | None = None
         self._server = server
+        self._conn = server.conn
+        self._given_up = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection that assigned the job is still open."""
+        return self._server.conn is self._conn and self._server.connected
 
     def progress(self, numerator: int, denominator: int) -> None:
         """Report how far the job has come (``WORK_STATUS``).
@@ -64,11 +83,12 @@ class WorkerJob:
 
         Raises:
             ConnectionLost: the server is gone, and has given the job to another worker or will.
+            TimeoutError: the time limit of the function has passed.
         """
         self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
 
     def send(self, data: bytes) -> None:
-        """Send a piece of the result (``WORK_DATA``); raises as `progress`."""
+        """Send a piece of the result (``WORK_DATA``), and wait until the socket takes it; raises as `progress`."""
         self._report(lambda conn: conn.work_data(self.handle, data))
 
     def warn(self, data: bytes) -> None:
@@ -76,82 +96,153 @@ class WorkerJob:
         self._report(lambda conn: conn.work_warning(self.handle, data))
 
     def _report(self, call: Callable[[WorkerConnection], None]) -> None:
-        link = self._server.link
-        if link is not None and not link.closed:
-            call(self._server.conn)
-            link.settle()
-            self._server.send_all()
-        if not self._server.connected:
+        server = self._server
+        with server.pump.lock:
+            self._check()
+            call(self._conn)
+            server.settle()
+        server.wait_until_sent(self._conn)
+        with server.pump.lock:
+            self._check()
+
+    def _check(self) -> None:
+        if not self.connected:
             raise ConnectionLost(f"{self._server.address}: the connection is gone, and job {self.handle!r} with it")
+        if self._given_up or (self.until is not None and time.monotonic() >= self.until):
+            raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
 
 
 class _Server:
-    """One job server: its connection while there is one, and when to try again otherwise."""
+    """One job server of a worker, and what a `Pump` moves for it. Hold the pump's lock in every call."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, worker: Worker, pump: Pump, backoff: Backoff) -> None:
         self.address = address
-        self.link: Link | None = None
         self.conn = WorkerConnection()
-        self.assigned: deque[JobAssigned] = deque()
-        self.connected_at = 0.0
-        self.retry_at = 0.0
-        self.pause = _FIRST_PAUSE
-        self.leaving = False
-        self.watched: Link | None = None
-        self.watched_for = 0
+        self.pump = pump
+        self.backoff = backoff
+        self.link: Link | None = None
+        self._dial: Dial | None = None
+        self._worker = worker
 
     @property
     def connected(self) -> bool:
+        return self.link is not None
+
+    @property
+    def due_at(self) -> float:
+        """When to begin to connect: never while that is being done, or is done."""
+        return self.backoff.retry_at if self.link is None and self._dial is None else _NEVER
+
+    def connect(self, timeout: float, tls: ssl.SSLContext | None) -> None:
+        """Begin to connect. Looking up the name blocks, so that only this is done without the lock."""
+        try:
+            endpoints = resolve(self.address)
+        except OSError as error:
+            self._failed(error)
+            return
+        with self.pump.lock:
+            self._dial = Dial(self.address, endpoints, timeout, tls)
+            self._on_dialed()
+
+    def _failed(self, error: OSError) -> None:
+        _log.warning("%s: %s", self.address, error.strerror or error)
+        self._dial = None
+        self.backoff.failed(time.monotonic())
+
+    def _on_dialed(self) -> None:
+        dial = self._dial
+        assert dial is not None
+        if dial.error is not None:
+            self._failed(dial.error)
+        elif dial.sock is not None:
+            _log.info("%s: connected", self.address)
+            self._dial = None
+            self.backoff.connected(time.monotonic())
+            self.conn = self._worker.new_connection()
+            self.link = Link(dial.sock, self.conn, self._on_event)
+            self._worker.advance()
+            self.settle()
+
+    def settle(self) -> None:
+        """Hand out all events, send as much as the socket takes, and let others know if that is not all."""
+        if (link := self.link) is not None:
+            link.settle()
+            self.pump.settled(watch=link.sending or link.closed)
+
+    def wait_until_sent(self, conn: WorkerConnection) -> None:
+        """Wait until the socket has taken all output. Without the lock; the peer's silence is found by probes."""
         link = self.link
-        return link is not None and not link.closed
-
-    def connect(self, timeout: float, limits: Limits) -> None:
-        sock = connect(self.address, timeout)
-        options: Limits = {"now": time.monotonic(), **limits}
-        self.conn = WorkerConnection(**options)
-        self.link = Link(sock, self.conn, self._on_event)
-        self.assigned.clear()
-        self.connected_at = time.monotonic()
-
-    def disconnect(self) -> None:
-        self.leaving = True
-        if self.link is not None:
-            self.link.close("closed by the worker")
-
-    def wait_to_retry(self) -> None:
-        self.retry_at = time.monotonic() + self.pause
-        self.pause = min(2 * self.pause, _LONGEST_PAUSE)
-
-    def send_all(self) -> None:
-        """Wait until the socket has taken all output, reading meanwhile."""
-        link = self.link
-        assert link is not None
-        while link.sending:
-            with selectors.DefaultSelector() as selector:
-                selector.register(link, link.wants)
-                for _key, events in selector.select():
-                    link.on_ready(events)
+        if link is not None and link.sending:
+            self.pump.wait(lambda: not link.sending or self.conn is not conn, None)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, JobAssigned):
-            self.assigned.append(event)
+            self._worker.on_assigned(WorkerJob(event, self))
         elif isinstance(event, ConnectionClosed):
-            _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, event.reason)
-            if time.monotonic() - self.connected_at > _LONGEST_PAUSE:  # else it may be one that is closed at once
-                self.pause = _FIRST_PAUSE
-            self.wait_to_retry()
+            self._worker.on_closed(self, event.reason)
+            self.link = None
+            self.backoff.failed(time.monotonic())
         elif isinstance(event, ReportRefused):
             _log.warning("%s: a report was refused: %r", self.address, event.text)
         else:
             _log.warning("%s: %r", self.address, event)
 
+    # What a Pump moves
+
+    @property
+    def sock(self) -> socket.socket | None:
+        if self.link is not None:
+            return self.link.sock
+        return None if self._dial is None else self._dial.trying
+
+    @property
+    def wants(self) -> int:
+        if self.link is not None:
+            return self.link.wants
+        return _READ if self._dial is None else self._dial.wants
+
+    def on_ready(self, events: int) -> None:
+        if self.link is not None:
+            self.link.on_ready(events)
+            self._worker.advance()
+        elif self._dial is not None:
+            self._dial.advance(time.monotonic(), events)
+            self._on_dialed()
+
+    def next_deadline(self) -> float | None:
+        if self.link is not None:
+            return self.conn.next_deadline()
+        return None if self._dial is None else self._dial.deadline
+
+    def on_deadline(self, now: float) -> None:
+        if self.link is not None:
+            self.conn.handle_timeout(now)
+            self.settle()
+        elif self._dial is not None:
+            self._dial.advance(now, 0)
+            self._on_dialed()
+
+    def read_all(self) -> None:
+        if self.link is not None:
+            self.link.read_all()
+
+    def close(self, reason: str) -> None:
+        if self._dial is not None:
+            self._dial.close()
+            self._dial = None
+        if self.link is not None:
+            self.link.close(reason)
+
 
 class Worker:
-    """A Gearman worker: connects to all its servers and runs one job after the other, in the thread that calls `run`.
+    """A Gearman worker: connects to all its servers and runs jobs.
 
     Functions are registered with `function`. A function takes a `WorkerJob` and returns the result as bytes (or None
     for none); or it is a generator and yields pieces of the result, each sent as it comes. It raises `JobFailed` for a
     job that has failed (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
+
+    Without ``threads`` the thread that calls `run` runs one job after the other, and nothing else happens meanwhile.
+    With ``threads`` so many jobs run at once, in threads of their own.
     """
 
     def __init__(
@@ -159,7 +250,11 @@ class Worker:
         servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
         *,
         client_id: str | bytes | None = None,
+        threads: int = 0,
+        tls: ssl.SSLContext | None = None,
         connect_timeout: float = 5.0,
+        retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
+        stop_timeout: float | None = None,
         **limits: Unpack[Limits],
     ) -> None:
         """Make a worker; `run` connects.
@@ -167,34 +262,58 @@ class Worker:
         Args:
             servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
             client_id: the name that administrators see.
-            connect_timeout: seconds for each attempt to connect.
-            **limits: limits of the connection, as in `gearproto.connection.Connection`.
+            threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
+            tls: the context for TLS, host names checked as it says; None for plain TCP.
+            connect_timeout: seconds for each attempt to connect to a server, TLS included.
+            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
+                reached; each pause is twice as long as the one before.
+            stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
+                worker aborts. None for no limit.
+            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+                after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
-            ValueError: an address makes no sense.
+            ValueError: an address or a number makes no sense.
         """
-        self._servers = [_Server(address) for address in parse_addresses(servers)]
-        self._client_id = None if client_id is None else as_bytes(client_id)
+        if threads < 0:
+            raise ValueError(f"threads is {threads}, not 0 or more")
+        self._limits: Limits = {"probe_interval": 30.0, **limits}
+        addresses = parse_addresses(servers)
+        backoffs = [Backoff(random.random, retry_pauses) for _ in addresses]
+        self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
+        self._pump = Pump()
+        self._servers = [
+            _Server(address, self, self._pump, backoff) for address, backoff in zip(addresses, backoffs, strict=True)
+        ]
+        for server in self._servers:
+            self._pump.add(server)
+        self._threads = threads
+        self._tls = tls
         self._connect_timeout = connect_timeout
-        self._limits = limits
-        self._functions: dict[bytes, tuple[Handler, int | None]] = {}
+        self._stop_timeout = stop_timeout
+        self._functions: dict[bytes, tuple[Handler, float | None]] = {}
+        self._assigned: deque[WorkerJob] = deque()
+        self._running: dict[WorkerJob, None] = {}
         self._stopping = False
+        self._aborting = False
+        self._abort_at = _NEVER
+        self._wake_at = _NEVER  # when `run` means to wake by itself
         self._runner: threading.Thread | None = None
         self._ended = threading.Event()  # run() is not running
         self._ended.set()
-        self._selector = selectors.DefaultSelector()
-        self._waker, self._wakes = socket.socketpair()
-        self._waker.setblocking(False)
-        self._wakes.setblocking(False)
-        self._selector.register(self._wakes, selectors.EVENT_READ)
 
     def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
-        """Register the decorated function; before `run`.
+        """Register the decorated function. May be called from any thread, at any time.
 
         Args:
             name: what clients call it.
-            timeout: seconds after which the server gives the job to another worker; servers take 1 at the least.
-                None means no limit.
+            timeout: seconds that a job of it may take; servers take 1 at the least. When they have passed the server
+                gives the job to another worker; here its reports raise TimeoutError, and with ``threads`` it counts as
+                failed. None means no limit.
+
+        Raises:
+            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+            TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
 
         def register(handler: _H) -> _H:
@@ -205,47 +324,69 @@ class Worker:
 
     def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        self._functions[as_bytes(name)] = (handler, None if timeout is None else max(1, round(timeout * 1000)))
+        if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError(f"{handler.__qualname__} is asynchronous: only gear_anyio.Worker runs it")
+        function = as_bytes(name)
+        with self._pump.lock:
+            timeout_ms = None if timeout is None else max(1, round(timeout * 1000))
+            self._grabber.can_do(function, timeout_ms)
+            self._functions[function] = (handler, timeout)
+            self._settle_all()
+
+    def unregister(self, name: str | bytes) -> None:
+        """Take no further jobs of a function (``CANT_DO``). May be called from any thread, at any time.
+
+        Raises:
+            LocalProtocolError: it is not registered.
+        """
+        function = as_bytes(name)
+        with self._pump.lock:
+            self._grabber.cant_do(function)
+            self._settle_all()  # its handler stays: a job may have been assigned just now
 
     def run(self) -> None:
-        """Run jobs until `stop` is called; then finish the job in hand, send its result, and close the connections.
+        """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
 
-        Reconnects to lost servers with growing pauses. In the main thread SIGTERM and SIGINT act as `stop`; a second
-        one raises KeyboardInterrupt.
+        Reconnects to lost servers with growing pauses, of less than a second. In the main thread SIGTERM and SIGINT
+        act as `stop`; a second one raises KeyboardInterrupt.
         """
         self._runner = threading.current_thread()
         self._ended.clear()
         try:
-            with self._handling_signals():
-                while not self._stopping:
+            with self._handling_signals(), _Pool(self._threads, self._work) as start:
+                while not self._is_over():
                     self._connect_due()
-                    self._work_or_wait()
-                self._drain()
+                    self._pump.wait(self._has_work, self._pause())
+                    self._turn(start)
         finally:
-            for server in self._servers:
-                server.disconnect()
+            self._aborting = True  # whatever still runs in a thread is on its own
+            with self._pump.lock:
+                for server in self._servers:
+                    server.close("closed by the worker")
             self._ended.set()
 
     def stop(self) -> None:
-        """Make `run` return once the job in hand has ended. May be called from any thread, and from functions."""
-        self._stopping = True
-        with suppress(OSError):
-            self._waker.send(b"w")
+        """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
+        if not self._stopping:
+            if self._stop_timeout is not None:
+                self._abort_at = time.monotonic() + self._stop_timeout
+            self._stopping = True
+        self._pump.wake()
 
     def abort(self) -> None:
-        """Stop without regard to the job in hand: cut the connections, so that servers give it to other workers.
+        """Stop without regard to the jobs in hand: cut the connections, so that servers give them to other workers.
 
-        `run` returns once the function in hand has returned; its reports raise ConnectionLost. May be called from any
-        thread, and from functions.
+        `run` returns once the function in hand has returned, if it runs in the same thread; reports raise
+        ConnectionLost. May be called from any thread, and from functions.
         """
+        self._aborting = self._stopping = True
         for server in self._servers:
-            server.leaving = True
             if (link := server.link) is not None:
                 link.cut()
-        self.stop()
+        self._pump.wake()
 
     def close(self) -> None:
-        """Stop the worker, wait until the job in hand has ended, and give back all that it holds. Can be called twice.
+        """Stop the worker, wait until the jobs in hand have ended, and give back all that it holds. May be repeated.
 
         Raises:
             RuntimeError: a function of this worker calls it; call `stop` there.
@@ -254,9 +395,7 @@ class Worker:
             raise RuntimeError("a worker cannot wait for the job that closes it: call stop() instead")
         self.stop()
         self._ended.wait()
-        self._selector.close()
-        self._waker.close()
-        self._wakes.close()
+        self._pump.close("closed by the worker")
 
     def __enter__(self) -> Self:
         """Return the worker."""
@@ -286,120 +425,168 @@ class Worker:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    # One turn of `run`
+
+    def _is_over(self) -> bool:
+        if self._aborting:
+            return True
+        with self._pump.lock:
+            return self._grabber.stopping and self._grabber.drained
+
     def _connect_due(self) -> None:
+        if self._stopping:
+            return
         now = time.monotonic()
         for server in self._servers:
-            if server.connected or server.retry_at > now:
-                continue
-            try:
-                server.connect(self._connect_timeout, self._limits)
-            except OSError as error:
-                _log.warning("%s: %s", server.address, error.strerror or error)
-                server.wait_to_retry()
-                continue
-            _log.info("%s: connected", server.address)
-            self._introduce(server)
+            if server.due_at <= now:
+                server.connect(self._connect_timeout, self._tls)
 
-    def _introduce(self, server: _Server) -> None:
-        """Tell a server who this is, what it can do, and that it wants a job."""
-        conn = server.conn
-        if self._client_id is not None:
-            conn.set_client_id(self._client_id)
-        for name, (_handler, timeout_ms) in self._functions.items():
-            conn.can_do(name, timeout_ms=timeout_ms)
-        conn.grab_job()
-        assert server.link is not None
-        server.link.settle()
+    def _has_work(self) -> bool:
+        """Tell whether `run` has to do something that a pump does not. With the lock held."""
+        if self._assigned or self._aborting or self._stopping is not self._grabber.stopping:
+            return True
+        if self._stopping and self._grabber.drained:
+            return True
+        return self._due_at() < self._wake_at  # a server was lost meanwhile
 
-    def _work_or_wait(self) -> None:
-        """Run a job that was assigned, or wait until something happens."""
-        for server in self._servers:
-            if server.connected and server.assigned:
-                self._work(server, server.assigned.popleft())
-                return
-        self._wait(None)
+    def _pause(self) -> float | None:
+        """Return how many seconds to wait at the most."""
+        with self._pump.lock:
+            when = self._wake_at = self._due_at()
+        return None if when == _NEVER else max(0.0, when - time.monotonic())
 
-    def _wait(self, until: float | None) -> None:
-        """Wait for a server, a wake-up, or the time to connect again."""
-        self._watch()
-        deadlines = [] if until is None else [until]
-        for server in self._servers:
-            if server.connected:
-                deadline = server.conn.next_deadline()
-                if deadline is not None:
-                    deadlines.append(deadline)
-            elif until is None:
-                deadlines.append(server.retry_at)
-        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        for key, events in self._selector.select(timeout):
-            if key.data is None:
-                self._wakes.recv(4096)
-            elif not any(server.assigned for server in self._servers):
-                key.data.link.on_ready(events)
-        if not any(server.assigned for server in self._servers):  # else what other servers have sent is yet to be read
-            self._probe()
+    def _due_at(self) -> float:
+        """Return when `run` has to do something even if nothing happens."""
+        when = self._abort_at
+        if (patience := self._grabber.next_deadline()) is not None and patience < when:
+            when = patience
+        if not self._stopping:
+            for server in self._servers:
+                when = min(when, server.due_at)
+        for job in self._running:
+            if job.until is not None and not job._given_up:
+                when = min(when, job.until)
+        return when
 
-    def _watch(self) -> None:
-        """Tell the selector what to look at; gone connections first, as a new one may have the same descriptor."""
-        for server in self._servers:
-            if server.watched is not None and server.watched.closed:
-                self._selector.unregister(server.watched)
-                server.watched = None
-        for server in self._servers:
-            link = server.link
-            if link is None or link.closed:
-                continue
-            if server.watched is None:
-                self._selector.register(link, link.wants, server)
-            elif server.watched_for != link.wants:
-                self._selector.modify(link, link.wants, server)
-            server.watched, server.watched_for = link, link.wants
-
-    def _probe(self) -> None:
+    def _turn(self, start: Callable[[WorkerJob], None]) -> None:
         now = time.monotonic()
-        for server in self._servers:
-            deadline = server.conn.next_deadline() if server.connected else None
-            if deadline is not None and deadline <= now:
-                server.conn.handle_timeout(now)
-                assert server.link is not None
-                server.link.settle()
+        with self._pump.lock:
+            if self._stopping and not self._grabber.stopping:
+                self._grabber.stop()
+            self.advance()
+            for job in [job for job in self._running if job.until is not None and job.until <= now]:
+                self._give_up(job)
+        if now >= self._abort_at:
+            _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
+            self.abort()
+            return
+        while self._assigned and not self._aborting:
+            start(self._assigned.popleft())
 
-    def _work(self, server: _Server, assigned: JobAssigned) -> None:
-        """Run a job, and send its end and the next GRAB_JOB in one write."""
-        job = WorkerJob(assigned, server)
-        end = self._run(job)
-        if not server.connected:
-            level = logging.INFO if server.leaving else logging.WARNING
-            _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", server.address, job.handle)
+    def _settle_all(self) -> None:
+        """Send what has been queued on any connection."""
+        self.advance()
+        for server in self._servers:
+            server.settle()
+
+    # What servers tell; with the lock held
+
+    def new_connection(self) -> WorkerConnection:
+        """Return a connection to a server that has just been reached, on which the worker has introduced itself."""
+        options: Limits = {"now": time.monotonic(), **self._limits}
+        conn = WorkerConnection(asks_when_woken=False, **options)
+        self._grabber.attach(conn)
+        return conn
+
+    def advance(self) -> None:
+        """Ask servers for jobs, as far as there is room."""
+        for conn in self._grabber.advance(time.monotonic()):
+            for server in self._servers:
+                if server.conn is conn:
+                    server.settle()
+
+    def on_assigned(self, job: WorkerJob) -> None:
+        """Take a job."""
+        self._grabber.assigned()
+        self._assigned.append(job)
+
+    def on_closed(self, server: _Server, reason: str) -> None:
+        """Take note of a lost connection, and drop the jobs of it that have not begun."""
+        _log.log(logging.INFO if self._stopping else logging.WARNING, "%s: %s", server.address, reason)
+        self._grabber.detach(server.conn)
+        for job in [job for job in self._assigned if job._conn is server.conn]:
+            self._assigned.remove(job)
+            self._grabber.ended()
+
+    # Jobs
+
+    def _give_up(self, job: WorkerJob) -> None:
+        """Report a job as failed whose time is over, if the server still counts it as this worker's."""
+        if job._given_up:
+            return
+        job._given_up = True
+        _log.warning("job %r of %r has taken longer than its function may", job.handle, job.function)
+        if job.connected:
+            self._end(job, lambda conn: conn.work_fail(job.handle))
+            job._server.settle()
+
+    def _end(self, job: WorkerJob, report: Callable[[WorkerConnection], None]) -> None:
+        """Queue a job's end."""
+        conn = job._conn
+        if conn.in_hand.get(job.handle, 0) > 1:
+            conn.give_up(job.handle)  # a report would end the server's later assignment of it
             return
         try:
-            end(server.conn)
+            report(conn)
         except LocalProtocolError as error:  # a result over the packet limit, say
-            _log.error("%s: job %r: %s", server.address, job.handle, error)
-            server.conn.work_exception(job.handle, str(error).encode())
-        if not self._stopping and not server.assigned:
-            server.conn.grab_job()
-        assert server.link is not None
-        server.link.settle()
-        server.send_all()
+            _log.error("%s: job %r: %s", job._server.address, job.handle, error)
+            conn.work_exception(job.handle, str(error).encode())
 
-    def _run(self, job: WorkerJob) -> Callable[[WorkerConnection], None]:
+    def _work(self, job: WorkerJob) -> None:
+        """Run a job, and send its end and the next GRAB_JOB in one write."""
+        if self._aborting:
+            return
+        handler, timeout = self._functions.get(job.function, (None, None))
+        with self._pump.lock:
+            self._running[job] = None
+            if timeout is not None:
+                job.until = time.monotonic() + timeout
+        report = self._run(job, handler)
+        with self._pump.lock:
+            del self._running[job]
+            self._grabber.ended()
+            if job._given_up:
+                pass
+            elif job.connected:
+                self._end(job, report)
+            else:
+                level = logging.INFO if self._stopping else logging.WARNING
+                address = job._server.address
+                _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
+            if self._stopping and not self._grabber.stopping:
+                self._grabber.stop()
+            self.advance()
+            job._server.settle()
+        job._server.wait_until_sent(job._conn)
+        if self._threads:
+            self._pump.wake()
+
+    def _run(self, job: WorkerJob, handler: Handler | None) -> Callable[[WorkerConnection], None]:
         """Call a job's function; return how to report its end."""
         handle = job.handle
-        known = self._functions.get(job.function)
-        if known is None:
+        if handler is None:
             _log.error("job %r is for %r, which is not registered", handle, job.function)
             return lambda conn: conn.work_fail(handle)
         try:
-            result = known[0](job)
+            result = handler(job)
             if isinstance(result, Generator):
-                result = self._run_generator(job, result)
+                result = _run_generator(job, result)
             data = b"" if result is None else bytes(memoryview(result))
         except JobFailed as error:
             _log.info("job %r of %r failed: %s", handle, job.function, error)
             return lambda conn: conn.work_fail(handle)
         except Exception as error:
-            if isinstance(error, ConnectionLost) and not job._server.connected:
+            if isinstance(error, ConnectionLost) and not job.connected:
                 _log.info("job %r of %r given up: %s", handle, job.function, error)
                 return lambda conn: conn.work_fail(handle)
             _log.exception("job %r of %r raised", handle, job.function)
@@ -407,7 +594,9 @@ class Worker:
             return lambda conn: conn.work_exception(handle, text)
         return lambda conn: conn.work_complete(handle, data)
 
-    def _run_generator(self, job: WorkerJob, pieces: Generator[bytes, None, bytes | None]) -> bytes | None:
+
+def _run_generator(job: WorkerJob, pieces: Generator[bytes, None, bytes | None]) -> bytes | None:
+    with contextlib.closing(pieces):
         while True:
             try:
                 piece = next(pieces)
@@ -416,17 +605,31 @@ class Worker:
                 return result
             job.send(piece)
 
-    def _drain(self) -> None:
-        """Want no more jobs, but run those that the servers are just assigning."""
-        until = time.monotonic() + _DRAIN
-        for server in self._servers:
-            if server.connected:
-                server.conn.stop_grabbing()
-        while True:
-            for server in self._servers:
-                while server.connected and server.assigned:
-                    self._work(server, server.assigned.popleft())
-            asked = [server for server in self._servers if server.connected and server.conn.state is Grab.ASKED]
-            if not asked or time.monotonic() >= until:
-                return
-            self._wait(until)
+
+class _Pool:
+    """Threads that run jobs; none for a worker that runs them in its own thread."""
+
+    def __init__(self, threads: int, work: Callable[[WorkerJob], None]) -> None:
+        self._work = work
+        self._count = threads
+        self._jobs: queue.SimpleQueue[WorkerJob | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Callable[[WorkerJob], None]:
+        """Start the threads, and return what hands a job over."""
+        for number in range(self._count):
+            thread = threading.Thread(target=self._run, name=f"gear worker {number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self._jobs.put if self._count else self._work
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let each thread end with the job that it has; one that hangs is left behind, as no thread can be ended."""
+        for _thread in self._threads:
+            self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._work(job)

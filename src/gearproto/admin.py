@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast, dataclass_transform
 
-from .errors import LocalProtocolError, RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError, ServerError
 from .events import Event, event
 
 __all__ = [
@@ -289,8 +289,11 @@ Reply = Ok | Refused | Rows
 """What a command can be answered with."""
 
 
-class Command(Event):
-    """Base of the text commands.
+_R = TypeVar("_R")
+
+
+class Command(Event, Generic[_R]):
+    """Base of the text commands; the parameter is what the answer tells.
 
     Attributes:
         words: what the command begins with.
@@ -306,7 +309,7 @@ class Command(Event):
         return ()
 
     @classmethod
-    def parse(cls, arguments: list[bytes]) -> Command | Refused:
+    def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
         """Make the command of the words behind it; those that it has no use for are ignored."""
         del arguments
         return cls()
@@ -325,11 +328,34 @@ class Command(Event):
         # create function is the one command of which gearmand expects CRLF: it cuts the last letter off otherwise.
         return line + _CRLF
 
+    def result(self, reply: Reply) -> _R:
+        """Return what an answer to the command tells.
 
-COMMANDS: Final[dict[tuple[bytes, ...], type[Command]]] = {}
+        Raises:
+            ServerError: the server refused, or its answer made no sense.
+        """
+        if isinstance(reply, Refused):
+            raise ServerError(reply.code, reply.text.replace(b"+", b" "))
+        return self._result(reply)
+
+    def _result(self, reply: Ok | Rows) -> _R:
+        return cast("_R", tuple(reply.rows) if isinstance(reply, Rows) else None)
+
+
+class _TextCommand(Command[str]):
+    """Base of the commands that are answered with a text."""
+
+    __slots__ = ()
+
+    def _result(self, reply: Ok | Rows) -> str:
+        assert isinstance(reply, Ok)
+        return reply.value.decode("utf-8", "backslashreplace")
+
+
+COMMANDS: Final[dict[tuple[bytes, ...], type[Command[Any]]]] = {}
 """Every command by its words."""
 
-_C = TypeVar("_C", bound=type[Command])
+_C = TypeVar("_C", bound=type[Command[Any]])
 
 if TYPE_CHECKING:
 
@@ -352,47 +378,53 @@ else:
 
 
 @command(b"status", FunctionStatus)
-class Status(Command):
+class Status(Command[tuple[FunctionStatus, ...]]):
     """Asks for every function with its jobs and workers (``status``)."""
 
 
 @command(b"prioritystatus", FunctionPriorities)
-class PriorityStatus(Command):
+class PriorityStatus(Command[tuple[FunctionPriorities, ...]]):
     """Asks for every function with its queued jobs by priority (``prioritystatus``)."""
 
 
 @command(b"workers", WorkerListed)
-class Workers(Command):
+class Workers(Command[tuple[WorkerListed, ...]]):
     """Asks for every connection with its functions (``workers``)."""
 
 
 @command(b"version")
-class Version(Command):
+class Version(_TextCommand):
     """Asks for the server's version (``version``)."""
 
 
 @command(b"verbose")
-class Verbose(Command):
+class Verbose(_TextCommand):
     """Asks for the server's log level (``verbose``)."""
 
 
 @command(b"getpid")
-class GetPid(Command):
+class GetPid(Command[int]):
     """Asks for the server's process id (``getpid``)."""
+
+    def _result(self, reply: Ok | Rows) -> int:
+        assert isinstance(reply, Ok)
+        if not reply.value.isdigit():
+            raise ServerError(b"MALFORMED_REPLY", reply.value)
+        return int(reply.value)
 
 
 @command(b"show jobs", JobListed)
-class ShowJobs(Command):
+class ShowJobs(Command[tuple[JobListed, ...]]):
     """Asks for every job (``show jobs``)."""
 
 
 @command(b"show unique jobs", UniqueListed)
-class ShowUniqueJobs(Command):
+class ShowUniqueJobs(Command[tuple[UniqueListed, ...]]):
     """Asks for the uniques of all jobs (``show unique jobs``)."""
 
 
 @command(b"cancel job")
-class CancelJob(Command):
+class CancelJob(Command[None]):
     """Cancels a job; those who wait for it are told that it failed (``cancel job``).
 
     Attributes:
@@ -405,12 +437,12 @@ class CancelJob(Command):
         return (self.handle,)
 
     @classmethod
-    def parse(cls, arguments: list[bytes]) -> Command | Refused:
+    def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
         return cls(unescape(arguments[0]))
 
 
 @command(b"create function")
-class CreateFunction(Command):
+class CreateFunction(Command[None]):
     """Makes a function known to the server (``create function``).
 
     Attributes:
@@ -423,12 +455,12 @@ class CreateFunction(Command):
         return (self.function,)
 
     @classmethod
-    def parse(cls, arguments: list[bytes]) -> Command | Refused:
+    def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
         return cls(unescape(arguments[0])) if arguments else _incomplete(b"create")
 
 
 @command(b"drop function")
-class DropFunction(Command):
+class DropFunction(Command[None]):
     """Makes the server forget a function that has no workers and no jobs (``drop function``).
 
     Attributes:
@@ -441,12 +473,12 @@ class DropFunction(Command):
         return (self.function,)
 
     @classmethod
-    def parse(cls, arguments: list[bytes]) -> Command | Refused:
+    def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
         return cls(unescape(arguments[0])) if arguments else _incomplete(b"drop")
 
 
 @command(b"maxqueue")
-class MaxQueue(Command):
+class MaxQueue(Command[None]):
     """Limits the jobs of a function; more are refused (``maxqueue``).
 
     Attributes:
@@ -463,7 +495,7 @@ class MaxQueue(Command):
         return (self.function, *(b"%d" % size for size in self.sizes))
 
     @classmethod
-    def parse(cls, arguments: list[bytes]) -> Command | Refused:
+    def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
         if not arguments:
             return _incomplete(b"maxqueue")
         function, *numbers = arguments
@@ -471,7 +503,7 @@ class MaxQueue(Command):
 
 
 @command(b"shutdown")
-class Shutdown(Command):
+class Shutdown(Command[None]):
     """Stops the server (``shutdown``, ``shutdown graceful``).
 
     Attributes:
@@ -484,11 +516,11 @@ class Shutdown(Command):
         return (b"graceful",) if self.graceful else ()
 
     @classmethod
-    def parse(cls, arguments: list[bytes]) -> Command | Refused:
+    def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
         return cls(arguments[:1] == [b"graceful"])
 
 
-def parse_command(line: bytes) -> Command | Refused:
+def parse_command(line: bytes) -> Command[Any] | Refused:
     """Read a command, as a server does.
 
     Args:
@@ -535,7 +567,7 @@ class ReplyReader:
 
     __slots__ = ("_limit", "_lines", "_room", "command")
 
-    def __init__(self, command: Command, max_size: int) -> None:
+    def __init__(self, command: Command[Any], max_size: int) -> None:
         """Expect the answer.
 
         Args:

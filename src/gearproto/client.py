@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Unpack
 
 from .connection import Connection, Limits, Request
@@ -43,7 +43,7 @@ from .packets import (
     decoders,
 )
 
-__all__ = ["ClientConnection"]
+__all__ = ["ClientConnection", "submission"]
 
 _PLAIN: Final[dict[tuple[Priority, bool], Any]] = {
     kind: cls
@@ -99,6 +99,45 @@ class _Early:
         return reports[:size]
 
 
+def submission(
+    function: bytes,
+    workload: bytes,
+    unique: bytes = b"",
+    priority: Priority = Priority.NORMAL,
+    background: bool = False,
+    run_at: int | None = None,
+    reducer: bytes | None = None,
+) -> Packet:
+    """Return the packet that submits a job (``SUBMIT_JOB`` and its kin).
+
+    Args:
+        function: name of the function to run, 1 to 8191 bytes without NUL.
+        workload: what to work on, any bytes.
+        unique: the caller's own name for the job, at most 64 bytes without NUL. The server joins jobs of one
+            function and unique into one; empty means never. gearmand mistreats uniques of exactly 64 bytes.
+        priority: which queue it goes to.
+        background: whether nobody waits for it; it then survives the connection.
+        run_at: seconds since 1970 before which it must not run (``SUBMIT_JOB_EPOCH``). Needs a background job of
+            normal priority.
+        reducer: name of a reducer for the worker (``SUBMIT_REDUCE_JOB``). Needs normal priority.
+
+    Raises:
+        LocalProtocolError: the arguments do not go together.
+    """
+    if run_at is None and reducer is None:
+        packet: Packet = _PLAIN[priority, background](function, unique, workload)
+        return packet
+    if priority is not Priority.NORMAL:
+        raise LocalProtocolError(f"client: a delayed or reduce job has normal priority, not {priority.name}")
+    if run_at is not None:
+        if reducer is not None or not background:
+            raise LocalProtocolError("client: SUBMIT_JOB_EPOCH is for background jobs without a reducer")
+        return SubmitJobEpoch(function, unique, run_at, workload)
+    assert reducer is not None
+    reduce = SubmitReduceJobBackground if background else SubmitReduceJob
+    return reduce(function, unique, reducer, b"", workload)
+
+
 class ClientConnection(Connection):
     """A client's connection to a job server, without any I/O.
 
@@ -132,33 +171,34 @@ class ClientConnection(Connection):
     ) -> RequestId:
         """Submit a job (``SUBMIT_JOB`` and its kin). `JobQueued` tells its handle, `JobEnded` its outcome.
 
-        Args:
-            function: name of the function to run, 1 to 8191 bytes without NUL.
-            workload: what to work on, any bytes.
-            unique: the caller's own name for the job, at most 64 bytes without NUL. The server joins jobs of one
-                function and unique into one; empty means never. gearmand mistreats uniques of exactly 64 bytes.
-            priority: which queue it goes to.
-            background: whether nobody waits for it; it then survives this connection.
-            run_at: seconds since 1970 before which it must not run (``SUBMIT_JOB_EPOCH``). Needs a background job of
-                normal priority.
-            reducer: name of a reducer for the worker (``SUBMIT_REDUCE_JOB``). Needs normal priority.
+        The arguments are those of `submission`.
 
         Raises:
-            LocalProtocolError: an argument breaks these rules, or the connection has ended.
+            LocalProtocolError: an argument breaks a rule, or the connection has ended.
         """
-        packet: Packet
-        if (run_at is not None or reducer is not None) and priority is not Priority.NORMAL:
-            raise LocalProtocolError(f"client: a delayed or reduce job has normal priority, not {priority.name}")
-        if run_at is not None:
-            if reducer is not None or not background:
-                raise LocalProtocolError("client: SUBMIT_JOB_EPOCH is for background jobs without a reducer")
-            packet = SubmitJobEpoch(function, unique, run_at, workload)
-        elif reducer is not None:
-            reduce = SubmitReduceJobBackground if background else SubmitReduceJob
-            packet = reduce(function, unique, reducer, b"", workload)
-        else:
-            packet = _PLAIN[priority, background](function, unique, workload)
-        request = self._request(packet, JobCreated, background)
+        packet = submission(function, workload, unique, priority, background, run_at, reducer)
+        return self._submitted(self._request(packet, JobCreated, background), background)
+
+    def submit_jobs(self, submissions: Iterable[Packet]) -> list[RequestId]:
+        """Submit many jobs, or none if one of them breaks a rule.
+
+        Args:
+            submissions: packets from `submission`.
+
+        Raises:
+            LocalProtocolError: one breaks a rule, all together are over the limit for output, or the connection has
+                ended.
+        """
+        encoded = [(self._encode(packet), SUBMISSIONS[type(packet)][1]) for packet in submissions]
+        self._check_open("submissions", sum(len(data) for data, _background in encoded))
+        requests = []
+        for data, background in encoded:
+            request = self._new_request(JobCreated, background)
+            self._queue(data)
+            requests.append(self._submitted(request, background))
+        return requests
+
+    def _submitted(self, request: RequestId, background: bool) -> RequestId:
         if not background:
             self._unanswered += 1
             self._newest = request

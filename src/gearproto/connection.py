@@ -228,7 +228,7 @@ class Connection:
         """
         return self._request(OptionReq(option), OptionRes, option)
 
-    def admin(self, command: Command) -> RequestId:
+    def admin(self, command: Command[Any]) -> RequestId:
         """Send a text command. The answer is `AdminReplied`.
 
         Raises:

@@ -84,17 +84,25 @@ class WorkerConnection(Connection):
     _SPECS = decoders(Route.TO_WORKER)
 
     def __init__(
-        self, *, grab: type[GrabJob | GrabJobUniq | GrabJobAll] = GrabJobAll, **limits: Unpack[Limits]
+        self,
+        *,
+        grab: type[GrabJob | GrabJobUniq | GrabJobAll] = GrabJobAll,
+        asks_when_woken: bool = True,
+        **limits: Unpack[Limits],
     ) -> None:
         """Begin a connection.
 
         Args:
             grab: how to ask for jobs. `GrabJob` leaves the unique out, and only `GrabJobAll` tells the reducer.
+            asks_when_woken: whether a worker that the server wakes (``NOOP``) asks for a job by itself. If not it is
+                `Grab.IDLE` then, and asks when `grab_job` is called: for workers with several servers, which may be
+                busy with the jobs of others (see `gearproto.grabbing`).
             **limits: the arguments of `Connection`.
         """
         super().__init__(**limits)
         self._grab = grab()
         self._state = Grab.IDLE
+        self._asks_when_woken = asks_when_woken
         self._wanted = False
         self._in_hand: Counter[bytes] = Counter()
 
@@ -231,6 +239,16 @@ class WorkerConnection(Connection):
         """
         self._report_end(WorkException(handle, data))
 
+    def give_up(self, handle: bytes) -> None:
+        """Forget a job in hand without a report: the server has given it to another worker, or will.
+
+        Raises:
+            LocalProtocolError: the job is not in hand.
+        """
+        if handle not in self._in_hand:
+            raise LocalProtocolError(f"worker: giving up {handle!r}, which is not in hand")
+        self._put_down(handle)
+
     def _report(self, packet: WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException) -> None:
         if packet.handle not in self._in_hand:
             raise LocalProtocolError(f"worker: {packet.spec.name} for {packet.handle!r}, which is not in hand")
@@ -238,9 +256,12 @@ class WorkerConnection(Connection):
 
     def _report_end(self, packet: WorkComplete | WorkFail | WorkException) -> None:
         self._report(packet)
-        self._in_hand[packet.handle] -= 1
-        if not self._in_hand[packet.handle]:
-            del self._in_hand[packet.handle]
+        self._put_down(packet.handle)
+
+    def _put_down(self, handle: bytes) -> None:
+        self._in_hand[handle] -= 1
+        if not self._in_hand[handle]:
+            del self._in_hand[handle]
 
     def _ask_for_job(self) -> None:
         self._ask(self._grab, type(self._grab))
@@ -253,7 +274,7 @@ class WorkerConnection(Connection):
         self._state, answer = _CYCLE[self._state, type(packet)]
         if self._state is Grab.IDLE or not answer:
             return
-        if not self._wanted:
+        if not self._wanted or (self._state is Grab.ASKED and not self._asks_when_woken):
             self._state = Grab.IDLE
         elif self._state is Grab.ASLEEP:
             self._queue(PreSleep().encode())

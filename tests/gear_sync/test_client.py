@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 
 import gear_sync
 from gear_sync import Client, Server, Task, Worker
+from gear_sync.pump import Pump
 from gearproto import (
     Completed,
     ConnectionLost,
@@ -59,7 +59,7 @@ from gearproto.packets import (
     WorkFail,
 )
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.servers import OurServer, poll_until
+from tests.harness.servers import OurServer, full_listener, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
 
@@ -303,7 +303,7 @@ def test_call_is_one_packet(submit: Callable[[Client], object], packet: Packet) 
 
 def test_time_without_a_zone_is_an_error() -> None:
     with Server(port=0) as server, Client(server.address) as client:
-        with pytest.raises(ValueError, match="needs a time zone"):
+        with pytest.raises(LocalProtocolError, match="needs a time zone"):
             client.submit_background("f", run_at=datetime(2030, 1, 2))  # noqa: DTZ001
         with pytest.raises(LocalProtocolError, match="normal priority"):
             client.submit_background("f", run_at=1, priority=Priority.HIGH)
@@ -377,59 +377,54 @@ def test_result_that_came_before_a_loss_while_nobody_waited_is_kept() -> None:
 
 
 def test_connection_that_ends_just_before_a_call_uses_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread may see the end between the look at the connection and its use."""
+    """Another thread may see the end between the connecting and the use."""
     calls: list[Callable[[Client], object]] = [
         lambda client: client.echo(b""),
         lambda client: client.submit_background("f"),
         lambda client: client.status(b"H:1"),
         lambda client: client.admin.version(),
         lambda client: client.submit("f"),
-        lambda client: client.submit_many(iter([Task(function="f")]))[0],
+        lambda client: client.submit_many(iter([Task("f")]))[0],
     ]
-    real = Client._connected
+    real = Pump.look
 
-    def ends_once(client: Client) -> object:
-        monkeypatch.setattr(Client, "_connected", real)
-        session = real(client)
-        session.close()
-        return session
+    def ends_once(pump: Pump) -> None:
+        monkeypatch.setattr(Pump, "look", real)
+        for source in pump._sources:
+            source.close("ends")
 
-    with Server(port=0) as server, Client(server.address) as client:
+    with Server(port=0) as server, Client(server.address, retry_pauses=(0.001, 0.001)) as client:
         for call in calls:
-            monkeypatch.setattr(Client, "_connected", ends_once)
+            monkeypatch.setattr(Pump, "look", ends_once)
             call(client)
         poll_until(lambda: len(client.admin.jobs()) == 2, "the job of the second last call is gone with its connection")
         assert {job.background for job in client.admin.jobs()} == {True, False}
 
 
 def test_without_room_for_another_descriptor_a_job_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room() -> None:
+    def no_room(*_arguments: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with Server(port=0) as server, nothing_left_open(), Client(server.address) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(socket, "socketpair", no_room)
+            patch.setattr(socket, "socket", no_room)
             with pytest.raises(JobNotSent, match="Too many open files"):
                 client.submit("f")
+            patch.setattr(socket, "socketpair", no_room)
+            with pytest.raises(OSError, match="Too many open files"):
+                Client(server.address)
         assert client.echo(b"x") == b"x"
         client.close()
         poll_until(lambda: server.snapshot().jobs.peers == 0, "the server has closed its end")
 
 
 def test_server_that_takes_no_connection_is_given_up_after_the_time_for_connecting() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as stack:
-        while True:  # until the system accepts no more in the listener's place
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(listener.getsockname())
-            with selectors.DefaultSelector() as selector:
-                selector.register(sock, selectors.EVENT_WRITE)
-                if not selector.select(0.1):
-                    break
-        client = stack.enter_context(Client(listener.getsockname(), connect_timeout=0.05))
-        with pytest.raises(JobNotSent, match="timed out"):
-            client.submit("f")
+    with (
+        full_listener() as listener,
+        Client(listener.getsockname(), connect_timeout=0.05) as client,
+        pytest.raises(JobNotSent, match=r"no answer within 0\.05 s"),
+    ):
+        client.submit("f")
 
 
 def test_silent_server_is_found_by_probes() -> None:
@@ -543,7 +538,7 @@ def test_close_ends_queries_of_other_threads() -> None:
             Call(client.admin.status),
             Call(lambda: client.submit_background("f")),
         ]
-        poll_until(lambda: client._session is not None and len(client._session._records) == 5, "all wait")
+        poll_until(lambda: len(client._sessions[0].records._open) == 5, "all wait")
         client.close()
         for call in calls:
             with pytest.raises(ConnectionLost, match="closed by the client"):
@@ -591,7 +586,7 @@ def test_wrong_arguments_change_nothing() -> None:
         with pytest.raises(LocalProtocolError, match="unique has 65 bytes, limit 64"):
             client.submit_many([Task(function="f"), Task(function="f", unique=b"u" * 65)])
         assert client.echo(b"still there") == b"still there"
-        assert [row.total for row in client.admin.status()] == [1]
+        assert client.admin.status() == ()
         with pytest.raises(ValueError, match="no address"):
             Client("host:port")
 
@@ -651,10 +646,10 @@ def test_two_full_buffers_do_not_wait_for_each_other() -> None:
 def test_client_of_the_parent_process_is_an_error_after_fork() -> None:
     with Server(port=0) as server, Client(server.address) as client:
         assert client.echo(b"") == b""
-        client._pid -= 1  # what a child of this process would see
+        client._pump._pid -= 1  # what a child of this process would see
         with pytest.raises(GearmanError, match="belongs to the parent process"):
             client.echo(b"")
-        client._pid = os.getpid()
+        client._pump._pid = os.getpid()
         assert client.echo(b"x") == b"x"
 
 
@@ -662,9 +657,10 @@ def test_nothing_is_left_open() -> None:
     with nothing_left_open():
         for script in (taken, lambda peer: None, taken_in_silence):
             with HostileServer(script) as server, Client(server.address) as client:
-                job = client.submit("f")
-                if script is taken:
-                    assert job.wait(LIMIT)
+                with contextlib.suppress(JobNotSent):  # the server may be quicker to close than the client to submit
+                    job = client.submit("f")
+                    if script is taken:
+                        assert job.wait(LIMIT)
 
 
 def test_rejected_background_job_raises() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gear_sync import Client, Job
-from gear_sync.job import JobEvent, outcome_error
 from gearproto import (
     Completed,
     ConnectionLost,
@@ -41,6 +40,7 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
+from gearproto.records import JobEvent, outcome_error
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.threads import LIMIT, Call
 

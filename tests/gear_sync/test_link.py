@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import selectors
 import socket
 import struct
@@ -11,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gear_sync.link import Link, connect
+from gear_sync.link import Link
 from gearproto import ClientConnection, Completed, Lost, NotSent
-from gearproto.addresses import Address
 from gearproto.events import ConnectionClosed, Echoed, Event, JobEnded, JobQueued
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.hostile import Peer
@@ -92,7 +90,7 @@ def test_full_socket_leaves_the_rest_for_later(site: Site) -> None:
     reading = Call(lambda: site.peer.receive_until(SubmitJob))
     while site.link.sending:
         with selectors.DefaultSelector() as selector:
-            selector.register(site.link, WRITE)
+            selector.register(site.link.sock, WRITE)
             assert selector.select(20)
         site.link.on_ready(WRITE)
     assert reading.result() == SubmitJob(b"f", b"", b"w" * BIG)
@@ -150,7 +148,8 @@ def test_results_that_came_before_the_end_are_read_when_sending_fails(site: Site
 
 def test_reset_is_told_in_the_system_s_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        sock = connect(Address(*listener.getsockname()), 20)
+        sock = socket.create_connection(listener.getsockname(), 20)
+        sock.setblocking(False)
         peer, _address = listener.accept()
         events: list[Event] = []
         conn = ClientConnection()
@@ -160,7 +159,7 @@ def test_reset_is_told_in_the_system_s_words() -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         with selectors.DefaultSelector() as selector:
-            selector.register(link, READ)
+            selector.register(link.sock, READ)
             assert selector.select(20)
         link.on_ready(READ)
     assert events[-1] == ConnectionClosed("Connection reset by peer")
@@ -204,7 +203,7 @@ def test_close_can_be_called_twice_and_only_the_first_reason_counts(site: Site) 
     site.link.close("first")
     site.link.close("second")
     assert site.events == [ConnectionClosed("first")]
-    assert site.link.fileno() == -1
+    assert site.link.sock.fileno() == -1
     site.link.on_ready(READ | WRITE)
     site.link.settle()
     assert site.events == [ConnectionClosed("first")]
@@ -221,43 +220,3 @@ def test_result_with_its_reader_in_the_same_batch_as_the_end(site: Site) -> None
 
 
 # Connecting
-
-
-def test_connected_socket_does_not_block_and_sends_small_packets_at_once() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        connect(Address(*listener.getsockname()), 20) as sock,
-    ):
-        assert not sock.getblocking()
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-
-
-def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody, socket.create_server(("127.0.0.1", 0)) as listener:
-        refused, taken = nobody.getsockname(), listener.getsockname()
-        nobody.close()
-        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: [(*kind, refused), (*kind, taken)])
-        with connect(Address("name", 1), 20) as sock:
-            assert sock.getpeername() == taken
-
-
-def test_address_that_refuses_is_an_error_and_leaves_nothing_open() -> None:
-    with nothing_left_open():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            address = Address(*listener.getsockname())
-        with pytest.raises(ConnectionRefusedError):
-            connect(address, 20)
-
-
-def test_socket_that_cannot_be_set_up_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Sock(socket.socket):
-        def setsockopt(self, *arguments: object) -> None:
-            raise OSError(errno.EINVAL, "Invalid argument")  # macOS says so of a connection that has been reset
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, nothing_left_open():
-        address = Address(*listener.getsockname())
-        monkeypatch.setattr(socket, "socket", Sock)
-        with pytest.raises(OSError, match="Invalid argument"):
-            connect(address, 20)

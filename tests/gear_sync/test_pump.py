@@ -26,6 +26,37 @@ from tests.harness.threads import LIMIT, Call, nothing_left_open
 BIG: Final = 16 * 1024 * 1024
 
 
+class Source:
+    """What a pump moves: a link, until it is closed."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    @property
+    def sock(self) -> socket.socket | None:
+        return None if self.link.closed else self.link.sock
+
+    @property
+    def wants(self) -> int:
+        return self.link.wants
+
+    def on_ready(self, events: int) -> None:
+        self.link.on_ready(events)
+
+    def next_deadline(self) -> float | None:
+        return self.link.conn.next_deadline()
+
+    def on_deadline(self, now: float) -> None:
+        self.link.conn.handle_timeout(now)
+        self.link.settle()
+
+    def read_all(self) -> None:
+        self.link.read_all()
+
+    def close(self, reason: str) -> None:
+        self.link.close(reason)
+
+
 class Site:
     """A pump on a client's connection, and the other end of its socket."""
 
@@ -37,7 +68,8 @@ class Site:
         self.events: list[Event] = []
         self.answered: dict[RequestId, bytes] = {}
         self.link = Link(ours, self.conn, self._on_event)
-        self.pump = Pump(self.link)
+        self.pump = Pump()
+        self.pump.add(Source(self.link))
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)
@@ -48,12 +80,17 @@ class Site:
         """Send a request without waiting for its answer."""
         with self.pump.lock:
             request = self.conn.echo(data)
-            self.pump.settle()
+            self.settle()
         return request
+
+    def settle(self) -> None:
+        """Send what has been queued; with the lock held."""
+        self.link.settle()
+        self.pump.settled(watch=self.link.sending or self.link.closed)
 
     def waiting(self, request: RequestId, timeout: float | None = None) -> Call[bool]:
         """Wait for an answer in a thread."""
-        return Call(lambda: self.pump.wait(lambda: request in self.answered, timeout))
+        return Call(lambda: self.pump.wait(lambda: request in self.answered or self.link.closed, timeout))
 
     def pumping(self) -> bool:
         with self.pump.lock:
@@ -184,7 +221,7 @@ def test_close_wakes_all_who_wait(site: Site) -> None:
     poll_until(lambda: site.pumping() and site.sleepers() == 2, "one pumps, the others sleep")
     site.pump.close("enough")
     site.pump.close("enough")
-    assert [call.result() for call in calls] == [False] * 3
+    assert [call.result() for call in calls] == [True] * 3
     assert site.events[-1] == ConnectionClosed("enough")
     assert not site.pump.wait(lambda: False, None)
 
@@ -193,7 +230,7 @@ def test_end_of_the_peer_wakes_all_who_wait(site: Site) -> None:
     calls = [site.waiting(site.ask(b"1")), site.waiting(site.ask(b"2")), site.waiting(site.ask(b"3"))]
     poll_until(lambda: site.pumping() and site.sleepers() == 2, "one pumps, the others sleep")
     site.sock.close()
-    assert [call.result() for call in calls] == [False] * 3
+    assert [call.result() for call in calls] == [True] * 3
 
 
 def test_failure_noticed_by_a_thread_that_only_sends_wakes_all_who_wait(site: Site) -> None:
@@ -201,8 +238,8 @@ def test_failure_noticed_by_a_thread_that_only_sends_wakes_all_who_wait(site: Si
     poll_until(lambda: site.pumping() and site.sleepers() == 1, "one pumps, the other sleeps")
     with site.pump.lock:
         site.link.close("noticed while sending")
-        site.pump.settle()
-    assert [call.result() for call in calls] == [False] * 2
+        site.settle()
+    assert [call.result() for call in calls] == [True] * 2
 
 
 def test_pumping_thread_sends_what_another_could_not(site: Site) -> None:
@@ -211,7 +248,7 @@ def test_pumping_thread_sends_what_another_could_not(site: Site) -> None:
     poll_until(site.pumping, "one pumps")
     with site.pump.lock:
         site.conn.submit_job(b"f", b"w" * BIG)
-        site.pump.settle()
+        site.settle()
         assert site.link.sending
     packet = site.peer.receive_until(SubmitJob)
     assert isinstance(packet, SubmitJob)
@@ -223,7 +260,7 @@ def test_pumping_thread_sends_what_another_could_not(site: Site) -> None:
 def test_silent_peer_is_given_up_by_probes() -> None:
     conn = ClientConnection(probe_interval=0.01, probe_timeout=0.02, now=time.monotonic())
     with nothing_left_open(), contextlib.closing(Site(conn)) as site:
-        assert not site.pump.wait(lambda: False, LIMIT)
+        assert site.pump.wait(lambda: site.link.closed, LIMIT)
         assert site.events == [ConnectionClosed("no answer to ECHO_REQ within 0.02 s")]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 import gear_sync.worker
+import gearproto.grabbing
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import (
     DEFAULT_MAX_PACKET_SIZE,
@@ -24,6 +25,8 @@ from gearproto import (
     LocalProtocolError,
     Priority,
 )
+from gearproto.addresses import Address
+from gearproto.backoff import Backoff
 from gearproto.events import Data
 from gearproto.packets import (
     RESPONSE,
@@ -73,8 +76,7 @@ def worker(server: Server) -> Iterator[Worker]:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers connect again at once."""
-    monkeypatch.setattr(gear_sync.worker, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(gear_sync.worker, "_LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(gear_sync.worker, "Backoff", lambda chance, _pauses: Backoff(chance, (0.001, 0.001)))
 
 
 def reverse(job: WorkerJob) -> bytes:
@@ -315,12 +317,16 @@ def test_worker_tells_its_name_and_functions_and_time_limits() -> None:
     assert seen == [*expected, CanDo(b"reverse")]
 
 
-def test_wrong_function_name_is_an_error_of_run_that_leaves_nothing_open() -> None:
-    with nothing_left_open(), Server(port=0) as server, Worker(server.address) as worker:
+def test_wrong_function_is_an_error_at_once(worker: Worker) -> None:
+    async def coroutine(job: WorkerJob) -> bytes:
+        return b""
+
+    with pytest.raises(LocalProtocolError, match="CAN_DO: function must not be empty"):
         worker.register("", reverse)
-        with pytest.raises(LocalProtocolError, match="CAN_DO: function must not be empty"):
-            worker.run()
-        poll_until(lambda: server.snapshot().jobs.peers == 0, "the worker has gone")
+    with pytest.raises(TypeError, match="coroutine is asynchronous"):
+        worker.register("f", coroutine)
+    with pytest.raises(LocalProtocolError, match="CANT_DO for b'f', which was not offered"):
+        worker.unregister("f")
 
 
 def test_wrong_address_is_an_error_at_once() -> None:
@@ -401,7 +407,7 @@ def test_close_waits_for_the_job_in_hand_and_can_be_called_twice(client: Client,
     closing = Call(worker.close)
     release.set()
     closing.result()
-    assert not worker._waker.fileno() >= 0
+    assert not worker._pump._waker.fileno() >= 0
     assert job.result(LIMIT) == b"finished"
     call.result()
     worker.close()
@@ -439,7 +445,7 @@ def test_job_that_is_being_assigned_while_the_worker_stops_is_done() -> None:
 
 
 def test_server_that_does_not_answer_does_not_keep_a_worker_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_sync.worker, "_DRAIN", 0.01)
+    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
     asked = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -635,35 +641,24 @@ def test_worker_waits_for_a_server_that_is_not_there_yet(no_pauses: None, caplog
                 server.close()
 
 
-def refuse(address: object, timeout: float) -> socket.socket:
-    raise ConnectionRefusedError(111, "Connection refused")
-
-
-def close_at_once(address: object, timeout: float) -> socket.socket:
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    ours.setblocking(False)
-    return ours
-
-
-@pytest.mark.parametrize("connect", [refuse, close_at_once])
-def test_pauses_between_attempts_grow_up_to_a_limit(
-    monkeypatch: pytest.MonkeyPatch, connect: Callable[[object, float], socket.socket]
+@pytest.mark.parametrize("scripts", [0, 5])
+def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
+    scripts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gear_sync.worker, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(gear_sync.worker, "_LONGEST_PAUSE", 0.005)
     pauses: list[float] = []
 
-    def attempt(address: object, timeout: float) -> socket.socket:
-        pauses.append(runner._servers[0].pause)
+    def resolve(address: Address) -> list[tuple[int, Any]]:
+        pauses.append(runner._servers[0].backoff._pause)
         if len(pauses) == 5:
             runner.stop()
-        return connect(address, timeout)
+        return [(socket.AF_INET, address)]
 
-    monkeypatch.setattr(gear_sync.worker, "connect", attempt)
-    with Worker("127.0.0.1:9") as runner:
-        runner.register("f", reverse)
-        Call(runner.run).result()
+    monkeypatch.setattr(gear_sync.worker, "resolve", resolve)
+    with HostileServer(*[lambda peer: None] * scripts) as server:
+        address = server.address if scripts else ("127.0.0.1", 9)
+        with Worker(address, retry_pauses=(0.001, 0.005)) as runner:
+            runner.register("f", reverse)
+            Call(runner.run).result()
     assert pauses == [0.001, 0.002, 0.004, 0.005, 0.005]
 
 
@@ -840,30 +835,6 @@ def test_server_that_is_away_does_not_keep_others_waiting(server: Server, client
         worker.register("reverse", reverse)
         with working(worker):
             assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
-
-
-def test_jobs_that_two_servers_assign_at_once_are_both_done() -> None:
-    order: list[bytes] = []
-    assigned = threading.Barrier(2)
-    seen = Noted()
-
-    def script(peer: Peer) -> None:
-        wants_a_job(peer)
-        assigned.wait(LIMIT)  # both servers are asked before either assigns
-        assign(peer, b"x", function=b"note")
-        seen.append(reports(peer).packet)
-        wants_a_job(peer)
-
-    def note(job: WorkerJob) -> None:
-        order.append(job.workload)
-
-    with HostileServer(script) as one, HostileServer(script) as two, Worker([one.address, two.address]) as worker:
-        worker.register("note", note)
-        with working(worker):
-            one.join()
-            two.join()
-    assert order == [b"x", b"x"]
-    assert seen == [WorkComplete, WorkComplete]
 
 
 def test_nothing_is_left_open(no_pauses: None) -> None:

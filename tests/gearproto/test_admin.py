@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def lines_of(text: bytes) -> list[bytes]:
     return lines
 
 
-def read(command: Command, text: bytes, *, limit: int = LIMIT) -> Reply:
+def read(command: Command[Any], text: bytes, *, limit: int = LIMIT) -> Reply:
     """Read a whole answer, of which the last line must be the end."""
     reader = ReplyReader(command, limit)
     *before, last = lines_of(text)
@@ -129,7 +131,7 @@ def test_unescape_takes_any_text(text: bytes) -> None:
 
 
 @given(strategies.commands)
-def test_command_survives_encoding_and_parsing(command: Command) -> None:
+def test_command_survives_encoding_and_parsing(command: Command[Any]) -> None:
     (line,) = lines_of(command.encode())
     assert parse_command(line) == command
     assert len(line.split()) <= MAX_WORDS
@@ -137,7 +139,7 @@ def test_command_survives_encoding_and_parsing(command: Command) -> None:
 
 
 def test_every_command_has_the_documented_line() -> None:
-    lines = {
+    lines: dict[bytes, Command[Any]] = {
         b"status": Status(),
         b"prioritystatus": PriorityStatus(),
         b"workers": Workers(),
@@ -163,7 +165,7 @@ def test_every_command_has_the_documented_line() -> None:
 
 
 @pytest.mark.parametrize("command", [CancelJob(b""), CreateFunction(b""), DropFunction(b""), MaxQueue(b"", (1,))])
-def test_empty_argument_is_refused(command: Command) -> None:
+def test_empty_argument_is_refused(command: Command[Any]) -> None:
     with pytest.raises(LocalProtocolError, match=f"^{b' '.join(command.words).decode()}: empty argument$"):
         command.encode()
 
@@ -243,7 +245,7 @@ def test_line_that_is_no_command_is_refused_as_gearmand_does(line: bytes, answer
         (b"shutdown graceful now", Shutdown(graceful=True)),
     ],
 )
-def test_command_is_read_leniently(line: bytes, command: Command) -> None:
+def test_command_is_read_leniently(line: bytes, command: Command[Any]) -> None:
     assert parse_command(line) == command
 
 
@@ -300,7 +302,7 @@ def test_answer_has_the_text_of_gearmand(reply: Reply, text: bytes) -> None:
 
 
 @given(strategies.replies)
-def test_answer_survives_encoding_and_reading(answer: tuple[Command, Reply]) -> None:
+def test_answer_survives_encoding_and_reading(answer: tuple[Command[Any], Reply]) -> None:
     command, reply = answer
     received = read(command, reply.encode())
     if isinstance(reply, Rows):
@@ -379,7 +381,7 @@ def test_hostile_name_neither_forges_nor_ends_an_answer(row: Row) -> None:
         (ShowUniqueJobs(), b"a\nERR UNKNOWN_\n.\n", Rows((UniqueListed(b"a"), UniqueListed(b"ERR UNKNOWN_")))),
     ],
 )
-def test_answer_of_a_server_is_read(command: Command, text: bytes, reply: Reply | None) -> None:
+def test_answer_of_a_server_is_read(command: Command[Any], text: bytes, reply: Reply | None) -> None:
     if reply is None:
         word = b" ".join(command.words)
         reply = Refused(b"UNKNOWN_COMMAND", b"Unknown+server+command" + word)
@@ -387,14 +389,14 @@ def test_answer_of_a_server_is_read(command: Command, text: bytes, reply: Reply 
 
 
 @given(st.sampled_from(strategies.row_commands), st.lists(names.map(lambda name: name.replace(b"\n", b""))))
-def test_any_lines_are_rows_or_an_error_or_not_the_end(command: Command, lines: list[bytes]) -> None:
+def test_any_lines_are_rows_or_an_error_or_not_the_end(command: Command[Any], lines: list[bytes]) -> None:
     reader = ReplyReader(command, LIMIT)
     replies = [reply for line in lines if (reply := reader.feed(line)) is not None]
     assert all(isinstance(reply, Rows | Refused) for reply in replies)
 
 
 @pytest.mark.parametrize("command", strategies.row_commands, ids=lambda command: b" ".join(command.words).decode())
-def test_answer_may_reach_its_limit_and_not_exceed_it(command: Command) -> None:
+def test_answer_may_reach_its_limit_and_not_exceed_it(command: Command[Any]) -> None:
     reader = ReplyReader(command, 100)
     for _ in range(10):
         assert reader.feed(b"123456789") is None

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_unknown_option_fails(role: Role) -> None:
 @role
 @given(answer=strategies.replies, data=st.data())
 def test_text_command_is_answered_by_one_reply(
-    role: Role, answer: tuple[admin.Command, admin.Reply], data: st.DataObject
+    role: Role, answer: tuple[admin.Command[Any], admin.Reply], data: st.DataObject
 ) -> None:
     command, reply = answer
     connection = role()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import gear_sync
 
 from . import programs
 
-__all__ = ["Gearmand", "Kind", "OurServer", "RunningServer", "poll_until", "running"]
+__all__ = ["Gearmand", "Kind", "OurServer", "RunningServer", "full_listener", "poll_until", "running"]
 
 Kind = Literal["ours", "gearmand"]
 
@@ -153,6 +154,22 @@ class Gearmand(RunningServer):
             sys.stderr.write(self._stderr())  # pytest shows it if the test fails
             self._log.close()
         self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[socket.socket]:
+    """Listen, but let connects hang: the system accepts no more in the listener's place."""
+    with socket.create_server((HOST, 0), backlog=0) as listener, contextlib.ExitStack() as stack:
+        while True:
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(listener.getsockname())
+            with selectors.DefaultSelector() as selector:
+                selector.register(sock, selectors.EVENT_WRITE)
+                if not selector.select(0.1):
+                    break
+        yield listener
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -69,7 +70,7 @@ responses = routed(Route.FROM_SERVER)
 _names = hostile_names.filter(lambda name: name != b"")
 _sizes = st.integers(0, 10**18 - 1)
 
-commands: SearchStrategy[admin.Command] = st.one_of(
+commands: SearchStrategy[admin.Command[Any]] = st.one_of(
     st.sampled_from(
         [
             admin.Status(),
@@ -104,17 +105,17 @@ ROWS: dict[type[admin.Row], SearchStrategy[admin.Row]] = {
 }
 """Rows of every class."""
 
-row_commands: list[admin.Command] = [cls() for cls in admin.COMMANDS.values() if cls.row is not None]
+row_commands: list[admin.Command[Any]] = [cls() for cls in admin.COMMANDS.values() if cls.row is not None]
 """One of each command that is answered by rows."""
 
 
-def rows_for(command: admin.Command) -> SearchStrategy[tuple[admin.Row, ...]]:
+def rows_for(command: admin.Command[Any]) -> SearchStrategy[tuple[admin.Row, ...]]:
     """Rows that may answer a command."""
     assert command.row is not None
     return st.lists(ROWS[command.row], max_size=6).map(tuple)
 
 
-def _replies_to(command: admin.Command) -> SearchStrategy[tuple[admin.Command, admin.Reply]]:
+def _replies_to(command: admin.Command[Any]) -> SearchStrategy[tuple[admin.Command[Any], admin.Reply]]:
     words = st.from_regex(rb"[A-Z_]{1,12}", fullmatch=True)
     text = st.from_regex(rb"[ -~]{1,12}", fullmatch=True)
     refused = st.builds(admin.Refused, words, text | st.just(b""))
@@ -123,7 +124,7 @@ def _replies_to(command: admin.Command) -> SearchStrategy[tuple[admin.Command, a
     return st.tuples(st.just(command), refused | st.builds(admin.Ok, text | st.just(b"")))
 
 
-replies: SearchStrategy[tuple[admin.Command, admin.Reply]] = commands.flatmap(_replies_to)
+replies: SearchStrategy[tuple[admin.Command[Any], admin.Reply]] = commands.flatmap(_replies_to)
 """Any command, with an answer that it may get."""
 
 

@@ -1,0 +1,158 @@
+"""Opens a connection to a server without blocking: its addresses in turn, then TLS."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import ssl
+import time
+from typing import Any, Final
+
+from gearproto.addresses import Address
+
+__all__ = ["Dial", "resolve"]
+
+_READ: Final = selectors.EVENT_READ
+_WRITE: Final = selectors.EVENT_WRITE
+_IN_PROGRESS: Final = frozenset((errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0)))
+
+Endpoint = tuple[int, Any]
+"""Family and socket address."""
+
+
+def resolve(address: Address) -> list[Endpoint]:
+    """Look up the addresses of a server; this blocks as long as the system's resolver does.
+
+    Raises:
+        OSError: the name is not known, or cannot be looked up now.
+    """
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((family, where) for family, _type, _protocol, _name, where in found))
+
+
+class Dial:
+    """One attempt to reach a server.
+
+    Watch `trying` for `wants`, and call `advance` when it is ready or `deadline` has come, until there is a `sock` or
+    an `error`.
+
+    Attributes:
+        trying: the socket that is being connected; None if there is none.
+        sock: the connected, non-blocking socket, once there is one; whoever takes it closes it.
+        error: why the server cannot be reached, once that is so.
+        wants: what to watch the socket for.
+        deadline: monotonic time in seconds at which to call `advance` at the latest.
+    """
+
+    def __init__(self, address: Address, endpoints: list[Endpoint], timeout: float, tls: ssl.SSLContext | None) -> None:
+        """Begin with the first of a server's addresses.
+
+        Args:
+            address: the server.
+            endpoints: what `resolve` has found.
+            timeout: seconds for all addresses together, TLS included; each gets its share of what is left.
+            tls: the context for TLS; None for plain TCP.
+        """
+        self.sock: socket.socket | None = None
+        self.error: OSError | None = None
+        self.wants = _WRITE
+        self.deadline = 0.0
+        self._address = address
+        self._endpoints = endpoints
+        self._timeout = timeout
+        self._until = time.monotonic() + timeout
+        self._tls = tls
+        self.trying: socket.socket | None = None
+        self._shaking: ssl.SSLSocket | None = None
+        self._next(TimeoutError(f"no answer within {timeout:g} s"))
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a socket or an error."""
+        return self.sock is not None or self.error is not None
+
+    def advance(self, now: float, ready: int) -> None:
+        """Go on.
+
+        Args:
+            now: monotonic time in seconds.
+            ready: what the socket is ready for.
+        """
+        trying = self.trying
+        if trying is None:
+            return
+        try:
+            if ready and self._shaking is None:
+                code = trying.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, os.strerror(code))
+                self._on_connected(trying)
+            elif ready:
+                self._shake()
+        except OSError as error:
+            self._next(error)
+            return
+        if self.trying is not None and now >= self.deadline:
+            self._next(TimeoutError(f"no answer within {self._timeout:g} s"))
+
+    def close(self) -> None:
+        """Give up, or give back the socket that nobody has taken."""
+        for sock in (self.trying, self.sock):
+            if sock is not None:
+                sock.close()
+        self.trying = None
+
+    def _next(self, error: OSError) -> None:
+        """Try the next address; the error is told if there is none."""
+        while self._endpoints:
+            self._drop()
+            now = time.monotonic()
+            if now >= self._until:
+                break
+            family, where = self._endpoints.pop(0)
+            self.deadline = now + (self._until - now) / (len(self._endpoints) + 1)
+            try:
+                sock = self.trying = socket.socket(family, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                code = sock.connect_ex(where)
+                if code == 0:
+                    self._on_connected(sock)
+                elif code not in _IN_PROGRESS:
+                    raise OSError(code, os.strerror(code))
+            except OSError as reason:
+                error = reason
+                continue
+            return
+        self._drop()
+        self.error = error
+
+    def _drop(self) -> None:
+        if self.trying is not None:
+            self.trying.close()
+        self.trying = self._shaking = None
+        self.wants = _WRITE
+
+    def _on_connected(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._tls is None:
+            self.sock, self.trying = sock, None
+            return
+        self.trying = self._shaking = self._tls.wrap_socket(
+            sock, server_hostname=self._address.host, do_handshake_on_connect=False
+        )
+        self.deadline = self._until
+        self._shake()
+
+    def _shake(self) -> None:
+        assert self._shaking is not None
+        try:
+            self._shaking.do_handshake()
+        except ssl.SSLWantReadError:
+            self.wants = _READ
+        except ssl.SSLWantWriteError:
+            self.wants = _WRITE
+        else:
+            self.sock, self.trying = self._shaking, None

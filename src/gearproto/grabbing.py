@@ -1,0 +1,131 @@
+"""Which of a worker's servers is asked for a job, and when: never for more jobs than the worker can run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .errors import LocalProtocolError
+from .worker import Grab, WorkerConnection
+
+__all__ = ["Grabber"]
+
+DEFAULT_GRAB_TIMEOUT: Final = 2.0
+"""Seconds that a server may take to answer ``GRAB_JOB`` before others are asked in its place."""
+
+
+class Grabber:
+    """What a worker with any number of servers wants of them.
+
+    After the events of a connection, and after every change, call `advance`, and send what has been queued. The
+    connections have to be made with ``asks_when_woken=False``.
+
+    Attributes:
+        stopping: whether no further job is wanted.
+        running: how many jobs the worker has; see `assigned` and `ended`.
+    """
+
+    def __init__(self, capacity: int = 1, *, client_id: bytes | None = None) -> None:
+        """Begin without servers and functions.
+
+        Args:
+            capacity: how many jobs the worker can run at once.
+            client_id: the name that administrators see (``SET_CLIENT_ID``).
+
+        Raises:
+            ValueError: the capacity is below 1.
+        """
+        if capacity < 1:
+            raise ValueError(f"a worker runs one job at once at the least, not {capacity}")
+        self.stopping = False
+        self.running = 0
+        self._capacity = capacity
+        self._client_id = client_id
+        self._functions: dict[bytes, int | None] = {}
+        self._conns: dict[WorkerConnection, None] = {}  # in the order in which they are asked
+        self._patience: dict[WorkerConnection, float] = {}  # by connection that was asked: how long others wait for it
+
+    def can_do(self, function: bytes, timeout_ms: int | None = None) -> None:
+        """Offer a function to all servers, those that come later included (``CAN_DO``, ``CAN_DO_TIMEOUT``).
+
+        Raises:
+            LocalProtocolError: an argument breaks a rule; nothing has changed.
+        """
+        WorkerConnection().can_do(function, timeout_ms=timeout_ms)  # refuses what every server's would refuse
+        self._functions[function] = timeout_ms
+        for conn in self._conns:
+            conn.can_do(function, timeout_ms=timeout_ms)
+            if conn.state is Grab.ASLEEP and not self.stopping:
+                conn.stop_grabbing()  # there may be something for it now, so that it has to be asked again
+
+    def cant_do(self, function: bytes) -> None:
+        """Offer a function no more (``CANT_DO``). Jobs of it that are running go on.
+
+        Raises:
+            LocalProtocolError: it was not offered.
+        """
+        if function not in self._functions:
+            raise LocalProtocolError(f"worker: CANT_DO for {function!r}, which was not offered")
+        del self._functions[function]
+        for conn in self._conns:
+            conn.cant_do(function)
+
+    def attach(self, conn: WorkerConnection) -> None:
+        """Introduce the worker to a server that has just been reached: its name, its functions."""
+        if self._client_id is not None:
+            conn.set_client_id(self._client_id)
+        for function, timeout_ms in self._functions.items():
+            conn.can_do(function, timeout_ms=timeout_ms)
+        self._conns[conn] = None
+
+    def detach(self, conn: WorkerConnection) -> None:
+        """Forget a connection that has ended, if it was attached."""
+        self._conns.pop(conn, None)
+        self._patience.pop(conn, None)
+
+    def assigned(self) -> None:
+        """Take note of a job, as soon as its assignment is read."""
+        self.running += 1
+
+    def ended(self) -> None:
+        """Take note that a job has ended, reported or not."""
+        self.running -= 1
+
+    def stop(self) -> None:
+        """Want no further job. Those that servers are just assigning still come: see `drained`."""
+        self.stopping = True
+        for conn in self._conns:
+            conn.stop_grabbing()
+
+    @property
+    def drained(self) -> bool:
+        """Whether a worker that stops has no job and will get none."""
+        return not self.running and not self._patience
+
+    def advance(self, now: float) -> list[WorkerConnection]:
+        """Ask for as many jobs as the worker has room for, first the servers that were not asked for longest.
+
+        Args:
+            now: monotonic time in seconds.
+
+        Returns:
+            The connections that have something to send because of it.
+        """
+        patience = self._patience
+        for conn in [conn for conn in patience if conn.state is not Grab.ASKED or patience[conn] <= now]:
+            del patience[conn]
+        if self.stopping:
+            return []
+        room = self._capacity - self.running - len(patience)
+        if room <= 0:
+            return []
+        asked = [conn for conn in self._conns if conn.state is Grab.IDLE][:room]
+        for conn in asked:
+            conn.grab_job()
+            del self._conns[conn]
+            self._conns[conn] = None
+            patience[conn] = now + DEFAULT_GRAB_TIMEOUT
+        return asked
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic time at which `advance` has to be called next; None if never."""
+        return min(self._patience.values(), default=None)

@@ -1,0 +1,124 @@
+"""Which of several servers a job goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+from zlib import crc32
+
+from .events import event
+
+__all__ = ["Candidates", "Policy", "ServerChooser", "ServerStanding", "Try", "WaitUntil"]
+
+
+class Policy(Enum):
+    """Which of several servers a job goes to; the others come after it, in case that it cannot be reached."""
+
+    ORDERED = "ordered"
+    """The first server that can be reached, as libgearman does; it stays in use until its connection is lost."""
+    ROUND_ROBIN = "round_robin"
+    """The servers in turn."""
+    UNIQUE_HASH = "unique_hash"
+    """The server that the job's unique picks, by the rule of Perl's client, so that jobs with one unique meet whoever
+    submits them. Jobs without a unique go to the servers in turn."""
+
+
+@event
+class Try:
+    """Try this server.
+
+    Attributes:
+        index: where it stands among the servers.
+    """
+
+    index: int
+
+
+@event
+class WaitUntil:
+    """Ask again at a later time.
+
+    Attributes:
+        when: monotonic time in seconds.
+    """
+
+    when: float
+
+
+class ServerStanding(Protocol):
+    """What a choice depends on, for each server."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection to it is open."""
+
+    @property
+    def retry_at(self) -> float:
+        """Monotonic time in seconds before which it should be left alone."""
+
+
+class ServerChooser:
+    """Chooses among servers by a policy."""
+
+    def __init__(self, standings: Sequence[ServerStanding], policy: Policy | str) -> None:
+        """Choose among servers.
+
+        Args:
+            standings: the servers, in the order in which the user gave them.
+            policy: the policy or its value.
+
+        Raises:
+            ValueError: there is no such policy.
+        """
+        self._standings = standings
+        self._policy = Policy(policy)
+        self._turn = -1
+
+    def candidates(self, unique: bytes = b"") -> Candidates:
+        """Return the way of one job, or one query, through the servers."""
+        count = len(self._standings)
+        if count == 1:
+            return Candidates(self._standings, (0,))
+        if self._policy is Policy.ORDERED:
+            order = sorted(range(count), key=lambda index: not self._standings[index].connected)
+            return Candidates(self._standings, order)
+        if self._policy is Policy.UNIQUE_HASH and unique:
+            start = (crc32(unique) >> 16 & 0x7FFF) % count
+        else:
+            start = self._turn = (self._turn + 1) % count
+        return Candidates(self._standings, [(start + index) % count for index in range(count)])
+
+
+class Candidates:
+    """The way of one job through the servers: each is tried once."""
+
+    def __init__(self, standings: Sequence[ServerStanding], order: Sequence[int]) -> None:
+        """Go through servers in an order of their indexes."""
+        self._standings = standings
+        self._left = list(order)
+        self._tried = False
+
+    def next(self, now: float, until: float) -> Try | WaitUntil | None:
+        """Tell what to do next.
+
+        Servers that failed lately are passed over as long as there are others. Where all failed lately, it is worth
+        waiting for the first that may be tried again.
+
+        Args:
+            now: monotonic time in seconds.
+            until: when waiting is no use any more.
+
+        Returns:
+            What to do; None if nothing is left to try.
+        """
+        for index in self._left:
+            standing = self._standings[index]
+            if standing.connected or standing.retry_at <= now:
+                self._left.remove(index)
+                self._tried = True
+                return Try(index)
+        if self._tried or not self._left:
+            return None
+        retry_at = min(self._standings[index].retry_at for index in self._left)
+        return WaitUntil(retry_at) if retry_at <= until else None

@@ -1,0 +1,359 @@
+"""What a client keeps of its open requests, and what their answers mean to the caller."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Self, TypeVar
+
+from .addresses import Address
+from .admin import Command
+from .client import ClientConnection
+from .errors import (
+    ConnectionLost,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobNotSent,
+    JobRaised,
+    JobRejected,
+    LocalProtocolError,
+    ServerError,
+)
+from .events import (
+    AdminReplied,
+    ConnectionClosed,
+    Data,
+    Echoed,
+    Event,
+    JobEnded,
+    JobQueued,
+    Progress,
+    RequestFailed,
+    RequestId,
+    RequestLost,
+    StatusReceived,
+    Warned,
+)
+from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+from .policies import Candidates
+from .tasks import JobHandle, Task, as_bytes
+
+__all__ = ["Answer", "JobEvent", "JobRecord", "Records", "outcome_error"]
+
+JobEvent = Progress | Data | Warned | Outcome
+"""What happens to a job, as its client sees it; the outcome comes last."""
+
+MAX_RESUBMISSIONS: Final = 5
+"""How often a submission that was lost is sent once more, if that is asked for."""
+
+_T = TypeVar("_T")
+
+
+def outcome_error(outcome: Outcome) -> JobError | None:
+    """Return the exception that an outcome is raised as; None for `Completed`."""
+    match outcome:
+        case Completed():
+            return None
+        case Failed():
+            return JobFailed("the worker reported WORK_FAIL")
+        case Raised(data):
+            return JobRaised(data)
+        case Rejected(code, text):
+            return JobRejected(code, text)
+        case NotSent(cause):
+            return JobNotSent(cause)
+        case Lost(cause):
+            return JobLost(cause)
+
+
+class JobRecord:
+    """What is known of a submitted job. It goes on whether somebody waits for it or not.
+
+    Attributes:
+        function: name of the function that runs it.
+        unique: the caller's own name for it; may be empty.
+        handle: the server's name for it; None until the server has told it.
+        outcome: how it ended; None as long as it has not, as far as anybody has looked.
+        progress: the latest progress, as units done and units in all; None before the first.
+        server: where it was submitted; None until it was.
+        background: whether it is a background job, of which nothing is told but that a server has taken it.
+        task: what was submitted; None once it is settled.
+        candidates: the servers that it can go to yet.
+        stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
+    """
+
+    __slots__ = (
+        "_events",
+        "_lives",
+        "_pieces",
+        "_watchers",
+        "background",
+        "candidates",
+        "function",
+        "handle",
+        "outcome",
+        "progress",
+        "server",
+        "stranded",
+        "task",
+        "unique",
+    )
+
+    def __init__(self, task: Task, candidates: Candidates, *, background: bool = False, resubmit: bool = False) -> None:
+        """Make the record of a job that is not submitted yet.
+
+        Args:
+            task: the job.
+            candidates: the servers that it can go to.
+            background: whether it is a background job, of which nothing is told but that a server has taken it.
+            resubmit: whether a submission that was lost with its connection is sent once more.
+
+        Raises:
+            LocalProtocolError: a job without a unique would be submitted again, and might run twice.
+        """
+        self.function = as_bytes(task.function)
+        self.unique = as_bytes(task.unique)
+        if resubmit and not self.unique:
+            raise LocalProtocolError("client: resubmit needs a unique, by which servers join the submissions")
+        self.task: Task | None = task
+        self.candidates = candidates
+        self.background = background
+        self.server: Address | None = None
+        self.stranded: NotSent | Lost | None = None
+        self.handle: JobHandle | None = None
+        self.outcome: Outcome | None = None
+        self.progress: tuple[int, int] | None = None
+        self._lives = MAX_RESUBMISSIONS if resubmit else 0
+        self._pieces: list[bytes] = []
+        self._watchers: list[Callable[[JobRecord], object]] | None = None
+        self._events: deque[JobEvent] = deque()
+
+    def __repr__(self) -> str:
+        """Show function, handle and outcome."""
+        return f"<{type(self).__name__} {self.function!r} handle={self.handle!r} outcome={self.outcome!r}>"
+
+    def on_event(self, event: Event) -> bool:
+        """Take an event of the connection; return whether it was the submission's last."""
+        if isinstance(event, JobQueued):
+            assert self.server is not None
+            self.handle = JobHandle(event.handle, self.server)
+            if self.background:
+                self._tell_watchers()
+            return self.background
+        if isinstance(event, JobEnded):
+            outcome = event.outcome
+            if isinstance(outcome, NotSent) or (isinstance(outcome, Lost) and self._lives > 0):
+                self.strand(outcome)
+            else:
+                self.end(outcome)
+            return True
+        assert isinstance(event, Progress | Data | Warned)
+        if isinstance(event, Data):
+            self._pieces.append(event.data)
+        elif isinstance(event, Progress):
+            self.progress = (event.numerator, event.denominator)
+            if self._events and isinstance(self._events[-1], Progress):
+                self._events.pop()
+        self._events.append(event)
+        return False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the job has ended or, if it is a background job, a server has taken it."""
+        return self.outcome is not None or (self.background and self.handle is not None)
+
+    def strand(self, came_to: NotSent | Lost) -> None:
+        """Take note that the submission came to nothing, and may be sent once more."""
+        self.stranded = came_to
+        self._tell_watchers()
+
+    def restart(self) -> NotSent | Lost | None:
+        """Forget what came of a stranded submission, as it is to be sent once more; return what it came to."""
+        stranded, self.stranded = self.stranded, None
+        if isinstance(stranded, Lost):
+            self._lives -= 1
+        self.handle = None
+        self.progress = None
+        self._pieces.clear()
+        self._events.clear()
+        return stranded
+
+    def end(self, outcome: Outcome) -> None:
+        """Give the job its outcome."""
+        self.outcome = outcome
+        self.stranded = None
+        self._events.append(outcome)
+        self.task = None
+        self._tell_watchers()
+
+    def watch(self, watcher: Callable[[Self], object]) -> None:
+        """Have a function called, once, when the job is settled or stranded; at once if that is so already."""
+        if self.settled or self.stranded is not None:
+            watcher(self)
+        elif self._watchers is None:
+            self._watchers = [watcher]  # type: ignore[list-item]
+        else:
+            self._watchers.append(watcher)  # type: ignore[arg-type]
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            watcher(self)
+
+    @property
+    def has_event(self) -> bool:
+        """Whether `take_event` has something, or nothing more will come."""
+        return bool(self._events) or self.outcome is not None
+
+    def take_event(self) -> JobEvent | None:
+        """Return the next event, once; None if there is none yet, or none any more.
+
+        Progress that nobody has taken before the next comes is dropped.
+        """
+        return self._events.popleft() if self._events else None
+
+    def result_data(self) -> bytes:
+        """Return the result of a job that has ended: all its pieces (``WORK_DATA``) and its end, joined.
+
+        Raises:
+            JobError: the job ended otherwise than by ``WORK_COMPLETE``.
+        """
+        outcome = self.outcome
+        if isinstance(outcome, Completed):
+            return b"".join((*self._pieces, outcome.data)) if self._pieces else outcome.data
+        raise self._error()
+
+    def taken(self) -> JobHandle:
+        """Return the handle of a background job that is settled.
+
+        Raises:
+            JobRejected: the server refused it.
+            JobNotSent: no byte of it left.
+            JobLost: the connection went before the answer.
+        """
+        if self.handle is not None:
+            return self.handle
+        raise self._error()
+
+    def _error(self) -> JobError:
+        assert self.outcome is not None
+        error = outcome_error(self.outcome)
+        assert error is not None
+        return error
+
+
+class Answer:
+    """What a request that is no foreground submission comes to.
+
+    Attributes:
+        event: the answer; None until it has come.
+    """
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        """Begin without an answer."""
+        self.event: Event | None = None
+
+    def on_event(self, event: Event) -> bool:
+        """Take the answer: the first event is the last."""
+        self.event = event
+        return True
+
+
+_R = TypeVar("_R", bound=JobRecord)
+_A = TypeVar("_A", bound=Answer)
+
+
+class Records(Generic[_R, _A]):
+    """The open requests of one connection.
+
+    Attributes:
+        conn: the connection.
+        server: the server, for handles and messages.
+        reason: why it has ended, for people; empty until it has.
+    """
+
+    def __init__(self, conn: ClientConnection, server: Address) -> None:
+        """Begin without a request.
+
+        Args:
+            conn: the connection; requests that are to be recorded go through this object.
+            server: the server, for handles and messages.
+        """
+        self.conn = conn
+        self.reason = ""
+        self.server = server
+        self._open: dict[RequestId, _R | _A] = {}
+
+    def submit(self, records: Sequence[_R]) -> None:
+        """Submit jobs; all or, if one breaks a rule, none.
+
+        Raises:
+            LocalProtocolError: the task of one breaks a rule, or the connection has ended.
+        """
+        packets = [record.task.packet(background=record.background) for record in records if record.task is not None]
+        for record in records:
+            record.server = self.server
+        self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
+
+    def ask(self, request: Callable[[ClientConnection], RequestId], answer: _A) -> None:
+        """Queue any other request.
+
+        Args:
+            request: queues it, and returns its id.
+            answer: takes the answer.
+
+        Raises:
+            LocalProtocolError: the request breaks a rule, or the connection has ended.
+        """
+        self._open[request(self.conn)] = answer
+
+    def on_event(self, event: Event) -> _R | _A | None:
+        """Hand an event of the connection to the request that it belongs to.
+
+        Returns:
+            That request's record; None if the event belongs to none.
+        """
+        if type(event) is ConnectionClosed:
+            self.reason = event.reason
+            return None
+        request: RequestId | None = getattr(event, "request", None)
+        if request is None:
+            return None  # a report that belongs to nothing, or some worker's malformed progress
+        record = self._open[request]
+        if record.on_event(event):
+            del self._open[request]
+        return record
+
+    # What answers mean
+
+    def reply(self, command: Command[_T], event: Event) -> _T:
+        """Return what the answer to a text command tells.
+
+        Raises:
+            ServerError: the server refused it.
+            ConnectionLost: the connection went before the answer.
+        """
+        self._check(event)
+        assert isinstance(event, AdminReplied)
+        return command.result(event.reply)
+
+    def status(self, event: Event) -> StatusReceived:
+        """Return the status that the answer to a query tells; raises as `reply`."""
+        self._check(event)
+        assert isinstance(event, StatusReceived)
+        return event
+
+    def echoed(self, event: Event) -> bytes:
+        """Return the data that ``ECHO_RES`` brought back; raises as `reply`."""
+        self._check(event)
+        assert isinstance(event, Echoed)
+        return event.data
+
+    def _check(self, event: Event) -> None:
+        if isinstance(event, RequestFailed):
+            raise ServerError(event.code, event.text)
+        if isinstance(event, RequestLost):
+            raise ConnectionLost(f"{self.server}: {self.reason}")

@@ -1,0 +1,108 @@
+"""`gear_sync.dial`: a connection is opened without blocking, each address of a server in its turn, and in time."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from gear_sync.dial import Dial, resolve
+from gearproto.addresses import Address
+from tests.harness.servers import full_listener
+from tests.harness.threads import LIMIT, nothing_left_open
+
+NAME = Address("name", 1)
+
+
+def dialed(endpoints: list[tuple[int, Any]], timeout: float = LIMIT) -> Dial:
+    """Dial until there is a socket or an error."""
+    dial = Dial(NAME, endpoints, timeout, None)
+    until = time.monotonic() + LIMIT
+    while not dial.done:
+        assert time.monotonic() < until
+        with selectors.DefaultSelector() as selector:
+            assert dial.trying is not None
+            selector.register(dial.trying, dial.wants)
+            ready = selector.select(max(0.0, dial.deadline - time.monotonic()))
+        dial.advance(time.monotonic(), ready[0][1] if ready else 0)
+    return dial
+
+
+def inet(*listeners: socket.socket) -> list[tuple[int, Any]]:
+    return [(socket.AF_INET, listener.getsockname()) for listener in listeners]
+
+
+def refusing() -> list[tuple[int, Any]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return inet(listener)
+
+
+def test_connected_socket_does_not_block_and_sends_small_packets_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = dialed(inet(listener)).sock
+        assert sock is not None
+        with sock:
+            assert not sock.getblocking()
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_name_is_resolved_to_all_its_addresses_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (family, socket.SOCK_STREAM, 6, "", where)
+        for family, where in [(socket.AF_INET6, ("::1", 1)), (socket.AF_INET, ("127.0.0.1", 1))] * 2
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: found)
+    assert resolve(NAME) == [(socket.AF_INET6, ("::1", 1)), (socket.AF_INET, ("127.0.0.1", 1))]
+
+
+def test_each_address_is_tried() -> None:
+    with nothing_left_open(), socket.create_server(("127.0.0.1", 0)) as listener:
+        dial = dialed([*refusing(), *inet(listener)])
+        assert dial.sock is not None
+        assert dial.sock.getpeername() == listener.getsockname()
+        dial.close()
+
+
+def test_address_that_does_not_answer_leaves_time_for_the_next() -> None:
+    with full_listener() as silent, socket.create_server(("127.0.0.1", 0)) as listener:
+        dial = dialed([*inet(silent), *inet(listener)], 0.2)
+        assert dial.sock is not None
+        assert dial.sock.getpeername() == listener.getsockname()
+        dial.close()
+
+
+def test_last_reason_is_told_if_no_address_can_be_reached() -> None:
+    with nothing_left_open():
+        dial = dialed([*refusing(), *refusing()])
+        assert isinstance(dial.error, OSError)
+        assert dial.error.errno == errno.ECONNREFUSED
+        with full_listener() as silent:
+            dial = dialed(inet(silent), 0.01)
+            assert isinstance(dial.error, TimeoutError)
+            assert str(dial.error) == "no answer within 0.01 s"
+
+
+def test_dial_that_is_given_up_leaves_nothing_open() -> None:
+    with full_listener() as silent, nothing_left_open():
+        dial = Dial(NAME, inet(silent), LIMIT, None)
+        dial.close()
+        dial.advance(time.monotonic(), dial.wants)
+        assert not dial.done
+
+
+def test_socket_that_cannot_be_set_up_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sock(socket.socket):
+        def setsockopt(self, *arguments: object) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")  # macOS says so of a connection that has been reset
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, nothing_left_open():
+        endpoints = inet(listener)
+        monkeypatch.setattr(socket, "socket", Sock)
+        error = dialed(endpoints).error
+        assert isinstance(error, OSError)
+        assert error.errno == errno.EINVAL
