@@ -1,10 +1,13 @@
 """Gearman over blocking sockets, and a job server in one loop; needs nothing but the standard library."""
 
+from gearproto import Priority
+from gearproto.policies import Policy
 from gearproto.tasks import Task
 
 from .client import Client
 from .job import Job
 from .server import Server
+from .tls import TLS
 from .worker import Worker, WorkerJob
 
-__all__ = ["Client", "Job", "Server", "Task", "Worker", "WorkerJob"]
+__all__ = ["TLS", "Client", "Job", "Policy", "Priority", "Server", "Task", "Worker", "WorkerJob"]

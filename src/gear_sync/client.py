@@ -27,6 +27,7 @@ from .dial import resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
+from .tls import TLS, client_context
 
 __all__ = ["Client"]
 
@@ -51,7 +52,7 @@ class Client:
         servers: Servers,
         *,
         policy: Policy | str = Policy.ORDERED,
-        tls: ssl.SSLContext | None = None,
+        tls: TLS | ssl.SSLContext | None = None,
         connect_timeout: float = 5.0,
         timeout: float | None = 30.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
@@ -63,7 +64,7 @@ class Client:
         Args:
             servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
             policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
-            tls: the context for TLS, host names checked as it says; None for plain TCP.
+            tls: the files for TLS, or a context of your own; None for plain TCP.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
@@ -74,16 +75,17 @@ class Client:
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
-            ValueError: an address makes no sense, or there is no such policy.
+            ValueError: an address makes no sense, there is no such policy, or a file for TLS cannot be used.
         """
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         self._addresses = parse_addresses(servers)
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._exceptions = exceptions
+        context = None if tls is None else client_context(tls)
         self._sessions = [
             Session(
-                address, tls, self._limits, Backoff(random.random, retry_pauses), self._introduce, self._on_stranded
+                address, context, self._limits, Backoff(random.random, retry_pauses), self._introduce, self._on_stranded
             )
             for address in self._addresses
         ]

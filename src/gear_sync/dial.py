@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from gearproto.addresses import Address
 
+from .tls import reason
+
 __all__ = ["Dial", "resolve"]
 
 _READ: Final = selectors.EVENT_READ
@@ -154,5 +156,7 @@ class Dial:
             self.wants = _READ
         except ssl.SSLWantWriteError:
             self.wants = _WRITE
+        except ssl.SSLError as error:
+            raise ConnectionError(f"TLS: {reason(error)}") from error
         else:
             self.sock, self.trying = self._shaking, None

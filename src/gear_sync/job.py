@@ -19,6 +19,7 @@ class Home(Protocol):
 
     def wait_for_job(self, job: Job, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something is done, or the job has ended."""
+        ...
 
 
 class Job(JobRecord):

@@ -24,25 +24,32 @@ class Source(Protocol):
     @property
     def sock(self) -> socket.socket | None:
         """The socket; None if there is none now."""
+        ...
 
     @property
     def wants(self) -> int:
         """What to watch the socket for."""
+        ...
 
     def on_ready(self, events: int) -> None:
         """Read and write as far as the socket is ready."""
+        ...
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which to call `on_deadline`; None if never."""
+        ...
 
     def on_deadline(self, now: float) -> None:
         """Do what is due."""
+        ...
 
     def read_all(self) -> None:
         """Read all that has come."""
+        ...
 
     def close(self, reason: str) -> None:
         """Close the socket."""
+        ...
 
 
 class _Waiter:

@@ -30,6 +30,7 @@ from gearproto.tasks import as_bytes
 from .dial import Dial, resolve
 from .link import Link
 from .pump import Pump
+from .tls import TLS, client_context
 
 __all__ = ["Worker", "WorkerJob"]
 
@@ -251,7 +252,7 @@ class Worker:
         *,
         client_id: str | bytes | None = None,
         threads: int = 0,
-        tls: ssl.SSLContext | None = None,
+        tls: TLS | ssl.SSLContext | None = None,
         connect_timeout: float = 5.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         stop_timeout: float | None = None,
@@ -263,7 +264,7 @@ class Worker:
             servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
             client_id: the name that administrators see.
             threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
-            tls: the context for TLS, host names checked as it says; None for plain TCP.
+            tls: the files for TLS, or a context of your own; None for plain TCP.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
                 reached; each pause is twice as long as the one before.
@@ -273,12 +274,13 @@ class Worker:
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
-            ValueError: an address or a number makes no sense.
+            ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
         if threads < 0:
             raise ValueError(f"threads is {threads}, not 0 or more")
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         addresses = parse_addresses(servers)
+        context = None if tls is None else client_context(tls)
         backoffs = [Backoff(random.random, retry_pauses) for _ in addresses]
         self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
         self._pump = Pump()
@@ -288,7 +290,7 @@ class Worker:
         for server in self._servers:
             self._pump.add(server)
         self._threads = threads
-        self._tls = tls
+        self._tls = context
         self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}

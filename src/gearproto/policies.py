@@ -52,10 +52,12 @@ class ServerStanding(Protocol):
     @property
     def connected(self) -> bool:
         """Whether a connection to it is open."""
+        ...
 
     @property
     def retry_at(self) -> float:
         """Monotonic time in seconds before which it should be left alone."""
+        ...
 
 
 class ServerChooser:

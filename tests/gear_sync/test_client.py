@@ -656,11 +656,14 @@ def test_client_of_the_parent_process_is_an_error_after_fork() -> None:
 def test_nothing_is_left_open() -> None:
     with nothing_left_open():
         for script in (taken, lambda peer: None, taken_in_silence):
-            with HostileServer(script) as server, Client(server.address) as client:
-                with contextlib.suppress(JobNotSent):  # the server may be quicker to close than the client to submit
-                    job = client.submit("f")
-                    if script is taken:
-                        assert job.wait(LIMIT)
+            with (
+                HostileServer(script) as server,
+                Client(server.address) as client,
+                contextlib.suppress(JobNotSent),  # the server may be quicker to close than the client to submit
+            ):
+                job = client.submit("f")
+                if script is taken:
+                    assert job.wait(LIMIT)
 
 
 def test_rejected_background_job_raises() -> None:
@@ -672,4 +675,5 @@ def test_rejected_background_job_raises() -> None:
 
 
 def test_package_names_what_is_public() -> None:
-    assert set(gear_sync.__all__) == {"Client", "Job", "Server", "Task", "Worker", "WorkerJob"}
+    names = "Client Job Policy Priority Server TLS Task Worker WorkerJob"
+    assert set(gear_sync.__all__) == set(names.split())
