@@ -1,5 +1,14 @@
 """Gearman for asyncio and trio, through anyio."""
 
-from .server import Server
+from gear_sync.tls import TLS
+from gearproto import Priority
+from gearproto.policies import Policy
+from gearproto.tasks import Task
 
-__all__ = ["Server"]
+from .assignment import ThreadJob, WorkerJob
+from .client import Client
+from .job import Job
+from .server import Server
+from .worker import Worker
+
+__all__ = ["TLS", "Client", "Job", "Policy", "Priority", "Server", "Task", "ThreadJob", "Worker", "WorkerJob"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +17,7 @@ from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
+from gearproto.dispatch import Dispatch, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import Answer, Records
@@ -167,16 +168,13 @@ class Client:
                 job.watch(ended.append)
                 left += 1
         while left:
-            if not self._pump.wait(lambda: bool(ended), _left(until)):
+            if not self._pump.wait(lambda: bool(ended or self._stranded), _left(until)):
                 raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
-            job = ended.popleft()
-            if job.outcome is None:
+            for job in list(self._stranded):
                 self._relaunch(job, until)
-                with self._pump.lock:
-                    job.watch(ended.append)
-            else:
+            while ended:
                 left -= 1
-                yield job
+                yield ended.popleft()
 
     def submit_background(
         self,
@@ -393,64 +391,28 @@ class Client:
             came_to: what an earlier submission came to, in which the jobs end then.
             until: when to leave off; the jobs are stranded again then.
         """
-        failures: dict[Address, OSError] = {}
-        while jobs:
-            groups, retry_at, homeless = self._grouped(jobs)
-            for job in homeless:
+        dispatch = Dispatch(jobs, self._connect_timeout, came_to)
+        while dispatch.left:
+            with self._pump.lock:
+                groups = dispatch.plan(time.monotonic())
+            for index, group in groups.items():
+                session = self._sessions[index]
+                if not self._use(session, lambda records, group=group: records.submit(group), until):  # type: ignore[misc]
+                    dispatch.failed(session.address, session.failure, group)
+            if dispatch.left and time.monotonic() >= until:
                 with self._pump.lock:
-                    job.end(came_to if isinstance(came_to, Lost) else NotSent(_told(failures, self._sessions)))
-            jobs = []
-            for session, group in groups.items():
-                if not self._use(session, lambda records, group=group: records.submit(group), until, failures):  # type: ignore[misc]
-                    jobs += group
-            if retry_at is not None:
-                waiting, when = retry_at
-                jobs += waiting
-                if not groups:
-                    self._sleep(min(when, until))
-            if jobs and time.monotonic() >= until:
-                with self._pump.lock:
-                    for job in jobs:
-                        job.candidates = self._chooser.candidates(job.unique)
-                        job.strand(came_to or NotSent(_told(failures, self._sessions)))
+                    for job in dispatch.strand(self._chooser):
                         self._on_stranded(job)
-                return
+            elif dispatch.left and not groups:
+                self._sleep(min(dispatch.retry_at, until))
 
-    def _grouped(
-        self, jobs: Sequence[Job]
-    ) -> tuple[dict[Session, list[Job]], tuple[list[Job], float] | None, list[Job]]:
-        """Sort jobs by what to do next: submit them, wait with them until a time, or give them up."""
-        now = time.monotonic()
-        groups: dict[Session, list[Job]] = defaultdict(list)
-        waiting: list[Job] = []
-        when = _NEVER
-        homeless: list[Job] = []
-        for job in jobs:
-            assert job.candidates is not None
-            match job.candidates.next(now, now + self._connect_timeout):
-                case Try(index):
-                    groups[self._sessions[index]].append(job)
-                case WaitUntil(retry_at):
-                    waiting.append(job)
-                    when = min(when, retry_at)
-                case None:
-                    homeless.append(job)
-        return groups, (waiting, when) if waiting else None, homeless
-
-    def _use(
-        self,
-        session: Session,
-        call: Callable[[Records[Job, Answer]], object],
-        until: float,
-        failures: dict[Address, OSError],
-    ) -> bool:
+    def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object], until: float) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached.
 
         Args:
             session: the server.
             call: queues it; called with the lock held.
             until: when to leave off.
-            failures: takes the reason why it could not be reached.
         """
         pump = self._pump
         for attempts_left in (1, 0):
@@ -471,8 +433,6 @@ class Client:
                     raise
             if attempts_left and not self._reach(session, until):
                 break
-        if session.failure is not None:
-            failures[session.address] = session.failure
         return False
 
     def _reach(self, session: Session, until: float) -> bool:
@@ -525,11 +485,14 @@ class Client:
             now = time.monotonic()
             match candidates.next(now, now + self._connect_timeout):
                 case Try(index):
-                    self._use(self._sessions[index], call, _NEVER, failures)
+                    session = self._sessions[index]
+                    if not self._use(session, call, _NEVER) and session.failure is not None:
+                        failures[session.address] = session.failure
                 case WaitUntil(retry_at):
                     self._sleep(retry_at)
                 case None:
-                    raise JobNotSent(_told(failures, self._sessions))
+                    known = [(session.address, session.failure) for session in self._sessions if session.failure]
+                    raise JobNotSent(unreachable(failures.items() or known))
         if not self._pump.wait(lambda: answer.event is not None, self._timeout):
             raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
         assert answer.event is not None
@@ -539,13 +502,6 @@ class Client:
 def _left(until: float) -> float | None:
     """Return the seconds until a time; None if there are no end of them."""
     return None if until == _NEVER else max(0.0, until - time.monotonic())
-
-
-def _told(failures: dict[Address, OSError], sessions: Iterable[Session]) -> str:
-    """Say why no server could be reached."""
-    reasons = failures or {session.address: session.failure for session in sessions if session.failure is not None}
-    text = "; ".join(f"{address}: {error.strerror or error}" for address, error in reasons.items())
-    return f"no server could be reached: {text}"
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from gearproto import ConnectionLost, JobFailed, LocalProtocolError, WorkerConnection
+from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised, WorkerConnection
 from gearproto.addresses import Address, parse_addresses
+from gearproto.assignments import Assignment, ended_by, server_timeout_ms, timed_out
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
@@ -44,36 +45,27 @@ Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] 
 _H = TypeVar("_H", bound=Callable[..., Any])
 
 
-class WorkerJob:
+class WorkerJob(Assignment):
     """A job in hand, as its function sees it.
 
     Attributes:
-        handle: the server's name for it.
-        function: name of the function.
-        unique: the client's own name for it; may be empty.
-        reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
+        limit: seconds that it may take; None for no limit.
         until: monotonic time in seconds at which its time limit ends; None if it has none.
     """
 
-    __slots__ = ("_conn", "_given_up", "_server", "function", "handle", "reducer", "unique", "until", "workload")
+    __slots__ = ("_server", "limit", "until")
 
     def __init__(self, assigned: JobAssigned, server: _Server) -> None:
         """Make the job of an assignment."""
-        self.handle = assigned.handle
-        self.function = assigned.function
-        self.unique = assigned.unique
-        self.reducer = assigned.reducer
-        self.workload = assigned.workload
+        super().__init__(assigned, server.conn)
+        self.limit: float | None = None
         self.until: float | None = None
         self._server = server
-        self._conn = server.conn
-        self._given_up = False
 
     @property
     def connected(self) -> bool:
         """Whether the connection that assigned the job is still open."""
-        return self._server.conn is self._conn and self._server.connected
+        return self._server.conn is self.conn and self._server.connected
 
     def progress(self, numerator: int, denominator: int) -> None:
         """Report how far the job has come (``WORK_STATUS``).
@@ -100,16 +92,16 @@ class WorkerJob:
         server = self._server
         with server.pump.lock:
             self._check()
-            call(self._conn)
+            call(self.conn)
             server.settle()
-        server.wait_until_sent(self._conn)
+        server.wait_until_sent(self.conn)
         with server.pump.lock:
             self._check()
 
     def _check(self) -> None:
         if not self.connected:
             raise ConnectionLost(f"{self._server.address}: the connection is gone, and job {self.handle!r} with it")
-        if self._given_up or (self.until is not None and time.monotonic() >= self.until):
+        if self.given_up or (self.until is not None and time.monotonic() >= self.until):
             raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
 
 
@@ -309,9 +301,9 @@ class Worker:
 
         Args:
             name: what clients call it.
-            timeout: seconds that a job of it may take; servers take 1 at the least. When they have passed the server
-                gives the job to another worker; here its reports raise TimeoutError, and with ``threads`` it counts as
-                failed. None means no limit.
+            timeout: seconds that a job of it may take; then its reports raise TimeoutError, and with ``threads`` it
+                ends with an exception, whatever its thread still does. Servers are told of a second more, after which
+                they give the job to another worker. None means no limit.
 
         Raises:
             LocalProtocolError: the name or the time limit breaks a rule of the protocol.
@@ -330,8 +322,7 @@ class Worker:
             raise TypeError(f"{handler.__qualname__} is asynchronous: only gear_anyio.Worker runs it")
         function = as_bytes(name)
         with self._pump.lock:
-            timeout_ms = None if timeout is None else max(1, round(timeout * 1000))
-            self._grabber.can_do(function, timeout_ms)
+            self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (handler, timeout)
             self._settle_all()
 
@@ -466,7 +457,7 @@ class Worker:
             for server in self._servers:
                 when = min(when, server.due_at)
         for job in self._running:
-            if job.until is not None and not job._given_up:
+            if job.until is not None and not job.given_up:
                 when = min(when, job.until)
         return when
 
@@ -516,33 +507,22 @@ class Worker:
         """Take note of a lost connection, and drop the jobs of it that have not begun."""
         _log.log(logging.INFO if self._stopping else logging.WARNING, "%s: %s", server.address, reason)
         self._grabber.detach(server.conn)
-        for job in [job for job in self._assigned if job._conn is server.conn]:
+        for job in [job for job in self._assigned if job.conn is server.conn]:
             self._assigned.remove(job)
             self._grabber.ended()
 
     # Jobs
 
     def _give_up(self, job: WorkerJob) -> None:
-        """Report a job as failed whose time is over, if the server still counts it as this worker's."""
-        if job._given_up:
+        """Report a job whose time is over as ended by an exception."""
+        if job.given_up:
             return
-        job._given_up = True
-        _log.warning("job %r of %r has taken longer than its function may", job.handle, job.function)
+        job.given_up = True
+        assert job.limit is not None
+        _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, job.limit)
         if job.connected:
-            self._end(job, lambda conn: conn.work_fail(job.handle))
+            job.report_end(timed_out(job.limit))
             job._server.settle()
-
-    def _end(self, job: WorkerJob, report: Callable[[WorkerConnection], None]) -> None:
-        """Queue a job's end."""
-        conn = job._conn
-        if conn.in_hand.get(job.handle, 0) > 1:
-            conn.give_up(job.handle)  # a report would end the server's later assignment of it
-            return
-        try:
-            report(conn)
-        except LocalProtocolError as error:  # a result over the packet limit, say
-            _log.error("%s: job %r: %s", job._server.address, job.handle, error)
-            conn.work_exception(job.handle, str(error).encode())
 
     def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
@@ -552,15 +532,17 @@ class Worker:
         with self._pump.lock:
             self._running[job] = None
             if timeout is not None:
+                job.limit = timeout
                 job.until = time.monotonic() + timeout
-        report = self._run(job, handler)
+        end = self._run(job, handler)
         with self._pump.lock:
             del self._running[job]
             self._grabber.ended()
-            if job._given_up:
+            if job.given_up:
                 pass
             elif job.connected:
-                self._end(job, report)
+                if (wrong := job.report_end(end)) is not None:
+                    _log.error("%s: job %r: %s", job._server.address, job.handle, wrong)
             else:
                 level = logging.INFO if self._stopping else logging.WARNING
                 address = job._server.address
@@ -569,32 +551,28 @@ class Worker:
                 self._grabber.stop()
             self.advance()
             job._server.settle()
-        job._server.wait_until_sent(job._conn)
+        job._server.wait_until_sent(job.conn)
         if self._threads:
             self._pump.wake()
 
-    def _run(self, job: WorkerJob, handler: Handler | None) -> Callable[[WorkerConnection], None]:
-        """Call a job's function; return how to report its end."""
-        handle = job.handle
+    def _run(self, job: WorkerJob, handler: Handler | None) -> Completed | Failed | Raised:
+        """Call a job's function; return how the job ended."""
         if handler is None:
-            _log.error("job %r is for %r, which is not registered", handle, job.function)
-            return lambda conn: conn.work_fail(handle)
+            _log.error("job %r is for %r, which is not registered", job.handle, job.function)
+            return Failed()
         try:
             result = handler(job)
             if isinstance(result, Generator):
                 result = _run_generator(job, result)
-            data = b"" if result is None else bytes(memoryview(result))
-        except JobFailed as error:
-            _log.info("job %r of %r failed: %s", handle, job.function, error)
-            return lambda conn: conn.work_fail(handle)
+            return Completed(b"" if result is None else bytes(memoryview(result)))
         except Exception as error:
-            if isinstance(error, ConnectionLost) and not job.connected:
-                _log.info("job %r of %r given up: %s", handle, job.function, error)
-                return lambda conn: conn.work_fail(handle)
-            _log.exception("job %r of %r raised", handle, job.function)
-            text = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace")
-            return lambda conn: conn.work_exception(handle, text)
-        return lambda conn: conn.work_complete(handle, data)
+            if isinstance(error, JobFailed):
+                _log.info("job %r of %r failed: %s", job.handle, job.function, error)
+            elif isinstance(error, ConnectionLost) and not job.connected:
+                _log.info("job %r of %r given up: %s", job.handle, job.function, error)
+            else:
+                _log.exception("job %r of %r raised", job.handle, job.function)
+            return ended_by(error)
 
 
 def _run_generator(job: WorkerJob, pieces: Generator[bytes, None, bytes | None]) -> bytes | None:

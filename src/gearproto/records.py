@@ -166,7 +166,6 @@ class JobRecord:
     def strand(self, came_to: NotSent | Lost) -> None:
         """Take note that the submission came to nothing, and may be sent once more."""
         self.stranded = came_to
-        self._tell_watchers()
 
     def restart(self) -> NotSent | Lost | None:
         """Forget what came of a stranded submission, as it is to be sent once more; return what it came to."""
@@ -188,8 +187,8 @@ class JobRecord:
         self._tell_watchers()
 
     def watch(self, watcher: Callable[[Self], object]) -> None:
-        """Have a function called, once, when the job is settled or stranded; at once if that is so already."""
-        if self.settled or self.stranded is not None:
+        """Have a function called, once, when the job is settled; at once if it is already."""
+        if self.settled:
             watcher(self)
         elif self._watchers is None:
             self._watchers = [watcher]  # type: ignore[list-item]

@@ -313,7 +313,7 @@ def test_worker_tells_its_name_and_functions_and_time_limits() -> None:
         return worker
 
     run_scripts(worker_of, script)
-    expected = [SetClientId("wörker".encode()), CanDoTimeout(b"\xff", 30_000), CanDoTimeout(b"short", 1)]
+    expected = [SetClientId("wörker".encode()), CanDoTimeout(b"\xff", 31_000), CanDoTimeout(b"short", 1000)]
     assert seen == [*expected, CanDo(b"reverse")]
 
 

@@ -1,0 +1,121 @@
+"""A job in hand, as its function sees it: in a task, or in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+
+from gearproto import ConnectionLost, WorkerConnection
+from gearproto.assignments import Assignment
+from gearproto.events import JobAssigned
+
+if TYPE_CHECKING:
+    from .post import Post
+
+__all__ = ["ThreadJob", "WorkerJob"]
+
+
+class WorkerJob(Assignment):
+    """A job in hand, for functions that are coroutines or asynchronous generators.
+
+    Attributes:
+        post: the server.
+        scope: cancelled when the time limit of the function has passed, or the worker aborts.
+    """
+
+    __slots__ = ("post", "scope")
+
+    def __init__(self, assigned: JobAssigned, post: Post) -> None:
+        """Make the job of an assignment."""
+        super().__init__(assigned, post.conn)
+        self.scope = anyio.CancelScope()
+        self.post = post
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection that assigned the job is still open."""
+        return self.post.conn is self.conn and self.post.connected
+
+    async def progress(self, numerator: int, denominator: int) -> None:
+        """Report how far the job has come (``WORK_STATUS``).
+
+        Args:
+            numerator: units of work done.
+            denominator: units of work in all.
+
+        Raises:
+            ConnectionLost: the server is gone, and has given the job to another worker or will.
+        """
+        await self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of the result (``WORK_DATA``), and wait while much is still to be sent; raises as `progress`."""
+        await self._report(lambda conn: conn.work_data(self.handle, data))
+
+    async def warn(self, data: bytes) -> None:
+        """Send a warning (``WORK_WARNING``); raises as `progress`."""
+        await self._report(lambda conn: conn.work_warning(self.handle, data))
+
+    async def _report(self, call: Callable[[WorkerConnection], None]) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        self._check()
+        call(self.conn)
+        await self.post.send(self.conn)
+        self._check()
+
+    def _check(self) -> None:
+        if not self.connected:
+            raise ConnectionLost(f"{self.post.address}: the connection is gone, and job {self.handle!r} with it")
+
+
+class ThreadJob:
+    """A job in hand, for plain functions and generators, which run in a thread: `gear_sync.WorkerJob` in all but name.
+
+    Attributes:
+        handle: the server's name for it.
+        function: name of the function.
+        unique: the client's own name for it; may be empty.
+        reducer: name of the reducer; empty if there is none.
+        workload: what to work on.
+    """
+
+    __slots__ = ("_job", "function", "handle", "reducer", "unique", "workload")
+
+    def __init__(self, job: WorkerJob) -> None:
+        """Make the face of a job."""
+        self.handle = job.handle
+        self.function = job.function
+        self.unique = job.unique
+        self.reducer = job.reducer
+        self.workload = job.workload
+        self._job = job
+
+    def progress(self, numerator: int, denominator: int) -> None:
+        """Report how far the job has come (``WORK_STATUS``).
+
+        Args:
+            numerator: units of work done.
+            denominator: units of work in all.
+
+        Raises:
+            ConnectionLost: the server is gone, and has given the job to another worker or will.
+            TimeoutError: the time limit of the function has passed.
+        """
+        self._run(lambda: self._job.progress(numerator, denominator))
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the result (``WORK_DATA``), and wait while much is still to be sent; raises as `progress`."""
+        self._run(lambda: self._job.send(data))
+
+    def warn(self, data: bytes) -> None:
+        """Send a warning (``WORK_WARNING``); raises as `progress`."""
+        self._run(lambda: self._job.warn(data))
+
+    def _run(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._job.connected and self._job.given_up:
+            raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
+        anyio.from_thread.run(call)

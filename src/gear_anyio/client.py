@@ -1,0 +1,474 @@
+"""The client: submits jobs and waits for their results."""
+
+from __future__ import annotations
+
+import math
+import random
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from gear_sync.tls import TLS, client_context
+from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, JobNotSent, Lost, NotSent, Priority
+from gearproto.addresses import Address, parse_address, parse_addresses
+from gearproto.admin import Command
+from gearproto.backoff import DEFAULT_PAUSES, Backoff
+from gearproto.connection import Limits
+from gearproto.dispatch import Dispatch, unreachable
+from gearproto.events import Event, RequestId, StatusReceived
+from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
+from gearproto.records import Records
+from gearproto.tasks import JobHandle, Task, as_bytes
+
+from .admin import Admin
+from .dial import Connect
+from .job import Job
+from .session import Answer, Session
+
+__all__ = ["Client"]
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """A Gearman client, for as long as its ``async with`` block lasts. Tasks may share it.
+
+    A call that needs a server connects to it, if there is no connection. Whoever is cancelled while waiting cuts no
+    packet short, and cancels no job.
+
+    Attributes:
+        admin: the text protocol for administrators, with the first server that can be reached; see `admin_of`.
+    """
+
+    def __init__(
+        self,
+        servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
+        *,
+        policy: Policy | str = Policy.ORDERED,
+        tls: TLS | ssl.SSLContext | None = None,
+        connect: Connect | None = None,
+        connect_timeout: float = 5.0,
+        timeout: float | None = 30.0,
+        retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
+        exceptions: bool = True,
+        **limits: Unpack[Limits],
+    ) -> None:
+        """Make a client; the first call that needs a server connects.
+
+        Args:
+            servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
+            policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
+            tls: the files for TLS, or a context of your own; None for plain TCP.
+            connect: opens the byte stream to a server, in place of TCP and TLS.
+            connect_timeout: seconds for each attempt to connect to a server, TLS included.
+            timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
+            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
+                reached; each pause is twice as long as the one before.
+            exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
+                `JobFailed`. gearmand and our own server know it; some others never answer, and must not be asked.
+            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+                after 30 seconds unless ``probe_interval`` says otherwise.
+
+        Raises:
+            ValueError: an address makes no sense, there is no such policy, or a file for TLS cannot be used.
+        """
+        self._limits: Limits = {"probe_interval": 30.0, **limits}
+        self._addresses = parse_addresses(servers)
+        self._patience = connect_timeout
+        self._timeout = timeout
+        self._exceptions = exceptions
+        context = None if tls is None else client_context(tls)
+        self._sessions = [
+            Session(
+                address,
+                tls=context,
+                connect=connect,
+                connect_timeout=connect_timeout,
+                limits=self._limits,
+                backoff=Backoff(random.random, retry_pauses),
+                introduce=self._introduce,
+                on_stranded=self._on_stranded,
+            )
+            for address in self._addresses
+        ]
+        self._chooser = ServerChooser(self._sessions, policy)
+        self._by_order = ServerChooser(self._sessions, Policy.ORDERED)
+        self._group: anyio.abc.TaskGroup | None = None
+        self._closed = False
+        self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
+        self.admin = Admin(self._ask_admin)
+
+    async def __aenter__(self) -> Self:
+        """Begin: from now on the client can be used."""
+        if self._group is not None:
+            raise GearmanError("this client has been used already: make another one")
+        self._group = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client, and wait until its connections are closed."""
+        self.close()
+        assert self._group is not None
+        # The group is not told of the error: it would wrap it, and the caller's own tasks did not run in it.
+        await self._group.__aexit__(None, None, None)
+
+    def close(self) -> None:
+        """Close the connections. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for session in self._sessions:
+            session.close("closed by the client")
+        for job in list(self._unfinished):
+            job.end(NotSent("closed by the client"))
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    # Jobs
+
+    async def submit(
+        self,
+        function: str | bytes,
+        workload: bytes = b"",
+        *,
+        unique: str | bytes = b"",
+        priority: Priority = Priority.NORMAL,
+        reducer: str | bytes | None = None,
+        resubmit: bool = False,
+    ) -> Job:
+        """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for the server.
+
+        Args:
+            function: name of the function to run.
+            workload: what to work on.
+            unique: the caller's own name for the job, at most 64 bytes; the server joins jobs of one function and
+                unique. Empty means never.
+            priority: which queue it goes to.
+            reducer: name of a reducer for the worker.
+            resubmit: whether a submission whose connection is lost is sent once more, to this server or another. The
+                job may then run twice, one run after the other or both at once. Needs a unique.
+
+        Raises:
+            JobNotSent: no server could be reached.
+            LocalProtocolError: an argument breaks a rule of the protocol.
+        """
+        job = self._job(Task(function, workload, unique, priority, None, reducer), resubmit=resubmit)
+        await self._launch([job])
+        if isinstance(job.outcome, NotSent):
+            raise JobNotSent(job.outcome.cause)
+        return job
+
+    async def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
+        """Submit many jobs, in one write for each server.
+
+        Args:
+            tasks: the jobs.
+            resubmit: as in `submit`.
+
+        Returns:
+            The jobs, in the order of the tasks; those for which no server could be reached have the outcome `NotSent`.
+            `as_completed` gives them as they end.
+
+        Raises:
+            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+        """
+        jobs = self._jobs(tasks, resubmit=resubmit)
+        await self._launch(jobs)
+        return jobs
+
+    async def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> AsyncIterator[Job]:
+        """Yield jobs as they end, whatever their outcome.
+
+        Args:
+            jobs: jobs of this client.
+            timeout: longest time to wait in seconds, for all of them together; None for no limit.
+
+        Raises:
+            TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
+        """
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        ended: deque[Job] = deque()
+        came = anyio.Event()
+
+        def on_settled(job: Job) -> None:
+            ended.append(job)
+            came.set()
+
+        left = 0
+        for job in jobs:
+            job.watch(on_settled)
+            left += 1
+        while left:
+            if not ended:
+                with anyio.CancelScope(deadline=until):
+                    await came.wait()
+                if not ended:
+                    raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
+            came = anyio.Event()
+            while ended:
+                left -= 1
+                yield ended.popleft()
+
+    async def submit_background(
+        self,
+        function: str | bytes,
+        workload: bytes = b"",
+        *,
+        unique: str | bytes = b"",
+        priority: Priority = Priority.NORMAL,
+        run_at: datetime | float | None = None,
+        reducer: str | bytes | None = None,
+    ) -> JobHandle:
+        """Submit a background job, and wait until a server has taken it (``JOB_CREATED``).
+
+        Args:
+            function: name of the function to run.
+            workload: what to work on.
+            unique: as in `submit`.
+            priority: which queue it goes to.
+            run_at: when it may run at the earliest, as seconds since 1970 or a datetime with a time zone.
+            reducer: name of a reducer for the worker.
+
+        Returns:
+            The job's handle.
+
+        Raises:
+            JobNotSent: no byte of it left for any server.
+            JobRejected: the server refused it.
+            JobLost: the connection went before the answer; the server may have taken it.
+            TimeoutError: the server has not answered in time; it may have taken the job.
+            LocalProtocolError: an argument breaks a rule of the protocol.
+        """
+        job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
+        await self._launch([job])
+        await self._settled(job, math.inf if self._timeout is None else anyio.current_time() + self._timeout)
+        return job.taken()
+
+    async def submit_background_many(self, tasks: Iterable[Task]) -> list[JobHandle | JobError | TimeoutError]:
+        """Submit many background jobs, in one write for each server, and wait until they are taken.
+
+        Args:
+            tasks: the jobs.
+
+        Returns:
+            For each task, in order, its handle, or the error that `submit_background` would have raised for it.
+
+        Raises:
+            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+        """
+        jobs = self._jobs(tasks, background=True)
+        await self._launch(jobs)
+        until = math.inf if self._timeout is None else anyio.current_time() + self._timeout
+        results: list[JobHandle | JobError | TimeoutError] = []
+        for job in jobs:
+            try:
+                await self._settled(job, until)
+                results.append(job.taken())
+            except (JobError, TimeoutError) as error:
+                results.append(error)
+        return results
+
+    async def _settled(self, job: Job, until: float) -> None:
+        """Wait until a server has taken a background job, or will not.
+
+        Raises:
+            TimeoutError: the time has passed.
+        """
+        with anyio.CancelScope(deadline=until):
+            await job.wait_until_settled()
+        if not job.settled:
+            raise TimeoutError(f"{job.server}: no answer within {self._timeout:g} s")
+
+    def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
+        return Job(task, self._chooser.candidates(as_bytes(task.unique)), background=background, resubmit=resubmit)
+
+    def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
+        """Make the jobs of tasks.
+
+        Raises:
+            LocalProtocolError: one breaks a rule.
+        """
+        jobs = [self._job(task, background=background, resubmit=resubmit) for task in tasks]
+        if len(self._sessions) > 1:  # else the one session submits all or none
+            trial = ClientConnection(**self._limits)
+            trial.submit_jobs(job.task.packet(background=background) for job in jobs if job.task is not None)
+        return jobs
+
+    # Queries
+
+    async def status(self, handle: bytes) -> StatusReceived:
+        """Ask what is known of a job (``GET_STATUS``).
+
+        Args:
+            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of each
+                server in turn until one knows it.
+
+        Raises:
+            ConnectionLost: no server could be reached, or the connection went before the answer.
+            TimeoutError: the server has not answered in time.
+        """
+        if isinstance(handle, JobHandle):
+            return await self._status(handle.server, lambda conn: conn.get_status(handle))
+        return await self._status_anywhere(lambda conn: conn.get_status(handle))
+
+    async def status_unique(self, unique: str | bytes) -> StatusReceived:
+        """Ask each server in turn what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
+        return await self._status_anywhere(lambda conn: conn.get_status_unique(as_bytes(unique)))
+
+    async def _status_anywhere(self, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
+        *others, last = self._addresses
+        for address in others:
+            status = await self._status(address, request)
+            if status.known:
+                return status
+        return await self._status(last, request)
+
+    async def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
+        with _as_query():
+            records, event = await self._ask(self._only(address), request)
+            return records.status(event)
+
+    async def echo(self, data: bytes) -> bytes:
+        """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
+        with _as_query():
+            records, event = await self._ask(self._by_order.candidates(), lambda conn: conn.echo(data))
+            return records.echoed(event)
+
+    def admin_of(self, server: str | tuple[str, int]) -> Admin:
+        """Return the text protocol for administrators, with one of the client's servers.
+
+        Raises:
+            ValueError: it is none of the client's servers.
+        """
+        address = parse_address(server)
+        self._only(address)
+
+        def ask(command: Command[_T]) -> Awaitable[_T]:
+            return self._reply(self._only(address), command)
+
+        return Admin(ask)
+
+    def _ask_admin(self, command: Command[_T]) -> Awaitable[_T]:
+        return self._reply(self._by_order.candidates(), command)
+
+    async def _reply(self, candidates: Candidates, command: Command[_T]) -> _T:
+        with _as_query():
+            records, event = await self._ask(candidates, lambda conn: conn.admin(command))
+            return records.reply(command, event)
+
+    def _only(self, address: Address) -> Candidates:
+        if address not in self._addresses:
+            raise ValueError(f"{address} is none of this client's servers")
+        return Candidates(self._sessions, [self._addresses.index(address)])
+
+    # Placing
+
+    async def _launch(self, jobs: Sequence[Job], came_to: NotSent | Lost | None = None) -> None:
+        """Submit jobs; those for which no server can be reached end.
+
+        Args:
+            jobs: the jobs, with their candidates.
+            came_to: what an earlier submission came to, in which the jobs end then.
+        """
+        dispatch = Dispatch(jobs, self._patience, came_to)
+        while dispatch.left:
+            groups = dispatch.plan(anyio.current_time())
+            for index, group in groups.items():
+                session = self._sessions[index]
+                if not await self._use(session, lambda records, group=group: records.submit(group)):  # type: ignore[misc]
+                    dispatch.failed(session.address, session.failure, group)
+            if not groups and dispatch.left:
+                await anyio.sleep_until(dispatch.retry_at)
+
+    def _on_stranded(self, job: Job) -> None:
+        """Submit a job once more whose submission came to nothing."""
+        came_to = job.restart()
+        assert came_to is not None
+        if self._closed or self._group is None:
+            job.end(came_to)
+            return
+        if isinstance(came_to, Lost):
+            job.candidates = self._chooser.candidates(job.unique)
+        self._unfinished[job] = None
+        self._group.start_soon(self._relaunch, job, came_to)
+
+    async def _relaunch(self, job: Job, came_to: NotSent | Lost) -> None:
+        try:
+            await self._launch([job], came_to)
+        finally:
+            del self._unfinished[job]
+
+    async def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
+        """Queue something for a server, connecting to it before if need be; return whether it could be reached."""
+        if self._group is None:
+            raise GearmanError("this client is not open: use it in its async with block")
+        if self._closed:
+            raise GearmanError("this client is closed")
+        if session.connected:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        elif not await session.reach(self._group) or self._closed:
+            return False
+        call(session.records)
+        session.settle()
+        await session.wait_for_room()
+        return True
+
+    def _introduce(self, session: Session) -> None:
+        if self._exceptions:
+            session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
+
+    async def _ask(
+        self, candidates: Candidates, request: Callable[[ClientConnection], RequestId]
+    ) -> tuple[Records[Job, Answer], Event]:
+        """Send a request to the first server that can be reached, and wait for its answer.
+
+        Args:
+            candidates: the servers.
+            request: queues the request.
+
+        Raises:
+            JobNotSent: no server could be reached.
+            TimeoutError: the time has passed.
+        """
+        failures: dict[Address, OSError] = {}
+        answer = Answer()
+        used: list[Records[Job, Answer]] = []
+
+        def call(records: Records[Job, Answer]) -> None:
+            records.ask(request, answer)
+            used.append(records)
+
+        while not used:
+            now = anyio.current_time()
+            match candidates.next(now, now + self._patience):
+                case Try(index):
+                    session = self._sessions[index]
+                    if not await self._use(session, call) and session.failure is not None:
+                        failures[session.address] = session.failure
+                case WaitUntil(retry_at):
+                    await anyio.sleep_until(retry_at)
+                case None:
+                    known = [(session.address, session.failure) for session in self._sessions if session.failure]
+                    raise JobNotSent(unreachable(failures.items() or known))
+        with anyio.CancelScope(deadline=math.inf if self._timeout is None else anyio.current_time() + self._timeout):
+            return used[0], await answer.wait()
+        raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
+
+
+@contextmanager
+def _as_query() -> Iterator[None]:
+    """Tell of a query that was not sent what is told of one that was lost: neither has done anything."""
+    try:
+        yield
+    except JobNotSent as error:
+        raise ConnectionLost(str(error)) from error

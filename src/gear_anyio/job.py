@@ -1,0 +1,119 @@
+"""A submitted job, as the client sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+
+from gearproto.events import Event
+from gearproto.outcomes import Outcome
+from gearproto.policies import Candidates
+from gearproto.records import JobEvent, JobRecord
+from gearproto.tasks import Task
+
+__all__ = ["Job"]
+
+
+class Job(JobRecord):
+    """A submitted job. It goes on whether somebody waits for it or not, and if who waits is cancelled, too."""
+
+    __slots__ = ("_changed",)
+
+    def __init__(self, task: Task, candidates: Candidates, *, background: bool = False, resubmit: bool = False) -> None:
+        """Make the record of a submission; clients do that."""
+        super().__init__(task, candidates, background=background, resubmit=resubmit)
+        self._changed: anyio.Event | None = None
+
+    def on_event(self, event: Event) -> bool:
+        """Take an event of the connection; return whether it was the submission's last."""
+        last = super().on_event(event)
+        self._tell()
+        return last
+
+    def end(self, outcome: Outcome) -> None:
+        """Give the job its outcome."""
+        super().end(outcome)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job has ended.
+
+        Args:
+            timeout: longest time to wait in seconds; None for no limit.
+
+        Returns:
+            Whether it has ended. If not, it goes on, and can be waited for again.
+        """
+        if timeout is None:
+            if self.outcome is not None:
+                await anyio.lowlevel.checkpoint()
+            while self.outcome is None:
+                await self._change()
+            return True
+        with anyio.move_on_after(timeout):
+            await self.wait()
+        return self.outcome is not None
+
+    async def wait_until_settled(self) -> None:
+        """Wait until the job has ended or, if it is a background job, a server has taken it."""
+        while not self.settled:
+            await self._change()
+
+    async def result(self, timeout: float | None = None) -> bytes:
+        """Wait for the job's result.
+
+        Args:
+            timeout: longest time to wait in seconds; None for no limit.
+
+        Returns:
+            All pieces that the worker has sent (``WORK_DATA``) and the end of the result (``WORK_COMPLETE``), joined.
+
+        Raises:
+            JobError: the job ended otherwise: `JobFailed`, `JobRaised`, `JobRejected`, `JobNotSent` or `JobLost`.
+            TimeoutError: the time has passed. The job goes on, and can be waited for again.
+        """
+        if not await self.wait(timeout):
+            raise TimeoutError(f"job {self.handle!r} has not ended within {timeout:g} s; it goes on")
+        return self.result_data()
+
+    def __aiter__(self) -> AsyncIterator[JobEvent]:
+        """Yield what happens to the job, without a time limit: see `events`."""
+        return self.events()
+
+    async def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+        """Yield what happens to the job, each event once; the outcome comes last.
+
+        Progress that nobody has fetched before the next comes is dropped.
+
+        Args:
+            timeout: longest time to wait in seconds, for all events together; None for no limit.
+
+        Raises:
+            TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
+        """
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        while True:
+            with anyio.CancelScope(deadline=until):
+                while not self.has_event:
+                    await self._change()
+            if not self.has_event:
+                raise TimeoutError(f"job {self.handle!r} has not ended within {timeout:g} s; it goes on")
+            event = self.take_event()
+            if event is None:  # the outcome has been fetched before
+                return
+            yield event
+            if isinstance(event, Outcome):
+                return

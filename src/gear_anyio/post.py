@@ -1,0 +1,142 @@
+"""One server of a worker: its connection while there is one, opened again when it is lost."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import Protocol
+
+import anyio
+
+from gearproto import WorkerConnection
+from gearproto.addresses import Address
+from gearproto.backoff import Backoff
+from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
+
+from .dial import Connect, dial
+from .link import Link
+
+__all__ = ["Office", "Post"]
+
+_log = logging.getLogger("gear_anyio.worker")
+
+
+class Office(Protocol):
+    """The worker whose server it is."""
+
+    def new_connection(self, post: Post) -> WorkerConnection:
+        """Return a connection on which the worker has introduced itself."""
+        ...
+
+    def on_assigned(self, event: JobAssigned, post: Post) -> None:
+        """Take a job."""
+        ...
+
+    def on_closed(self, post: Post) -> None:
+        """Take note of a lost connection."""
+        ...
+
+    def advance(self) -> None:
+        """Ask servers for jobs, as far as there is room."""
+        ...
+
+
+class Post:
+    """One server of a worker.
+
+    Attributes:
+        address: the server.
+        conn: the connection, or the last one; after each call to it, call `settle`.
+        leaving: whether the connection is to end, which is no cause for a warning.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        office: Office,
+        *,
+        tls: ssl.SSLContext | None,
+        connect: Connect | None,
+        connect_timeout: float,
+        backoff: Backoff,
+    ) -> None:
+        """Begin without a connection.
+
+        Args:
+            address: the server.
+            office: the worker.
+            tls: the context for TLS; None for plain TCP.
+            connect: opens the stream; None for TCP.
+            connect_timeout: seconds for that.
+            backoff: tells when the server may be tried again.
+        """
+        self.address = address
+        self.conn = WorkerConnection()
+        self.leaving = False
+        self._office = office
+        self._tls = tls
+        self._connect = connect
+        self._connect_timeout = connect_timeout
+        self._backoff = backoff
+        self._link: Link | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open."""
+        return self._link is not None
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled or told to leave."""
+        while not self.leaving:
+            await anyio.sleep_until(self._backoff.retry_at)
+            try:
+                stream = await dial(self.address, self._connect_timeout, self._tls, self._connect)
+            except OSError as error:
+                _log.warning("%s: %s", self.address, error.strerror or error)
+                self._backoff.failed(anyio.current_time())
+                continue
+            _log.info("%s: connected", self.address)
+            self._backoff.connected(anyio.current_time())
+            self.conn = self._office.new_connection(self)
+            self._link = link = Link(stream, self.conn, self._on_event, self._office.advance)
+            self._office.advance()
+            link.settle()
+            await link.run()
+
+    def settle(self) -> None:
+        """Hand out all events, and let the output be sent."""
+        if self._link is not None:
+            self._link.settle()
+
+    async def send(self, conn: WorkerConnection) -> None:
+        """Let the output of a connection be sent, and wait while there is much of it."""
+        if self._link is not None and conn is self.conn:
+            self._link.settle()
+        if self._link is not None and conn is self.conn:
+            await self._link.wait_for_room()
+
+    async def leave(self) -> None:
+        """Send what is still to be sent, and end the connection."""
+        self.leaving = True
+        if self._link is not None:
+            await self._link.wait_until_sent()
+        self.close("closed by the worker")
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+        self.leaving = True
+        if self._link is not None:
+            self._link.close(reason)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, JobAssigned):
+            self._office.on_assigned(event, self)
+        elif isinstance(event, ConnectionClosed):
+            _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, event.reason)
+            self._link = None
+            self._backoff.failed(anyio.current_time())
+            self._office.on_closed(self)
+        elif isinstance(event, ReportRefused):
+            _log.warning("%s: a report was refused: %r", self.address, event.text)
+        else:
+            _log.warning("%s: %r", self.address, event)

@@ -1,0 +1,345 @@
+"""The worker: runs functions for job servers, each job in a task of its own."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import random
+import signal
+import ssl
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import aclosing, closing
+from typing import Any, Final, TypeVar, Unpack
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from gear_sync.tls import TLS, client_context
+from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised, WorkerConnection
+from gearproto.addresses import parse_addresses
+from gearproto.assignments import ended_by, server_timeout_ms, timed_out
+from gearproto.backoff import DEFAULT_PAUSES, Backoff
+from gearproto.connection import Limits
+from gearproto.events import JobAssigned
+from gearproto.grabbing import Grabber
+from gearproto.tasks import as_bytes
+
+from .assignment import ThreadJob, WorkerJob
+from .dial import Connect
+from .post import Post
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_LAST_WORDS: Final = 5.0  # seconds; how long servers may take to read the last reports of a worker that stops
+_End = Completed | Failed | Raised
+_H = TypeVar("_H", bound=Callable[..., Any])
+
+
+class Worker:
+    """A Gearman worker: connects to all its servers and runs jobs, several at once.
+
+    Functions are registered with `function`. A coroutine function takes a `WorkerJob` and returns the result as bytes
+    (or None for none); an asynchronous generator yields pieces of the result, each sent as it comes. Plain functions
+    and generators take a `ThreadJob`, and run in a thread. All raise `JobFailed` for a job that has failed
+    (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
+    """
+
+    def __init__(
+        self,
+        servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
+        *,
+        client_id: str | bytes | None = None,
+        concurrency: int = 1,
+        tls: TLS | ssl.SSLContext | None = None,
+        connect: Connect | None = None,
+        connect_timeout: float = 5.0,
+        retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
+        stop_timeout: float | None = None,
+        **limits: Unpack[Limits],
+    ) -> None:
+        """Make a worker; `run` connects.
+
+        Args:
+            servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
+            client_id: the name that administrators see.
+            concurrency: how many jobs to run at once.
+            tls: the files for TLS, or a context of your own; None for plain TCP.
+            connect: opens the byte stream to a server, in place of TCP and TLS.
+            connect_timeout: seconds for each attempt to connect to a server, TLS included.
+            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
+                reached; each pause is twice as long as the one before.
+            stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
+                worker aborts. None for no limit.
+            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+                after 30 seconds unless ``probe_interval`` says otherwise.
+
+        Raises:
+            ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
+        """
+        self._limits: Limits = {"probe_interval": 30.0, **limits}
+        context = None if tls is None else client_context(tls)
+        self._posts = [
+            Post(
+                address,
+                self,
+                tls=context,
+                connect=connect,
+                connect_timeout=connect_timeout,
+                backoff=Backoff(random.random, retry_pauses),
+            )
+            for address in parse_addresses(servers)
+        ]
+        self._by_conn: dict[WorkerConnection, Post] = {}
+        self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
+        self._concurrency = concurrency
+        self._stop_timeout = stop_timeout
+        self._functions: dict[bytes, tuple[Callable[..., Any], float | None]] = {}
+        self._running: dict[WorkerJob, None] = {}
+        self._group: anyio.abc.TaskGroup | None = None
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._stopping = False
+        self._aborting = False
+        self._changed = anyio.Event()
+        self._due_at = math.inf  # until when `_tend` means to sleep
+
+    def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
+        """Register the decorated function; at any time.
+
+        Args:
+            name: what clients call it.
+            timeout: seconds that a job of it may take; then it is cancelled, and ends with an exception. Servers are
+                told of a second more, after which they give the job to another worker. None means no limit.
+
+        Raises:
+            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+        """
+
+        def register(handler: _H) -> _H:
+            self.register(name, handler, timeout=timeout)
+            return handler
+
+        return register
+
+    def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
+        """Register a function; see `function`."""
+        function = as_bytes(name)
+        self._grabber.can_do(function, server_timeout_ms(timeout))
+        self._functions[function] = (handler, timeout)
+        self._settle_all()
+
+    def unregister(self, name: str | bytes) -> None:
+        """Take no further jobs of a function (``CANT_DO``).
+
+        Raises:
+            LocalProtocolError: it is not registered.
+        """
+        self._grabber.cant_do(as_bytes(name))
+        self._settle_all()  # its handler stays: a job may have been assigned just now
+
+    async def run(
+        self,
+        *,
+        handle_signals: bool = True,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
+
+        Reconnects to lost servers with growing pauses, of less than a second. A worker that is cancelled aborts: the
+        servers give its jobs to others.
+
+        Args:
+            handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`. Only in the main
+                thread, and where the event loop can handle signals.
+            task_status: told once functions and servers can be used.
+        """
+        if self._group is not None:
+            raise RuntimeError("this worker runs already, or has run: make another one")
+        self._limiter = anyio.CapacityLimiter(self._concurrency)
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                for post in self._posts:
+                    group.start_soon(post.run)
+                if handle_signals and threading.current_thread() is threading.main_thread():
+                    group.start_soon(self._handle_signals)
+                task_status.started()
+                await self._tend()
+                if not self._aborting:
+                    await self._leave()
+                group.cancel_scope.cancel()
+        finally:
+            self._aborting = self._stopping = True
+            for post in self._posts:
+                post.close("closed by the worker")
+
+    def stop(self) -> None:
+        """Make `run` return once the jobs in hand have ended. From tasks, and from functions that are coroutines."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for post in self._posts:
+            post.leaving = True
+        self._grabber.stop()
+        self._changed.set()
+
+    def abort(self) -> None:
+        """Stop without regard to the jobs in hand: cancel them, and cut the connections, so that others get them."""
+        self.stop()
+        self._aborting = True
+        for post in self._posts:
+            post.close("closed by the worker")
+        for job in self._running:
+            job.scope.cancel()
+        self._changed.set()
+
+    async def _handle_signals(self) -> None:
+        try:
+            with anyio.open_signal_receiver(*_SIGNALS) as signals:
+                async for _number in signals:
+                    if self._stopping:
+                        self.abort()
+                    self.stop()
+        except NotImplementedError:  # asyncio on Windows
+            return
+
+    async def _tend(self) -> None:
+        """Do what is due, until the worker has stopped."""
+        abort_at = math.inf
+        while not self._aborting and not (self._stopping and self._grabber.drained):
+            if self._stopping and abort_at == math.inf and self._stop_timeout is not None:
+                abort_at = anyio.current_time() + self._stop_timeout
+            self._changed = anyio.Event()
+            due_at = self._grabber.next_deadline()
+            self._due_at = min(abort_at, math.inf if due_at is None else due_at)
+            with anyio.CancelScope(deadline=self._due_at):
+                await self._changed.wait()
+            if anyio.current_time() >= abort_at:
+                _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
+                self.abort()
+            self.advance()
+
+    async def _leave(self) -> None:
+        """Send the last reports."""
+        with anyio.move_on_after(_LAST_WORDS):
+            async with anyio.create_task_group() as leaving:
+                for post in self._posts:
+                    leaving.start_soon(post.leave)
+
+    # What servers tell
+
+    def new_connection(self, post: Post) -> WorkerConnection:
+        """Return a connection to a server that has just been reached, on which the worker has introduced itself."""
+        options: Limits = {"now": anyio.current_time(), **self._limits}
+        conn = WorkerConnection(asks_when_woken=False, **options)
+        self._grabber.attach(conn)
+        self._by_conn[conn] = post
+        return conn
+
+    def on_assigned(self, event: JobAssigned, post: Post) -> None:
+        """Run a job in a task of its own."""
+        self._grabber.assigned()
+        assert self._group is not None
+        self._group.start_soon(self._work, WorkerJob(event, post))
+
+    def on_closed(self, post: Post) -> None:
+        """Take note of a lost connection."""
+        self._grabber.detach(post.conn)
+        self._by_conn.pop(post.conn, None)
+        self._changed.set()
+
+    def advance(self) -> None:
+        """Ask servers for jobs, as far as there is room."""
+        for conn in self._grabber.advance(anyio.current_time()):
+            self._by_conn[conn].settle()
+        due_at = self._grabber.next_deadline()
+        if self._stopping or (due_at is not None and due_at < self._due_at):
+            self._changed.set()
+
+    def _settle_all(self) -> None:
+        """Send what has been queued on any connection."""
+        if self._by_conn:
+            self.advance()
+            for post in self._posts:
+                post.settle()
+
+    # Jobs
+
+    async def _work(self, job: WorkerJob) -> None:
+        """Run a job, and send its end and the next GRAB_JOB in one write."""
+        handler, timeout = self._functions.get(job.function, (None, None))
+        self._running[job] = None
+        if timeout is not None:
+            job.scope.deadline = anyio.current_time() + timeout
+        end: _End | None = None
+        try:
+            with job.scope:
+                end = await self._run(job, handler)
+            if end is None and not self._aborting and timeout is not None:
+                _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
+                end = timed_out(timeout)
+        finally:
+            job.given_up = True
+            del self._running[job]
+            self._grabber.ended()
+        if not job.connected:
+            level = logging.INFO if job.post.leaving else logging.WARNING
+            address = job.post.address
+            _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
+        elif end is not None and (wrong := job.report_end(end)) is not None:
+            _log.error("%s: job %r: %s", job.post.address, job.handle, wrong)
+        self.advance()
+        await job.post.send(job.conn)
+
+    async def _run(self, job: WorkerJob, handler: Callable[..., Any] | None) -> _End:
+        """Call a job's function; return how the job ended."""
+        if handler is None:
+            _log.error("job %r is for %r, which is not registered", job.handle, job.function)
+            return Failed()
+        try:
+            result = await self._call(job, handler)
+            return Completed(b"" if result is None else bytes(memoryview(result)))
+        except Exception as error:
+            if isinstance(error, JobFailed):
+                _log.info("job %r of %r failed: %s", job.handle, job.function, error)
+            elif isinstance(error, ConnectionLost) and not job.connected:
+                _log.info("job %r of %r given up: %s", job.handle, job.function, error)
+            else:
+                _log.exception("job %r of %r raised", job.handle, job.function)
+            return ended_by(error)
+
+    async def _call(self, job: WorkerJob, handler: Callable[..., Any]) -> Any:
+        """Call a function of any kind, and return its result."""
+        called = handler if inspect.isroutine(handler) else type(handler).__call__
+        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called):
+            return await handler(job)
+        if inspect.isasyncgenfunction(handler) or inspect.isasyncgenfunction(called):
+            return await _iterate(job, handler(job))
+        # A thread cannot be ended: one whose job is cancelled is left to itself, and its reports raise.
+        return await anyio.to_thread.run_sync(
+            _run_in_thread, handler, ThreadJob(job), abandon_on_cancel=True, limiter=self._limiter
+        )
+
+
+async def _iterate(job: WorkerJob, pieces: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            await job.send(piece)
+
+
+def _run_in_thread(handler: Callable[..., Any], job: ThreadJob) -> Any:
+    result = handler(job)
+    if not isinstance(result, Generator):
+        return result
+    with closing(result):
+        while True:
+            try:
+                piece = next(result)
+            except StopIteration as end:
+                return end.value
+            job.send(piece)

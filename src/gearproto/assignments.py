@@ -1,0 +1,104 @@
+"""What a worker keeps of a job in hand, and how the job's end is reported."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .errors import JobFailed, LocalProtocolError
+from .events import JobAssigned
+from .outcomes import Completed, Failed, Raised
+from .worker import WorkerConnection
+
+__all__ = ["Assignment", "ended_by", "server_timeout_ms", "timed_out"]
+
+TIMEOUT_GRACE: Final = 1.0
+"""Seconds by which a server waits longer for a job than its worker: the worker, if it can, tells what happened."""
+
+
+def server_timeout_ms(timeout: float | None) -> int | None:
+    """Return the time limit to tell servers (``CAN_DO_TIMEOUT``) for a function with a limit in the worker.
+
+    Args:
+        timeout: the worker's limit in seconds; None for none.
+
+    Returns:
+        Milliseconds, `TIMEOUT_GRACE` included.
+
+    Raises:
+        LocalProtocolError: the limit is not above 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: the limit of a function is {timeout:g} s, not above 0")
+    return None if timeout is None else round((timeout + TIMEOUT_GRACE) * 1000)
+
+
+def timed_out(timeout: float) -> Raised:
+    """Return how a job ends that has taken longer than its function may."""
+    return raised(TimeoutError(f"the job has taken longer than {timeout:g} s"))
+
+
+def ended_by(error: Exception) -> Failed | Raised:
+    """Return how a job ends whose function has raised: `JobFailed` is a failure, anything else an exception."""
+    return Failed() if isinstance(error, JobFailed) else raised(error)
+
+
+def raised(error: Exception) -> Raised:
+    """Return the end of a job with an exception, told by its type and message."""
+    return Raised(f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
+
+
+class Assignment:
+    """A job in hand.
+
+    Attributes:
+        handle: the server's name for it.
+        function: name of the function.
+        unique: the client's own name for it; may be empty.
+        reducer: name of the reducer; empty if there is none.
+        workload: what to work on.
+        until: monotonic time in seconds at which its time limit ends; None if it has none.
+        given_up: whether nothing is to be reported on it any more.
+        conn: the connection that has assigned it.
+    """
+
+    __slots__ = ("conn", "function", "given_up", "handle", "reducer", "unique", "until", "workload")
+
+    def __init__(self, assigned: JobAssigned, conn: WorkerConnection) -> None:
+        """Take a job that a connection has assigned."""
+        self.handle = assigned.handle
+        self.function = assigned.function
+        self.unique = assigned.unique
+        self.reducer = assigned.reducer
+        self.workload = assigned.workload
+        self.until: float | None = None
+        self.given_up = False
+        self.conn = conn
+
+    def report_end(self, outcome: Completed | Failed | Raised) -> str | None:
+        """Queue the job's end; its connection has to be open.
+
+        A job that the server has assigned to this connection once more is only put down: a report would end the later
+        assignment.
+
+        Args:
+            outcome: how it ended.
+
+        Returns:
+            None; or what breaks a rule, such as a result over the packet limit, which was reported in its place.
+        """
+        conn, handle = self.conn, self.handle
+        if conn.in_hand.get(handle, 0) > 1:
+            conn.give_up(handle)
+            return None
+        try:
+            match outcome:
+                case Completed(data):
+                    conn.work_complete(handle, data)
+                case Failed():
+                    conn.work_fail(handle)
+                case Raised(data):
+                    conn.work_exception(handle, data)
+        except LocalProtocolError as error:
+            conn.work_exception(handle, str(error).encode())
+            return str(error)
+        return None

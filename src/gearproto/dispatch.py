@@ -1,0 +1,91 @@
+"""Sends jobs on their way: which of them go to which server next, and what becomes of those that can go nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from .addresses import Address
+from .outcomes import Lost, NotSent
+from .policies import ServerChooser, Try, WaitUntil
+from .records import JobRecord
+
+__all__ = ["Dispatch", "unreachable"]
+
+_R = TypeVar("_R", bound=JobRecord)
+
+
+def unreachable(failures: Iterable[tuple[Address, OSError]]) -> str:
+    """Say why no server could be reached."""
+    text = "; ".join(f"{address}: {error.strerror or error}" for address, error in failures)
+    return f"no server could be reached: {text}"
+
+
+class Dispatch(Generic[_R]):
+    """Some jobs that are to be submitted, and the servers that were tried for them.
+
+    Call `plan`, try the servers that it names and tell of those that failed, until nothing is `left`.
+
+    Attributes:
+        left: the jobs that are not submitted yet.
+        retry_at: the monotonic time until which to wait before the next `plan`, if that named no server.
+    """
+
+    def __init__(self, jobs: Iterable[_R], patience: float, came_to: NotSent | Lost | None = None) -> None:
+        """Begin with jobs that go nowhere yet.
+
+        Args:
+            jobs: the jobs.
+            patience: seconds that it is worth waiting for a server that failed lately, if no other is there.
+            came_to: what an earlier submission of theirs came to.
+        """
+        self.left = list(jobs)
+        self.retry_at = 0.0
+        self._patience = patience
+        self._came_to = came_to
+        self._failures: dict[Address, OSError] = {}
+
+    def plan(self, now: float) -> dict[int, list[_R]]:
+        """Return the servers to try now, by their indexes, with the jobs for each; these are no longer `left`.
+
+        Jobs for which there is no server end, as `Lost` if they were lost before, and as `NotSent` otherwise.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        groups: dict[int, list[_R]] = {}
+        waiting: list[_R] = []
+        for job in self.left:
+            match job.candidates.next(now, now + self._patience):
+                case Try(index):
+                    groups.setdefault(index, []).append(job)
+                case WaitUntil(when):
+                    self.retry_at = min(when, self.retry_at) if waiting else when
+                    waiting.append(job)
+                case None:
+                    job.end(self._came_to if isinstance(self._came_to, Lost) else self._not_sent())
+        self.left = waiting
+        return groups
+
+    def failed(self, address: Address, error: OSError | None, jobs: Iterable[_R]) -> None:
+        """Take jobs back whose server could not be reached.
+
+        Args:
+            address: the server.
+            error: why, as far as that is known.
+            jobs: the jobs.
+        """
+        if error is not None:
+            self._failures[address] = error
+        self.left += jobs
+
+    def strand(self, chooser: ServerChooser) -> list[_R]:
+        """Leave off, and strand the jobs that are left; return them."""
+        stranded, self.left = self.left, []
+        for job in stranded:
+            job.candidates = chooser.candidates(job.unique)
+            job.strand(self._came_to or self._not_sent())
+        return stranded
+
+    def _not_sent(self) -> NotSent:
+        return NotSent(unreachable(self._failures.items()))
