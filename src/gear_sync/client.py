@@ -24,7 +24,7 @@ from gearproto.records import Answer, Records
 from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
-from .dial import resolve
+from .dial import Connect, resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
@@ -54,6 +54,7 @@ class Client:
         *,
         policy: Policy | str = Policy.ORDERED,
         tls: TLS | ssl.SSLContext | None = None,
+        connect: Connect | None = None,
         connect_timeout: float = 5.0,
         timeout: float | None = 30.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
@@ -66,6 +67,7 @@ class Client:
             servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
             policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
             tls: the files for TLS, or a context of your own; None for plain TCP.
+            connect: opens a connected stream socket to a server, in place of TCP and TLS.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
@@ -80,6 +82,7 @@ class Client:
         """
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         self._addresses = parse_addresses(servers)
+        self._connect = connect
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._exceptions = exceptions
@@ -438,14 +441,18 @@ class Client:
     def _reach(self, session: Session, until: float) -> bool:
         """Connect to a server; return whether that went well, within the time."""
         try:
-            endpoints = resolve(session.address)
+            sock = None if self._connect is None else self._connect(session.address)
+            endpoints = resolve(session.address) if sock is None else []
         except OSError as error:
             with self._pump.lock:
                 session.fail(error)
             return False
         with self._pump.lock:
             try:
-                session.dial(endpoints, self._connect_timeout)
+                if sock is not None:
+                    session.use(sock)
+                else:
+                    session.dial(endpoints, self._connect_timeout)
             except BaseException as error:
                 self._pump.interrupted(error)
                 raise

@@ -8,13 +8,14 @@ import selectors
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from gearproto.addresses import Address
 
 from .tls import reason
 
-__all__ = ["Dial", "resolve"]
+__all__ = ["Connect", "Dial", "resolve"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
@@ -22,6 +23,10 @@ _IN_PROGRESS: Final = frozenset((errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(e
 
 Endpoint = tuple[int, Any]
 """Family and socket address."""
+
+
+Connect = Callable[[Address], socket.socket]
+"""Opens a connected stream socket to a server, in place of TCP and TLS."""
 
 
 def resolve(address: Address) -> list[Endpoint]:

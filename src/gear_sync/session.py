@@ -94,6 +94,14 @@ class Session:
             self._dial = Dial(self.address, endpoints, timeout, self._tls)
             self._on_dialed()
 
+    def use(self, sock: socket.socket) -> None:
+        """Use a connected socket, unless there is a connection already."""
+        if self._link is None and self._dial is None:
+            sock.setblocking(False)
+            self._on_connected(sock)
+        else:
+            sock.close()
+
     def fail(self, error: OSError) -> None:
         """Take note that the server cannot be reached."""
         now = time.monotonic()
@@ -113,11 +121,14 @@ class Session:
             self.fail(dial.error)
         elif dial.sock is not None:
             self._dial = None
-            self._backoff.connected(time.monotonic())
-            self.records = self._new_records()
-            self._link = Link(dial.sock, self.records.conn, self._on_event)
-            self._introduce(self)
-            self.settle()
+            self._on_connected(dial.sock)
+
+    def _on_connected(self, sock: socket.socket) -> None:
+        self._backoff.connected(time.monotonic())
+        self.records = self._new_records()
+        self._link = Link(sock, self.records.conn, self._on_event)
+        self._introduce(self)
+        self.settle()
 
     def settle(self) -> bool:
         """Hand out all events, and send as much as the socket takes.

@@ -28,7 +28,7 @@ from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
 
-from .dial import Dial, resolve
+from .dial import Connect, Dial, resolve
 from .link import Link
 from .pump import Pump
 from .tls import TLS, client_context
@@ -126,16 +126,21 @@ class _Server:
         """When to begin to connect: never while that is being done, or is done."""
         return self.backoff.retry_at if self.link is None and self._dial is None else _NEVER
 
-    def connect(self, timeout: float, tls: ssl.SSLContext | None) -> None:
-        """Begin to connect. Looking up the name blocks, so that only this is done without the lock."""
+    def connect(self, connect: Connect | None, timeout: float, tls: ssl.SSLContext | None) -> None:
+        """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
         try:
-            endpoints = resolve(self.address)
+            sock = None if connect is None else connect(self.address)
+            endpoints = resolve(self.address) if sock is None else []
         except OSError as error:
             self._failed(error)
             return
         with self.pump.lock:
-            self._dial = Dial(self.address, endpoints, timeout, tls)
-            self._on_dialed()
+            if sock is not None:
+                sock.setblocking(False)
+                self._on_connected(sock)
+            else:
+                self._dial = Dial(self.address, endpoints, timeout, tls)
+                self._on_dialed()
 
     def _failed(self, error: OSError) -> None:
         _log.warning("%s: %s", self.address, error.strerror or error)
@@ -148,13 +153,16 @@ class _Server:
         if dial.error is not None:
             self._failed(dial.error)
         elif dial.sock is not None:
-            _log.info("%s: connected", self.address)
             self._dial = None
-            self.backoff.connected(time.monotonic())
-            self.conn = self._worker.new_connection()
-            self.link = Link(dial.sock, self.conn, self._on_event)
-            self._worker.advance()
-            self.settle()
+            self._on_connected(dial.sock)
+
+    def _on_connected(self, sock: socket.socket) -> None:
+        _log.info("%s: connected", self.address)
+        self.backoff.connected(time.monotonic())
+        self.conn = self._worker.new_connection()
+        self.link = Link(sock, self.conn, self._on_event)
+        self._worker.advance()
+        self.settle()
 
     def settle(self) -> None:
         """Hand out all events, send as much as the socket takes, and let others know if that is not all."""
@@ -245,6 +253,7 @@ class Worker:
         client_id: str | bytes | None = None,
         threads: int = 0,
         tls: TLS | ssl.SSLContext | None = None,
+        connect: Connect | None = None,
         connect_timeout: float = 5.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         stop_timeout: float | None = None,
@@ -257,6 +266,7 @@ class Worker:
             client_id: the name that administrators see.
             threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
             tls: the files for TLS, or a context of your own; None for plain TCP.
+            connect: opens a connected stream socket to a server, in place of TCP and TLS.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
                 reached; each pause is twice as long as the one before.
@@ -283,6 +293,7 @@ class Worker:
             self._pump.add(server)
         self._threads = threads
         self._tls = context
+        self._connect = connect
         self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}
@@ -432,7 +443,7 @@ class Worker:
         now = time.monotonic()
         for server in self._servers:
             if server.due_at <= now:
-                server.connect(self._connect_timeout, self._tls)
+                server.connect(self._connect, self._connect_timeout, self._tls)
 
     def _has_work(self) -> bool:
         """Tell whether `run` has to do something that a pump does not. With the lock held."""
