@@ -1,35 +1,39 @@
-"""Opens a stream to a server: its addresses raced, then TLS."""
+"""Opens a transport to a server."""
 
 from __future__ import annotations
 
-import os
+import selectors
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import anyio
 import anyio.abc
-from anyio.streams.tls import TLSStream
 
-from gear_sync.tls import reason
+from gear_sync.dial import Dial
 from gearproto.addresses import Address
 
-__all__ = ["Connect", "dial"]
+__all__ = ["Connect", "Transport", "dial"]
+
+_READ: Final = selectors.EVENT_READ
+
+Transport = socket.socket | anyio.abc.AnyByteStream
+"""A connected, non-blocking socket, with TLS or without; or any byte stream."""
 
 Connect = Callable[[Address], Awaitable[anyio.abc.AnyByteStream]]
-"""Opens a stream to a server, in place of TCP and TLS."""
+"""Opens a byte stream to a server, in place of TCP and TLS."""
 
 
-async def dial(
-    address: Address, timeout: float, tls: ssl.SSLContext | None, connect: Connect | None
-) -> anyio.abc.AnyByteStream:
+async def dial(address: Address, timeout: float, tls: ssl.SSLContext | None, connect: Connect | None) -> Transport:
     """Connect to a server.
 
     Args:
         address: the server.
         timeout: seconds for all of it.
         tls: the context for TLS; None for plain TCP.
-        connect: opens the stream instead; None for TCP.
+        connect: opens a stream instead; None for TCP.
 
     Raises:
         OSError: the server cannot be reached.
@@ -38,38 +42,28 @@ async def dial(
         with anyio.fail_after(timeout):
             if connect is not None:
                 return await connect(address)
-            return await _connect_tcp(address, tls)
+            found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except TimeoutError:
         raise TimeoutError(f"no answer within {timeout:g} s") from None
+    endpoints = list(dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found))
+    return await _connected(Dial(address, endpoints, timeout, tls))
 
 
-async def _connect_tcp(address: Address, tls: ssl.SSLContext | None) -> anyio.abc.AnyByteStream:
+async def _connected(dial: Dial) -> socket.socket:
     try:
-        stream = await anyio.connect_tcp(address.host, address.port)
-    except OSError as error:
-        raise _told(error) from error
-    sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if tls is None:
-        return stream
-    try:
-        return await TLSStream.wrap(stream, hostname=address.host, ssl_context=tls, standard_compatible=False)
-    except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError) as error:
-        await anyio.aclose_forcefully(stream)
-        cause = error if isinstance(error, ssl.SSLError) else error.__cause__
-        text = reason(cause) if isinstance(cause, OSError) else "it has gone without a word"
-        raise ConnectionError(f"TLS: {text}") from error
+        while dial.trying is not None:
+            ready = 0
+            with anyio.move_on_after(max(0.0, dial.deadline - time.monotonic())):
+                if dial.wants == _READ:
+                    await anyio.wait_readable(dial.trying)
+                else:
+                    await anyio.wait_writable(dial.trying)
+                ready = dial.wants
+            dial.advance(time.monotonic(), ready)
     except BaseException:
-        await anyio.aclose_forcefully(stream)
+        dial.close()
         raise
-
-
-def _told(error: OSError) -> OSError:
-    """Return the reason behind "all attempts failed", in the system's words: the last one's, if there were several."""
-    cause = error.__cause__
-    if isinstance(cause, ExceptionGroup):
-        cause = cause.exceptions[-1]
-    told = cause if isinstance(cause, OSError) else error
-    # Event loops put texts of their own in place of the system's. The codes of getaddrinfo are negative.
-    return OSError(told.errno, os.strerror(told.errno)) if told.errno is not None and told.errno > 0 else told
+    if dial.error is not None:
+        raise dial.error
+    assert dial.sock is not None
+    return dial.sock

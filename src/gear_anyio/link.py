@@ -1,30 +1,277 @@
-"""Moves bytes between a byte stream and a connection of the core."""
+"""Moves bytes between a socket, or a byte stream, and a connection of the core."""
 
 from __future__ import annotations
 
+import asyncio
+import selectors
+import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.abc
 
+import gear_sync.link
 from gearproto import RemoteProtocolError
 from gearproto.connection import Connection
 from gearproto.events import Event
 
-__all__ = ["Link"]
+__all__ = ["Link", "SocketLink", "StreamLink", "join"]
 
+_READ: Final = selectors.EVENT_READ
+_WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 256 * 1024
 _FULL: Final = 1024 * 1024  # bytes of output from which on whoever makes more has to wait
 
 
-class Link:
-    """A byte stream and the connection that speaks over it.
+class Link(Protocol):
+    """A transport and the connection that speaks over it."""
 
-    Attributes:
-        conn: the connection; after each call to it, call `settle`.
+    conn: Connection
+    """The connection; after each call to it, call `settle`."""
+
+    def settle(self) -> None:
+        """Hand out all events, and let the output be sent."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """End the connection; what is open on it ends now, and `run` soon."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
+        ...
+
+    async def wait_until_sent(self) -> None:
+        """Wait until all output is with the system, or the connection has ended."""
+        ...
+
+    async def run(self) -> None:
+        """Move bytes until the connection has ended; then close the transport."""
+        ...
+
+
+def join(
+    transport: socket.socket | anyio.abc.AnyByteStream,
+    conn: Connection,
+    on_event: Callable[[Event], object],
+    on_read: Callable[[], object] | None = None,
+) -> Link:
+    """Join a transport and a connection.
+
+    Args:
+        transport: a connected, non-blocking socket, with TLS or without; or any byte stream. The link closes it.
+        conn: the connection.
+        on_event: called with each event.
+        on_read: called when the events of something that came have been handed out.
     """
+    kind = SocketLink if isinstance(transport, socket.socket) else StreamLink
+    return kind(transport, conn, on_event, on_read)  # type: ignore[arg-type]
+
+
+class Room:
+    """Where tasks wait until there is less output."""
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        """Begin with a function that tells how much output there is, in bytes; 0 when the connection has ended."""
+        self._size = size
+        self._made: anyio.Event | None = None
+
+    async def wait_for_less(self, size: int) -> None:
+        """Wait until there is less output than so many bytes."""
+        while self._size() >= size:
+            if self._made is None:
+                self._made = anyio.Event()
+            await self._made.wait()
+
+    def changed(self) -> None:
+        """Wake those who wait, to look again."""
+        if self._made is not None:
+            self._made.set()
+            self._made = None
+
+
+async def keep_time(link: Link) -> None:
+    """Do what is due on a connection, until it has ended."""
+    while (deadline := link.conn.next_deadline()) is not None:
+        await anyio.sleep_until(deadline)
+        link.conn.handle_timeout(anyio.current_time())
+        link.settle()
+
+
+class SocketLink(gear_sync.link.Link):
+    """A socket, read and written directly: event loops only tell when it is ready.
+
+    The first output in a turn of the event loop is sent at once, and what is made after it in the same turn together
+    with the next: who makes little waits for nothing, and who makes much makes few system calls.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        conn: Connection,
+        on_event: Callable[[Event], object],
+        on_read: Callable[[], object] | None = None,
+    ) -> None:
+        """Join the two; see `join`."""
+        super().__init__(sock, conn, on_event)
+        self._on_read = on_read
+        self._room = Room(lambda: 0 if self.closed else self.unsent + conn.output_size)
+        self._held = False  # output waits for the next turn of the event loop
+        self._driver: _AsyncioDriver | _WaitingDriver | None = None
+
+    def settle(self) -> None:
+        """Hand out all events, and let the output be sent."""
+        if self.closed:
+            return
+        if self._held or self._driver is None:
+            self.drain()
+            if self.conn.closed:
+                self.close("closed")
+        elif self.conn.output_size:
+            self._held = True
+            super().settle()
+            self._driver.call_next_turn()
+        else:
+            super().settle()
+
+    def on_ready(self, events: int) -> None:
+        """Read and write as far as the socket is ready."""
+        super().on_ready(events)
+        if events & _READ and self._on_read is not None:
+            self._on_read()
+        self._room.changed()
+
+    def send_held(self) -> None:
+        """Send what has been made in the last turn of the event loop."""
+        self._held = False
+        self.settle()
+        self._room.changed()
+
+    def release(self) -> None:
+        """Let `run` close the socket, when nobody watches it any more."""
+        self._room.changed()
+        if self._driver is not None:
+            self._driver.end()
+
+    async def wait_for_room(self) -> None:
+        """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
+        await self._room.wait_for_less(_FULL)
+
+    async def wait_until_sent(self) -> None:
+        """Wait until all output is with the system, or the connection has ended."""
+        await self._room.wait_for_less(1)
+
+    async def run(self) -> None:
+        """Move bytes until the connection has ended; then close the socket."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._driver = _WaitingDriver(self)
+        else:
+            self._driver = _AsyncioDriver(self, loop) if hasattr(loop, "_add_reader") else _WaitingDriver(self)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(keep_time, self)
+                self.send_held()
+                await self._driver.run()
+                group.cancel_scope.cancel()
+        finally:
+            self.close("closed")
+            self.sock.close()
+
+
+class _AsyncioDriver:
+    """Watches a socket with asyncio: with one reader for all its life, as adding one costs as much as a read."""
+
+    def __init__(self, link: SocketLink, loop: asyncio.AbstractEventLoop) -> None:
+        self._link = link
+        self._loop = loop
+        self._writing = False
+        self._done = loop.create_future()
+
+    def call_next_turn(self) -> None:
+        self._loop.call_soon(self._guarded, self._link.send_held)
+
+    def end(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    async def run(self) -> None:
+        descriptor = self._link.sock.fileno()
+        if self._link.closed:
+            return
+        self._loop.add_reader(descriptor, self._guarded, self._link.on_ready, _READ)
+        self._watch()
+        try:
+            await self._done
+        finally:
+            self._loop.remove_reader(descriptor)
+            self._loop.remove_writer(descriptor)
+            self._writing = False
+            if not self._done.done():
+                self._done.cancel()
+
+    def _guarded(self, call: Callable[..., None], *arguments: object) -> None:
+        """Make a call from the event loop; `run` raises what it raises."""
+        if self._done.done():
+            return
+        try:
+            call(*arguments)
+        except BaseException as error:
+            if not self._done.done():
+                self._done.set_exception(error)
+            return
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._link.closed or self._link.sending is self._writing:
+            return
+        self._writing = self._link.sending
+        if self._writing:
+            self._loop.add_writer(self._link.sock.fileno(), self._guarded, self._link.on_ready, _WRITE)
+        else:
+            self._loop.remove_writer(self._link.sock.fileno())
+
+
+class _WaitingDriver:
+    """Watches a socket with two tasks, in any event loop."""
+
+    def __init__(self, link: SocketLink) -> None:
+        self._link = link
+        self._work = anyio.Event()
+        self._scope = anyio.CancelScope()
+
+    def call_next_turn(self) -> None:
+        self._work.set()
+
+    def end(self) -> None:
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        link = self._link
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._write)
+                while not link.closed:
+                    await anyio.wait_readable(link.sock)
+                    link.on_ready(_READ)
+                group.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        link = self._link
+        while not link.closed:
+            while link.sending:
+                await anyio.wait_writable(link.sock)
+                link.on_ready(_WRITE)
+            await self._work.wait()
+            self._work = anyio.Event()
+            link.send_held()
+
+
+class StreamLink:
+    """A byte stream, such as a pipe in memory."""
 
     def __init__(
         self,
@@ -33,14 +280,7 @@ class Link:
         on_event: Callable[[Event], object],
         on_read: Callable[[], object] | None = None,
     ) -> None:
-        """Join the two.
-
-        Args:
-            stream: the stream; `run` closes it.
-            conn: the connection.
-            on_event: called with each event.
-            on_read: called when the events of something that came have been handed out.
-        """
+        """Join the two; see `join`."""
         self.conn = conn
         self._stream = stream
         self._receive = partial(stream.receive, _CHUNK) if isinstance(stream, anyio.abc.ByteStream) else stream.receive
@@ -48,7 +288,7 @@ class Link:
         self._on_read = on_read
         self._unsent = 0  # bytes taken from the connection that were not given to the stream
         self._work = anyio.Event()  # set when there is something to send, or the end
-        self._room: anyio.Event | None = None
+        self._room = Room(lambda: 0 if conn.closed else self._unsent + conn.output_size)
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -68,32 +308,26 @@ class Link:
         """End the connection; what is open on it ends now, and `run` soon."""
         self.conn.connection_lost(reason, unsent=self._unsent)
         self.settle()
+        self._room.changed()
 
     async def wait_for_room(self) -> None:
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
-        await self._wait_for_less(_FULL)
+        await self._room.wait_for_less(_FULL)
 
     async def wait_until_sent(self) -> None:
-        """Wait until all output is with the system, or the connection has ended."""
-        await self._wait_for_less(1)
-
-    async def _wait_for_less(self, size: int) -> None:
-        while self.conn.output_size + self._unsent >= size and not self.conn.closed:
-            if self._room is None:
-                self._room = anyio.Event()
-            await self._room.wait()
+        """Wait until all output is with the stream, or the connection has ended."""
+        await self._room.wait_for_less(1)
 
     async def run(self) -> None:
         """Move bytes until the connection has ended; then close the stream."""
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._read, group.cancel_scope)
-                group.start_soon(self._keep_time)
+                group.start_soon(keep_time, self)
                 await self._write()
                 group.cancel_scope.cancel()
         finally:
             self.close("closed")
-            self._make_room()
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self._stream)
 
@@ -116,7 +350,7 @@ class Link:
         conn = self.conn
         while not conn.closed:
             if not conn.output_size:
-                self._make_room()
+                self._room.changed()
                 await self._work.wait()
                 self._work = anyio.Event()
             data = conn.data_to_send()
@@ -130,19 +364,7 @@ class Link:
                     break
                 if conn.closed:
                     break
-                if self._unsent + conn.output_size < _FULL:
-                    self._make_room()
-
-    def _make_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-
-    async def _keep_time(self) -> None:
-        while (deadline := self.conn.next_deadline()) is not None:
-            await anyio.sleep_until(deadline)
-            self.conn.handle_timeout(anyio.current_time())
-            self.settle()
+                self._room.changed()
 
 
 def _reason(error: Exception) -> str:

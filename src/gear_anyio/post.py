@@ -14,7 +14,7 @@ from gearproto.backoff import Backoff
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
 
 from .dial import Connect, dial
-from .link import Link
+from .link import Link, join
 
 __all__ = ["Office", "Post"]
 
@@ -90,7 +90,7 @@ class Post:
         while not self.leaving:
             await anyio.sleep_until(self._backoff.retry_at)
             try:
-                stream = await dial(self.address, self._connect_timeout, self._tls, self._connect)
+                transport = await dial(self.address, self._connect_timeout, self._tls, self._connect)
             except OSError as error:
                 _log.warning("%s: %s", self.address, error.strerror or error)
                 self._backoff.failed(anyio.current_time())
@@ -98,7 +98,7 @@ class Post:
             _log.info("%s: connected", self.address)
             self._backoff.connected(anyio.current_time())
             self.conn = self._office.new_connection(self)
-            self._link = link = Link(stream, self.conn, self._on_event, self._office.advance)
+            self._link = link = join(transport, self.conn, self._on_event, self._office.advance)
             self._office.advance()
             link.settle()
             await link.run()

@@ -18,7 +18,7 @@ from gearproto.records import Records
 
 from .dial import Connect, dial
 from .job import Job
-from .link import Link
+from .link import Link, join
 
 __all__ = ["Answer", "Session"]
 
@@ -128,7 +128,7 @@ class Session:
         dialed = self._dialed
         assert dialed is not None
         try:
-            stream = await dial(self.address, self._connect_timeout, self._tls, self._connect)
+            transport = await dial(self.address, self._connect_timeout, self._tls, self._connect)
         except OSError as error:
             self.failure = error
             now = anyio.current_time()
@@ -141,7 +141,7 @@ class Session:
             now = anyio.current_time()
             self._backoff.connected(now)
             self.records = self._new_records(now)
-            self._link = link = Link(stream, self.records.conn, self._on_event)
+            self._link = link = join(transport, self.records.conn, self._on_event)
             self._introduce(self)
         finally:
             self._dialed = None

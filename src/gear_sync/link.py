@@ -57,7 +57,7 @@ class Link:
 
     def settle(self) -> None:
         """Hand out all events, and send as much of the output as the socket takes."""
-        self._drain()
+        self.drain()
         self._flush()
         if self.conn.closed:
             self.close("closed")
@@ -88,12 +88,18 @@ class Link:
         if self.closed:
             return
         self.closed = True
-        self.conn.connection_lost(reason, unsent=self._unsent_size())
+        self.conn.connection_lost(reason, unsent=self.unsent)
         self._unsent = None
-        self.sock.close()
-        self._drain()
+        self.release()
+        self.drain()
 
-    def _unsent_size(self) -> int:
+    def release(self) -> None:
+        """Close the socket itself; whoever watches it has to be told before, in some event loops."""
+        self.sock.close()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes the socket has not taken of what the connection has given."""
         return 0 if self._unsent is None else len(self._unsent)
 
     def _read(self) -> bool:
@@ -106,7 +112,7 @@ class Link:
             self.close(error.strerror or str(error))
             return True
         if not data:
-            self.conn.receive_eof(unsent=self._unsent_size())
+            self.conn.receive_eof(unsent=self.unsent)
             return True
         self.conn.receive_data(data)
         if self._tls is not None and self._tls.pending():  # no selector sees it
@@ -118,9 +124,10 @@ class Link:
         with contextlib.suppress(OSError):
             while data := self.sock.recv(_CHUNK):
                 self.conn.receive_data(data)
-        self._drain()
+        self.drain()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Hand out all events."""
         while True:
             try:
                 event = self.conn.next_event()
