@@ -24,15 +24,13 @@ class WorkerJob(Assignment):
 
     Attributes:
         post: the server.
-        scope: cancelled when the time limit of the function has passed, or the worker aborts.
     """
 
-    __slots__ = ("post", "scope")
+    __slots__ = ("post",)
 
     def __init__(self, assigned: JobAssigned, post: Post) -> None:
         """Make the job of an assignment."""
         super().__init__(assigned, post.conn)
-        self.scope = anyio.CancelScope()
         self.post = post
 
     @property

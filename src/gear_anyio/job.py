@@ -30,7 +30,8 @@ class Job(JobRecord):
     def on_event(self, event: Event) -> bool:
         """Take an event of the connection; return whether it was the submission's last."""
         last = super().on_event(event)
-        self._tell()
+        if self._changed is not None and (last or self.has_event):
+            self._tell()
         return last
 
     def end(self, outcome: Outcome) -> None:

@@ -103,8 +103,8 @@ async def keep_time(link: Link) -> None:
 class SocketLink(gear_sync.link.Link):
     """A socket, read and written directly: event loops only tell when it is ready.
 
-    The first output in a turn of the event loop is sent at once, and what is made after it in the same turn together
-    with the next: who makes little waits for nothing, and who makes much makes few system calls.
+    The first output after something was read is sent at once; what is made after it is sent all together in the next
+    turn of the event loop: who makes little waits for nothing, and who makes much makes few system calls.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class SocketLink(gear_sync.link.Link):
         super().__init__(sock, conn, on_event)
         self._on_read = on_read
         self._room = Room(lambda: 0 if self.closed else self.unsent + conn.output_size)
+        self._sent = False  # since something was read
         self._held = False  # output waits for the next turn of the event loop
         self._driver: _AsyncioDriver | _WaitingDriver | None = None
 
@@ -125,20 +126,22 @@ class SocketLink(gear_sync.link.Link):
         """Hand out all events, and let the output be sent."""
         if self.closed:
             return
-        if self._held or self._driver is None:
-            self.drain()
-            if self.conn.closed:
-                self.close("closed")
-        elif self.conn.output_size:
+        if self._driver is not None and not self._sent:
+            self._sent = bool(self.conn.output_size)
+            super().settle()
+            return
+        self.drain()
+        if self.conn.closed:
+            self.close("closed")
+        elif self._driver is not None and not self._held and self.conn.output_size:
             self._held = True
-            super().settle()
             self._driver.call_next_turn()
-        else:
-            super().settle()
 
     def on_ready(self, events: int) -> None:
         """Read and write as far as the socket is ready."""
+        self._sent = False
         super().on_ready(events)
+        self._sent = False
         if events & _READ and self._on_read is not None:
             self._on_read()
         self._room.changed()
@@ -146,7 +149,7 @@ class SocketLink(gear_sync.link.Link):
     def send_held(self) -> None:
         """Send what has been made in the last turn of the event loop."""
         self._held = False
-        self.settle()
+        super().settle()
         self._room.changed()
 
     def release(self) -> None:

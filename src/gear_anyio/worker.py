@@ -100,7 +100,6 @@ class Worker:
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
         self._functions: dict[bytes, tuple[Callable[..., Any], float | None]] = {}
-        self._running: dict[WorkerJob, None] = {}
         self._group: anyio.abc.TaskGroup | None = None
         self._limiter: anyio.CapacityLimiter | None = None
         self._stopping = False
@@ -194,8 +193,6 @@ class Worker:
         self._aborting = True
         for post in self._posts:
             post.close("closed by the worker")
-        for job in self._running:
-            job.scope.cancel()
         self._changed.set()
 
     async def _handle_signals(self) -> None:
@@ -273,25 +270,24 @@ class Worker:
     async def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
         handler, timeout = self._functions.get(job.function, (None, None))
-        self._running[job] = None
-        if timeout is not None:
-            job.scope.deadline = anyio.current_time() + timeout
         end: _End | None = None
         try:
-            with job.scope:
+            if timeout is None:
                 end = await self._run(job, handler)
-            if end is None and not self._aborting and timeout is not None:
-                _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
-                end = timed_out(timeout)
+            else:
+                with anyio.move_on_after(timeout):
+                    end = await self._run(job, handler)
+                if end is None:
+                    _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
+                    end = timed_out(timeout)
         finally:
             job.given_up = True
-            del self._running[job]
             self._grabber.ended()
         if not job.connected:
             level = logging.INFO if job.post.leaving else logging.WARNING
             address = job.post.address
             _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
-        elif end is not None and (wrong := job.report_end(end)) is not None:
+        elif (wrong := job.report_end(end)) is not None:
             _log.error("%s: job %r: %s", job.post.address, job.handle, wrong)
         self.advance()
         await job.post.send(job.conn)

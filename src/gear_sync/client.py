@@ -394,6 +394,8 @@ class Client:
             came_to: what an earlier submission came to, in which the jobs end then.
             until: when to leave off; the jobs are stranded again then.
         """
+        if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
+            return  # the common case, without a plan
         dispatch = Dispatch(jobs, self._connect_timeout, came_to)
         while dispatch.left:
             with self._pump.lock:
@@ -417,26 +419,27 @@ class Client:
             call: queues it; called with the lock held.
             until: when to leave off.
         """
+        return self._try(session, call) or (self._reach(session, until) and self._try(session, call))
+
+    def _try(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
+        """Queue something for a server, if there is a connection; return whether there is."""
         pump = self._pump
-        for attempts_left in (1, 0):
-            pump.check_process()
-            with pump.lock:
-                if pump.closed:
-                    raise GearmanError("this client is closed")
+        pump.check_process()
+        with pump.lock:
+            if pump.closed:
+                raise GearmanError("this client is closed")
+            try:
+                pump.look()
+                if not session.connected:
+                    return False
                 try:
-                    pump.look()
-                    if session.connected:
-                        try:
-                            call(session.records)
-                        finally:
-                            pump.settled(watch=session.settle())
-                        return True
-                except BaseException as error:
-                    pump.interrupted(error)
-                    raise
-            if attempts_left and not self._reach(session, until):
-                break
-        return False
+                    call(session.records)
+                finally:
+                    pump.settled(watch=session.settle())
+            except BaseException as error:
+                pump.interrupted(error)
+                raise
+            return True
 
     def _reach(self, session: Session, until: float) -> bool:
         """Connect to a server; return whether that went well, within the time."""

@@ -245,6 +245,13 @@ class Pump:
     def _watch(self) -> None:
         """Tell the selector what to look at; gone sockets first, as a new one may have the same descriptor."""
         watched = self._watched
+        for source in self._sources:
+            before = watched.get(source)
+            sock = source.sock
+            if sock is not None if before is None else (before.sock is not sock or before.wants != source.wants):
+                break
+        else:
+            return
         for source, entry in list(watched.items()):
             if source.sock is not entry.sock:
                 self._selector.unregister(entry.descriptor)

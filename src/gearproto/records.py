@@ -292,9 +292,11 @@ class Records(Generic[_R, _A]):
         Raises:
             LocalProtocolError: the task of one breaks a rule, or the connection has ended.
         """
-        packets = [record.task.packet(background=record.background) for record in records if record.task is not None]
+        packets = []
         for record in records:
+            assert record.task is not None
             record.server = self.server
+            packets.append(record.task.packet(background=record.background))
         self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
 
     def ask(self, request: Callable[[ClientConnection], RequestId], answer: _A) -> None:
