@@ -24,6 +24,7 @@ from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.dispatch import Dispatch, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
+from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import Records
 from gearproto.tasks import JobHandle, Task, as_bytes
@@ -36,6 +37,8 @@ from .session import Answer, Session
 __all__ = ["Client"]
 
 _T = TypeVar("_T")
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 
 
 class Client:
@@ -167,6 +170,32 @@ class Client:
         if isinstance(job.outcome, NotSent):
             raise JobNotSent(job.outcome.cause)
         return job
+
+    async def call(
+        self,
+        function: Function[_A, _R],
+        value: _A,
+        *,
+        unique: str | bytes = b"",
+        priority: Priority = Priority.NORMAL,
+        timeout: float | None = None,
+    ) -> _R:
+        """Submit a job of a typed function, and wait for its result.
+
+        Args:
+            function: the declaration that the worker serves.
+            value: what to work on.
+            unique: as in `submit`.
+            priority: which queue it goes to.
+            timeout: longest time to wait for the result in seconds; None for no limit.
+
+        Raises:
+            CodecError: the value cannot be encoded, or the result cannot be decoded.
+            JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
+            TimeoutError: the time has passed. The job goes on.
+        """
+        job = await self.submit(function.name, function.workload(value), unique=unique, priority=priority)
+        return function.result(await job.result(timeout))
 
     async def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
         """Submit many jobs, in one write for each server.

@@ -9,9 +9,9 @@ import random
 import signal
 import ssl
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import aclosing, closing
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 import anyio
 import anyio.abc
@@ -24,6 +24,7 @@ from gearproto.assignments import ended_by, server_timeout_ms, timed_out
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
+from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
 
@@ -39,6 +40,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LAST_WORDS: Final = 5.0  # seconds; how long servers may take to read the last reports of a worker that stops
 _End = Completed | Failed | Raised
 _H = TypeVar("_H", bound=Callable[..., Any])
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 
 
 class Worker:
@@ -131,6 +134,39 @@ class Worker:
         self._grabber.can_do(function, server_timeout_ms(timeout))
         self._functions[function] = (handler, timeout)
         self._settle_all()
+
+    @overload
+    def serve(
+        self, function: Function[_A, _R]
+    ) -> Callable[[Callable[[_A, WorkerJob], Awaitable[_R]]], Callable[[_A, WorkerJob], Awaitable[_R]]]: ...
+
+    @overload
+    def serve(
+        self, function: Function[_A, _R], *, in_thread: Literal[True]
+    ) -> Callable[[Callable[[_A, ThreadJob], _R]], Callable[[_A, ThreadJob], _R]]: ...
+
+    def serve(self, function: Function[_A, _R], *, in_thread: bool = False) -> Callable[..., Any]:
+        """Register the decorated function as a typed one: it takes the value and the job, and returns the result.
+
+        Args:
+            function: the declaration that clients call.
+            in_thread: whether it is a plain function, which runs in a thread; otherwise it is a coroutine function.
+
+        Raises:
+            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+        """
+
+        def register(handler: Callable[[_A, Any], Any]) -> Callable[[_A, Any], Any]:
+            async def run(job: WorkerJob) -> bytes:
+                return function.result_data(await handler(function.value(job.workload), job))
+
+            def run_in_thread(job: ThreadJob) -> bytes:
+                return function.result_data(handler(function.value(job.workload), job))
+
+            self.register(function.name, run_in_thread if in_thread else run, timeout=function.timeout)
+            return handler
+
+        return register
 
     def unregister(self, name: str | bytes) -> None:
         """Take no further jobs of a function (``CANT_DO``).

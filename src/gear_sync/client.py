@@ -19,6 +19,7 @@ from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.dispatch import Dispatch, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
+from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import Answer, Records
 from gearproto.tasks import JobHandle, Task, as_bytes
@@ -33,6 +34,8 @@ from .tls import TLS, client_context
 __all__ = ["Client"]
 
 _T = TypeVar("_T")
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 _NEVER: Final = float("inf")
 
 Servers = str | tuple[str, int] | Iterable[str | tuple[str, int]]
@@ -134,6 +137,32 @@ class Client:
         if isinstance(job.outcome, NotSent):
             raise JobNotSent(job.outcome.cause)
         return job
+
+    def call(
+        self,
+        function: Function[_A, _R],
+        value: _A,
+        *,
+        unique: str | bytes = b"",
+        priority: Priority = Priority.NORMAL,
+        timeout: float | None = None,
+    ) -> _R:
+        """Submit a job of a typed function, and wait for its result.
+
+        Args:
+            function: the declaration that the worker serves.
+            value: what to work on.
+            unique: as in `submit`.
+            priority: which queue it goes to.
+            timeout: longest time to wait for the result in seconds; None for no limit.
+
+        Raises:
+            CodecError: the value cannot be encoded, or the result cannot be decoded.
+            JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
+            TimeoutError: the time has passed. The job goes on.
+        """
+        job = self.submit(function.name, function.workload(value), unique=unique, priority=priority)
+        return function.result(job.result(timeout))
 
     def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
         """Submit many jobs, in one write for each server.

@@ -25,6 +25,7 @@ from gearproto.assignments import Assignment, ended_by, server_timeout_ms, timed
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
+from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
 
@@ -43,6 +44,8 @@ _NEVER: Final = float("inf")
 
 Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] | None"]
 _H = TypeVar("_H", bound=Callable[..., Any])
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 
 
 class WorkerJob(Assignment):
@@ -329,13 +332,36 @@ class Worker:
 
     def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
-            raise TypeError(f"{handler.__qualname__} is asynchronous: only gear_anyio.Worker runs it")
+        _refuse_coroutines(handler)
         function = as_bytes(name)
         with self._pump.lock:
             self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (handler, timeout)
             self._settle_all()
+
+    def serve(
+        self, function: Function[_A, _R]
+    ) -> Callable[[Callable[[_A, WorkerJob], _R]], Callable[[_A, WorkerJob], _R]]:
+        """Register the decorated function as a typed one: it takes the value and the job, and returns the result.
+
+        Args:
+            function: the declaration that clients call.
+
+        Raises:
+            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+            TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
+        """
+
+        def register(handler: Callable[[_A, WorkerJob], _R]) -> Callable[[_A, WorkerJob], _R]:
+            _refuse_coroutines(handler)
+
+            def run(job: WorkerJob) -> bytes:
+                return function.result_data(handler(function.value(job.workload), job))
+
+            self.register(function.name, run, timeout=function.timeout)
+            return handler
+
+        return register
 
     def unregister(self, name: str | bytes) -> None:
         """Take no further jobs of a function (``CANT_DO``). May be called from any thread, at any time.
@@ -584,6 +610,11 @@ class Worker:
             else:
                 _log.exception("job %r of %r raised", job.handle, job.function)
             return ended_by(error)
+
+
+def _refuse_coroutines(handler: Callable[..., Any]) -> None:
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(f"{handler.__qualname__} is asynchronous: only gear_anyio.Worker runs it")
 
 
 def _run_generator(job: WorkerJob, pieces: Generator[bytes, None, bytes | None]) -> bytes | None:
