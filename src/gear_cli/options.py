@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from gear_sync.tls import TLS, client_context
 from gearproto.addresses import Address, parse_addresses
 
 __all__ = [
@@ -20,8 +22,13 @@ __all__ = [
     "Failure",
     "Flag",
     "Servers",
+    "TlsCa",
+    "TlsCertificate",
+    "TlsFlag",
+    "TlsKey",
     "UsageError",
     "Verbose",
+    "client_tls",
     "log_to_stderr",
     "read_file",
     "reason",
@@ -88,6 +95,33 @@ Servers = Annotated[
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 
+_TLS: Final = Group.create_ordered("TLS")
+
+TlsFlag = Annotated[
+    bool,
+    Parameter(
+        name="--tls",
+        group=_TLS,
+        show_default=False,
+        help="Speak TLS with the servers; one of the other options of TLS says so as well.",
+    ),
+]
+TlsCa = Annotated[
+    Path | None,
+    Parameter(
+        name="--tls-ca",
+        group=_TLS,
+        help="File with certificates of the authorities that the servers' come from; the system's unless given.",
+    ),
+]
+TlsCertificate = Annotated[
+    Path | None,
+    Parameter(name="--tls-certificate", group=_TLS, help="File with the certificate to show, in PEM form."),
+]
+TlsKey = Annotated[
+    Path | None, Parameter(name="--tls-key", group=_TLS, help="File with the private key of the certificate.")
+]
+
 Verbose = Annotated[
     int,
     Parameter(
@@ -107,6 +141,22 @@ def server_addresses(servers: Sequence[str]) -> list[Address]:
     """
     try:
         return parse_addresses(servers)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+
+
+def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Read the options of TLS.
+
+    Raises:
+        UsageError: a certificate comes without a key, or a file cannot be used.
+    """
+    if not (tls or ca or certificate or key):
+        return None
+    try:
+        return client_context(TLS(certificate=certificate, key=key, ca=ca))
+    except OSError as error:
+        raise UsageError(f"{error.filename or 'a file for TLS'} cannot be read: {reason(error)}.") from error
     except ValueError as error:
         raise UsageError(f"{error}.") from error
 

@@ -42,7 +42,12 @@ from .options import (
     Failure,
     Flag,
     Servers,
+    TlsCa,
+    TlsCertificate,
+    TlsFlag,
+    TlsKey,
     UsageError,
+    client_tls,
     read_file,
     reason,
     server_addresses,
@@ -73,7 +78,12 @@ def submit(
     timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     no_exceptions: Flag = False,
+    policy: Literal["ordered", "round_robin", "unique_hash"] = "ordered",
     server: Servers = DEFAULT_SERVERS,
+    tls: TlsFlag = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> int:
     """Submit a job, wait for it, and write its result to stdout as it is.
 
@@ -98,7 +108,13 @@ def submit(
             not_sent, lost, timeout, queued), and its data as text ("data") or, if it is no text, as "base64".
         no_exceptions: Do not ask the server for exceptions of workers, which then count as failures; for servers that
             never answer that question.
+        policy: Which of several servers a job goes to: the first that can be reached, each in turn, or the one that
+            the job's unique picks, by the rule of Perl's client.
         server: see Servers.
+        tls: see TlsFlag.
+        tls_ca: see TlsCa.
+        tls_certificate: see TlsCertificate.
+        tls_key: see TlsKey.
     """
     if workload == STDIN:
         workload = "-"
@@ -112,6 +128,8 @@ def submit(
         raise UsageError("--unique names one job, --lines makes many.")
     client = Client(
         server_addresses(server),
+        policy=policy,
+        tls=client_tls(tls, tls_ca, tls_certificate, tls_key),
         connect_timeout=_CONNECT_TIMEOUT if timeout is None else min(_CONNECT_TIMEOUT, timeout),
         timeout=_ANSWER_TIMEOUT if timeout is None else timeout,
         exceptions=not no_exceptions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import logging
 import os
 import shutil
@@ -19,7 +20,20 @@ from cyclopts import Parameter, validators
 from gear_sync.worker import Worker, WorkerJob
 from gearproto import JobFailed, LocalProtocolError
 
-from .options import DEFAULT_SERVERS, Exit, Servers, UsageError, Verbose, log_to_stderr, server_addresses
+from .options import (
+    DEFAULT_SERVERS,
+    Exit,
+    Servers,
+    TlsCa,
+    TlsCertificate,
+    TlsFlag,
+    TlsKey,
+    UsageError,
+    Verbose,
+    client_tls,
+    log_to_stderr,
+    server_addresses,
+)
 
 __all__ = ["work"]
 
@@ -35,7 +49,13 @@ def work(
     target: str | None = None,
     client_id: str | None = None,
     count: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    threads: Annotated[int, Parameter(validator=validators.Number(gte=0), show_default=False)] = 0,
+    timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     server: Servers = DEFAULT_SERVERS,
+    tls: TlsFlag = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
     verbose: Verbose = 0,
 ) -> int:
     """Run jobs until SIGTERM or SIGINT; the job in hand is finished first.
@@ -58,7 +78,13 @@ def work(
             are found.
         client_id: The name that administrators see.
         count: Number of jobs after which to leave, failed ones included.
+        threads: Number of jobs to run at once; one job at a time unless given.
+        timeout: Seconds that a job may take before servers give it to another worker; no limit unless given.
         server: see Servers.
+        tls: see TlsFlag.
+        tls_ca: see TlsCa.
+        tls_certificate: see TlsCertificate.
+        tls_key: see TlsKey.
         verbose: see Verbose.
     """
     if bool(command) == (target is not None):
@@ -66,23 +92,25 @@ def work(
     addresses = server_addresses(server)
     handler = _load(target) if target is not None else _command(command)
     log_to_stderr(verbose)
-    with Worker(addresses, client_id=None if client_id is None else os.fsencode(client_id)) as worker:
-        worker.register(os.fsencode(function), handler if count is None else _limited(handler, count, worker))
-        try:
+    name = None if client_id is None else os.fsencode(client_id)
+    context = client_tls(tls, tls_ca, tls_certificate, tls_key)
+    try:
+        worker = Worker(addresses, client_id=name, threads=threads, tls=context)
+        with worker:
+            limited = handler if count is None else _limited(handler, count, worker)
+            worker.register(os.fsencode(function), limited, timeout=timeout)
             worker.run()
-        except LocalProtocolError as error:  # a name that is too long, say
-            raise UsageError(f"{error}.") from error
+    except LocalProtocolError as error:  # a name that is too long, say
+        raise UsageError(f"{error}.") from error
     return Exit.DONE
 
 
 def _limited(handler: Handler, count: int, worker: Worker) -> Handler:
     """Return a handler that stops the worker when it is called for the last time."""
-    left = count
+    left = itertools.count(count - 1, -1)  # atomic, as jobs may run in several threads
 
     def run(job: WorkerJob) -> Any:
-        nonlocal left
-        left -= 1
-        if left <= 0:
+        if next(left) <= 0:
             worker.stop()
         return handler(job)
 

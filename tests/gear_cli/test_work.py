@@ -171,3 +171,20 @@ def test_nonsense_exits_with_2(
     assert code == 2
     assert text.startswith("gear work: ")
     assert sentence in text
+
+
+def test_several_jobs_run_at_once_if_asked_for(gear: Run, at: str, client: gear_sync.Client, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    meet = (
+        f"cd {tmp_path} && if mkdir first 2>/dev/null; then echo met > pipe; else cat pipe; fi"  # each waits for both
+    )
+    jobs = client.submit_many([gear_sync.Task("meet"), gear_sync.Task("meet")])
+    assert gear("work", "meet", at, "--threads=2", "--count=2", meet).returncode == 0
+    assert sorted(job.result(WAIT) for job in jobs) == [b"", b"met\n"]
+
+
+def test_function_s_time_limit_is_told_to_the_server(gear: Run, at: str, client: gear_sync.Client) -> None:
+    job = client.submit("f")
+    assert gear("work", "f", at, "--threads=1", "--timeout=0.01", "--count=1", "cat && sleep 0.5").returncode == 0
+    with pytest.raises(JobRaised, match=r"TimeoutError: the job has taken longer than 0\.01 s"):
+        job.result(WAIT)
