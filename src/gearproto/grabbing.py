@@ -111,12 +111,12 @@ class Grabber:
             The connections that have something to send because of it.
         """
         patience = self._patience
-        for conn in [conn for conn in patience if conn.state is not Grab.ASKED or patience[conn] <= now]:
-            del patience[conn]
-        if self.stopping:
-            return []
+        if patience:
+            for conn, until in list(patience.items()):
+                if until <= now or conn.state is not Grab.ASKED:
+                    del patience[conn]
         room = self._capacity - self.running - len(patience)
-        if room <= 0:
+        if room <= 0 or self.stopping:
             return []
         asked = [conn for conn in self._conns if conn.state is Grab.IDLE][:room]
         for conn in asked:
@@ -128,4 +128,4 @@ class Grabber:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which `advance` has to be called next; None if never."""
-        return min(self._patience.values(), default=None)
+        return min(self._patience.values()) if self._patience else None

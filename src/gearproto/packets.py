@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Flag, IntEnum, auto
 from operator import attrgetter
 from struct import Struct
@@ -172,6 +172,7 @@ class Spec:
         decode: turns the bytes behind the header into an event.
         make: turns arguments and payload into the same event, where that needs no more than putting them together;
             spares big payloads a copy.
+        magic: what the packet begins with unless told otherwise; reports, which have both, are requests then.
     """
 
     name: str
@@ -180,6 +181,11 @@ class Spec:
     arguments: tuple[tuple[str, type, Argument], ...]
     decode: Callable[[bytes], Event]
     make: Callable[..., Event] | None = None
+    magic: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Choose the magic."""
+        object.__setattr__(self, "magic", REQUEST if self.route & Route.TO_SERVER else RESPONSE)
 
 
 class Packet(Event):
@@ -201,9 +207,7 @@ class Packet(Event):
         """
         spec = self.spec
         body = type(self)._encode_body(self)
-        if magic is None:
-            magic = REQUEST if spec.route & Route.TO_SERVER else RESPONSE
-        return _RAW_HEADER.pack(magic, spec.number, len(body)) + body
+        return _RAW_HEADER.pack(magic or spec.magic, spec.number, len(body)) + body
 
     def validate(self) -> None:
         """Check every argument against its rule.
@@ -213,20 +217,23 @@ class Packet(Event):
         """
         for name, kind, rule in self.spec.arguments:
             value = getattr(self, name)
-            where = f"{self.spec.name}: {name}"
             base = bytes if kind is bytes else int
             if not isinstance(value, base):
-                raise LocalProtocolError(f"{where} must be {base.__name__}, not {type(value).__name__}")
+                raise self._invalid(name, f"must be {base.__name__}, not {type(value).__name__}")
             if isinstance(value, int):
                 if abs(value) > MAX_NUMBER:
-                    raise LocalProtocolError(f"{where} has over 19 digits")
+                    raise self._invalid(name, "has over 19 digits")
+            elif rule.payload:
                 continue
-            if not rule.payload and 0 in value:
-                raise LocalProtocolError(f"{where} must not hold NUL bytes")
-            if rule.limit is not None and len(value) > rule.limit:
-                raise LocalProtocolError(f"{where} has {len(value)} bytes, limit {rule.limit}")
-            if not rule.empty and not value:
-                raise LocalProtocolError(f"{where} must not be empty")
+            elif 0 in value:
+                raise self._invalid(name, "must not hold NUL bytes")
+            elif rule.limit is not None and len(value) > rule.limit:
+                raise self._invalid(name, f"has {len(value)} bytes, limit {rule.limit}")
+            elif not rule.empty and not value:
+                raise self._invalid(name, "must not be empty")
+
+    def _invalid(self, name: str, text: str) -> LocalProtocolError:
+        return LocalProtocolError(f"{self.spec.name}: {name} {text}")
 
 
 @event
