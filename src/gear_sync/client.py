@@ -485,6 +485,7 @@ class Client:
                     session.use(sock)
                 else:
                     session.dial(endpoints, self._connect_timeout)
+                self._pump.settled(watch=True)
             except BaseException as error:
                 self._pump.interrupted(error)
                 raise

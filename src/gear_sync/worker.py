@@ -144,6 +144,7 @@ class _Server:
             else:
                 self._dial = Dial(self.address, endpoints, timeout, tls)
                 self._on_dialed()
+            self.pump.settled(watch=True)  # a thread that sends a report may be pumping
 
     def _failed(self, error: OSError) -> None:
         _log.warning("%s: %s", self.address, error.strerror or error)
