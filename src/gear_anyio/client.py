@@ -443,9 +443,8 @@ class Client:
             raise GearmanError("this client is not open: use it in its async with block")
         if self._closed:
             raise GearmanError("this client is closed")
-        if session.connected:
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        elif not await session.reach(self._group) or self._closed:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if not session.connected and (not await session.reach(self._group) or self._closed):
             return False
         call(session.records)
         session.settle()

@@ -22,7 +22,7 @@ __all__ = ["Link", "SocketLink", "StreamLink", "join"]
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 256 * 1024
-_FULL: Final = 1024 * 1024  # bytes of output from which on whoever makes more has to wait
+_FULL: Final = 65536  # bytes of output from which on whoever makes more has to wait, and lets others run
 
 
 class Link(Protocol):

@@ -422,10 +422,10 @@ def _wire_name(class_name: str) -> str:
 
 def _rules(cls: type[Packet]) -> Iterable[tuple[str, type, Argument]]:
     hints = get_type_hints(cls, include_extras=True)
-    for field in fields(cls):  # type: ignore[arg-type]
-        hint = hints[field.name]
+    for argument in fields(cls):  # type: ignore[arg-type]
+        hint = hints[argument.name]
         kind, *extras = get_args(hint) or (hint,)
-        yield field.name, kind, extras[0] if extras else Argument()
+        yield argument.name, kind, extras[0] if extras else Argument()
 
 
 if TYPE_CHECKING:
