@@ -280,8 +280,8 @@ class Client:
         """
         job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
         await self._launch([job])
-        await self._settled(job, math.inf if self._timeout is None else anyio.current_time() + self._timeout)
-        return job.taken()
+        await self._wait_until_settled([job])
+        return self._taken(job)
 
     async def submit_background_many(self, tasks: Iterable[Task]) -> list[JobHandle | JobError | TimeoutError]:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
@@ -297,26 +297,31 @@ class Client:
         """
         jobs = self._jobs(tasks, background=True)
         await self._launch(jobs)
-        until = math.inf if self._timeout is None else anyio.current_time() + self._timeout
+        await self._wait_until_settled(jobs)
         results: list[JobHandle | JobError | TimeoutError] = []
         for job in jobs:
             try:
-                await self._settled(job, until)
-                results.append(job.taken())
+                results.append(self._taken(job))
             except (JobError, TimeoutError) as error:
                 results.append(error)
         return results
 
-    async def _settled(self, job: Job, until: float) -> None:
-        """Wait until a server has taken a background job, or will not.
+    async def _wait_until_settled(self, jobs: Iterable[Job]) -> None:
+        """Wait until servers have taken background jobs, or will not, or the time for an answer has passed."""
+        with anyio.CancelScope(deadline=math.inf if self._timeout is None else anyio.current_time() + self._timeout):
+            for job in jobs:
+                await job.wait_until_settled()
+
+    def _taken(self, job: Job) -> JobHandle:
+        """Return the handle of a background job.
 
         Raises:
-            TimeoutError: the time has passed.
+            JobError: no server has taken it.
+            TimeoutError: the server has not answered in time.
         """
-        with anyio.CancelScope(deadline=until):
-            await job.wait_until_settled()
         if not job.settled:
             raise TimeoutError(f"{job.server}: no answer within {self._timeout:g} s")
+        return job.taken()
 
     def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
         return Job(task, self._chooser.candidates(as_bytes(task.unique)), background=background, resubmit=resubmit)
