@@ -63,8 +63,7 @@ def outcome_error(outcome: Outcome) -> JobError | None:
             return JobRejected(code, text)
         case NotSent(cause):
             return JobNotSent(cause)
-        case Lost(cause):
-            return JobLost(cause)
+    return JobLost(outcome.cause)
 
 
 class JobRecord:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import LocalProtocolError, RemoteProtocolError
+from gearproto import LocalProtocolError, RemoteProtocolError, ServerError
 from gearproto.admin import (
     COMMANDS,
     MAX_WORDS,
@@ -413,3 +413,36 @@ def test_rows_are_equal_only_within_a_type(one: Row, other: Row) -> None:
     assert (one == other) == (type(one) is type(other) and one.encode() == other.encode())
     assert len({one, other}) == 1 + (one != other)
     assert not hasattr(one, "__dict__")
+
+
+# What an answer tells
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "result"),
+    [
+        (Version(), Ok(b"1.1.20"), "1.1.20"),
+        (Verbose(), Ok(b"\xff"), "\\xff"),
+        (GetPid(), Ok(b"123"), 123),
+        (CancelJob(b"H:1"), Ok(), None),
+        (MaxQueue(b"f", (1,)), Ok(b""), None),
+        (Status(), Rows((FunctionStatus(b"f", 1, 2, 3),)), (FunctionStatus(b"f", 1, 2, 3),)),
+        (ShowUniqueJobs(), Rows(()), ()),
+    ],
+)
+def test_result_is_what_the_answer_tells(command: Command[Any], reply: Reply, result: object) -> None:
+    assert command.result(reply) == result
+
+
+@given(strategies.commands)
+def test_refused_command_has_no_result(command: Command[Any]) -> None:
+    with pytest.raises(ServerError, match=r"^CODE: a text with spaces$") as caught:
+        command.result(Refused(b"CODE", b"a+text+with+spaces"))
+    assert caught.value.code == b"CODE"
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-5", b"1 2", "٣".encode()])
+def test_process_id_that_is_no_number_is_a_malformed_answer(value: bytes) -> None:
+    with pytest.raises(ServerError) as caught:
+        GetPid().result(Ok(value))
+    assert (caught.value.code, caught.value.text) == (b"MALFORMED_REPLY", value)

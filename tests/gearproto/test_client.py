@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, admin
+from gearproto.client import submission
 from gearproto.events import (
     AdminReplied,
     ConnectionClosed,
@@ -166,11 +167,72 @@ def test_refused_call_leaves_the_client_as_it_was(call: Callable[[ClientConnecti
     ]
 
 
+def test_many_submissions_are_queued_together() -> None:
+    client = ClientConnection()
+    requests = client.submit_jobs([submission(b"f", b"a"), submission(b"f", b"b", background=True)])
+    assert requests == [ONE, TWO]
+    assert output(client) == [SubmitJob(b"f", b"", b"a"), SubmitJobBg(b"f", b"", b"b")]
+    assert receive(client, JobCreated(b"1"), JobCreated(b"2"), WorkComplete(b"1", b"r"), WorkFail(b"2")) == [
+        JobQueued(ONE, b"1"),
+        JobQueued(TWO, b"2"),
+        JobEnded(ONE, b"1", Completed(b"r")),
+        UnmatchedReport("WORK_FAIL", b"2"),
+    ]
+
+
+def test_no_submissions_are_nothing() -> None:
+    client = ClientConnection()
+    assert client.submit_jobs([]) == []
+    assert client.data_to_send() == b""
+
+
+@pytest.mark.parametrize(
+    ("submissions", "message"),
+    [
+        ([submission(b"f", b""), submission(b"", b"")], "SUBMIT_JOB: function must not be empty"),
+        ([submission(b"f", b""), submission(b"f", b"x" * 900)], "SUBMIT_JOB: 903 bytes, limit 900"),
+        (
+            [submission(b"f", b"x" * 400), submission(b"f", b"x" * 400)],
+            "client: submissions of 830 bytes, output has 21 of 850",
+        ),
+    ],
+)
+def test_many_submissions_are_refused_together(submissions: list[Packet], message: str) -> None:
+    client = ClientConnection(max_packet_size=900, max_output_size=850)
+    client.submit_job(b"f", b"before")
+    with pytest.raises(LocalProtocolError) as caught:
+        client.submit_jobs(submissions)
+    assert str(caught.value) == message
+    assert client.submit_jobs([submission(b"f", b"after")]) == [TWO]
+    assert output(client) == [SubmitJob(b"f", b"", b"before"), SubmitJob(b"f", b"", b"after")]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=20)), min_size=1, max_size=6), st.data())
+def test_many_submissions_are_lost_from_the_first_byte_that_left(
+    jobs: list[tuple[bool, bytes]], data: st.DataObject
+) -> None:
+    client = ClientConnection()
+    packets = [submission(b"f", workload, background=background) for background, workload in jobs]
+    requests = client.submit_jobs(packets)
+    size = len(client.data_to_send())
+    left = data.draw(st.integers(0, size))
+    client.connection_lost("gone", unsent=size - left)
+    starts = [sum(len(packet.encode()) for packet in packets[:index]) for index in range(len(packets))]
+    assert drain(client) == [
+        *(
+            JobEnded(request, None, Lost("gone") if left > start else NotSent("gone"))
+            for request, start in zip(requests, starts, strict=True)
+        ),
+        ConnectionClosed("gone"),
+    ]
+
+
 def test_nothing_is_submitted_after_the_end() -> None:
     client = ClientConnection()
     client.connection_lost("gone")
     calls: list[Callable[[], object]] = [
         lambda: client.submit_job(b"f", b""),
+        lambda: client.submit_jobs([submission(b"f", b"")]),
         lambda: client.get_status(b"h"),
         lambda: client.get_status_unique(b"u"),
     ]

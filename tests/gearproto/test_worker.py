@@ -327,6 +327,32 @@ def test_jobs_in_hand_cannot_be_changed_from_outside() -> None:
         worker.in_hand[b"H:2"] = 1  # type: ignore[index]
 
 
+# Asking by the caller's leave only
+
+
+def test_worker_that_does_not_ask_when_woken_is_idle_until_it_grabs() -> None:
+    worker = WorkerConnection(asks_when_woken=False)
+    worker.grab_job()
+    assert output(worker) == [GrabJobAll()]
+    assert receive(worker, NoJob()) == []
+    assert output(worker) == [PreSleep()]
+    assert state_of(worker) is Grab.ASLEEP
+    assert receive(worker, Noop(), Noop()) == []
+    assert state_of(worker) is Grab.IDLE
+    assert worker.data_to_send() == b""
+    worker.grab_job()
+    assert output(worker) == [GrabJobAll()]
+    assert receive(worker, ASSIGN) == [ASSIGNED]
+
+
+def test_wake_up_that_crosses_a_grab_changes_nothing_if_the_worker_asks_by_leave_only() -> None:
+    worker = WorkerConnection(asks_when_woken=False)
+    worker.grab_job()
+    assert receive(worker, Noop()) == []
+    assert state_of(worker) is Grab.ASKED
+    assert output(worker) == [GrabJobAll()]
+
+
 # Wanting no job any more
 
 
@@ -410,6 +436,25 @@ def test_job_that_was_assigned_twice_ends_twice(call: Call, packet: Packet) -> N
     call(worker)
     assert worker.in_hand == {}
     assert output(worker) == [reported(packet), reported(WorkData(H, b"")), reported(packet)]
+
+
+def test_job_that_is_given_up_is_out_of_hand_without_a_report() -> None:
+    worker = worker_with(H, H)
+    worker.give_up(H)
+    assert worker.in_hand == {H: 1}
+    worker.give_up(H)
+    assert worker.in_hand == {}
+    assert worker.data_to_send() == b""
+    with pytest.raises(LocalProtocolError, match=r"^worker: giving up b'H:a:1', which is not in hand$"):
+        worker.give_up(H)
+    assert worker.in_hand == {}
+
+
+def test_job_may_be_given_up_after_the_end() -> None:
+    worker = worker_with(H)
+    worker.connection_lost("gone")
+    worker.give_up(H)
+    assert worker.in_hand == {}
 
 
 @given(st.binary(max_size=70).map(lambda handle: handle.replace(b"\0", b"")))

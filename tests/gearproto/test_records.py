@@ -1,0 +1,424 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearproto import (
+    ClientConnection,
+    ConnectionLost,
+    JobFailed,
+    JobLost,
+    JobNotSent,
+    JobRaised,
+    JobRejected,
+    LocalProtocolError,
+    ServerError,
+)
+from gearproto.addresses import parse_address
+from gearproto.admin import FunctionStatus, Status, Version
+from gearproto.events import ConnectionClosed, Data, Progress, RequestId, StatusReceived, Warned
+from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+from gearproto.packets import (
+    EchoRes,
+    Error,
+    JobCreated,
+    Packet,
+    StatusRes,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from gearproto.policies import Candidates
+from gearproto.records import MAX_RESUBMISSIONS, Answer, JobRecord, Records, outcome_error
+from gearproto.tasks import JobHandle, Task
+from tests.harness.connections import output, sent
+
+H = b"H:a:1"
+SERVER = parse_address("a.example:4730")
+NOWHERE = Candidates((), ())
+
+OUTCOMES: list[tuple[Outcome, type[Exception], str]] = [
+    (Failed(), JobFailed, "the worker reported WORK_FAIL"),
+    (Raised(b"why"), JobRaised, "why"),
+    (Rejected(b"QUEUE_FULL", b"no room"), JobRejected, "no room"),
+    (NotSent("refused"), JobNotSent, "refused"),
+    (Lost("gone"), JobLost, "gone"),
+]
+
+
+def record(*, unique: bytes = b"", background: bool = False, resubmit: bool = False) -> JobRecord:
+    """Return the record of a job that is not submitted yet."""
+    return JobRecord(Task("f", b"w", unique), NOWHERE, background=background, resubmit=resubmit)
+
+
+def connected() -> Records[JobRecord, Answer]:
+    """Return the records of a new connection."""
+    return Records(ClientConnection(), SERVER)
+
+
+def submitted(*records: JobRecord) -> Records[JobRecord, Answer]:
+    """Return a connection on which jobs have been submitted; their packets have left."""
+    connection = connected()
+    connection.submit(records)
+    connection.conn.data_to_send()
+    return connection
+
+
+def pump(records: Records[JobRecord, Answer], *packets: Packet) -> list[JobRecord | Answer | None]:
+    """Let packets arrive, and hand their events out."""
+    records.conn.receive_data(sent(*packets))
+    told = []
+    while (event := records.conn.next_event()) is not None:
+        told.append(records.on_event(event))
+    return told
+
+
+def lose(records: Records[JobRecord, Answer], *, unsent: int = 0) -> None:
+    """Let the connection end."""
+    records.conn.connection_lost("gone", unsent=unsent)
+    pump(records)
+
+
+# Jobs
+
+
+def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
+    job = record()
+    connection = submitted(job)
+    assert (job.handle, job.outcome, job.settled, job.has_event) == (None, None, False, False)
+    assert pump(connection, JobCreated(H)) == [job]
+    assert job.handle == H
+    assert isinstance(job.handle, JobHandle)
+    assert job.handle.server == SERVER
+    assert not job.settled
+    assert pump(connection, WorkData(H, b"a"), WorkStatus(H, 1, 2), WorkWarning(H, b"w")) == [job] * 3
+    assert job.progress == (1, 2)
+    assert pump(connection, WorkComplete(H, b"b")) == [job]
+    assert job.outcome == Completed(b"b")
+    assert job.settled
+    assert job.result_data() == b"ab"
+    assert job.task is None
+    one = RequestId(1)
+    events = [Data(one, b"a"), Progress(one, 1, 2), Warned(one, b"w"), Completed(b"b")]
+    assert [job.take_event() for _ in events] == events
+    assert job.has_event
+    assert job.take_event() is None
+
+
+def test_result_without_pieces_is_the_data_of_the_end() -> None:
+    job = record()
+    pump(submitted(job), JobCreated(H), WorkComplete(H, b"r"))
+    assert job.result_data() == b"r"
+
+
+def test_progress_that_nobody_has_fetched_makes_way_for_the_next() -> None:
+    job = record()
+    pump(submitted(job), JobCreated(H), WorkStatus(H, 1, 9), WorkStatus(H, 2, 9), WorkData(H, b""), WorkStatus(H, 3, 9))
+    taken = [job.take_event() for _ in range(3)]
+    one = RequestId(1)
+    assert taken == [Progress(one, 2, 9), Data(one, b""), Progress(one, 3, 9)]
+    assert job.take_event() is None
+    assert not job.has_event
+
+
+@pytest.mark.parametrize(("outcome", "error", "text"), OUTCOMES)
+def test_outcome_is_raised_as_its_exception(outcome: Outcome, error: type[Exception], text: str) -> None:
+    job = record()
+    job.end(outcome)
+    with pytest.raises(error, match=text):
+        job.result_data()
+    assert type(outcome_error(outcome)) is error
+
+
+def test_completed_is_no_error() -> None:
+    assert outcome_error(Completed(b"")) is None
+
+
+def test_record_shows_what_is_known_of_it() -> None:
+    job = record()
+    assert repr(job) == "<JobRecord b'f' handle=None outcome=None>"
+
+
+# Background jobs
+
+
+def test_background_job_is_settled_when_a_server_has_taken_it() -> None:
+    job = record(background=True)
+    connection = connected()
+    connection.submit([job])
+    assert output(connection.conn) == [SubmitJobBg(b"f", b"", b"w")]
+    settled: list[JobRecord] = []
+    job.watch(settled.append)
+    pump(connection, JobCreated(H))
+    assert settled == [job]
+    assert job.settled
+    assert job.taken() == H
+    assert job.outcome is None
+    lose(connection)
+    assert job.outcome is None
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (lambda connection: pump(connection, Error(b"QUEUE_FULL", b"no room")), JobRejected),
+        (lose, JobLost),
+    ],
+)
+def test_background_job_that_was_not_taken_tells_why(
+    end: Callable[[Records[JobRecord, Answer]], object], error: type[Exception]
+) -> None:
+    job = record(background=True)
+    end(submitted(job))
+    assert job.settled
+    with pytest.raises(error):
+        job.taken()
+
+
+# Submissions that come to nothing
+
+
+def test_submission_of_which_no_byte_left_is_stranded() -> None:
+    job = record()
+    connection = connected()
+    connection.submit([job])
+    lose(connection)
+    assert job.stranded == NotSent("gone")
+    assert job.outcome is None
+    assert not job.settled
+    assert job.task is not None
+
+
+def test_submission_that_has_left_is_lost() -> None:
+    job = record()
+    lose(submitted(job))
+    assert job.outcome == Lost("gone")
+    assert job.stranded is None
+
+
+def test_lost_submission_is_stranded_if_it_may_be_sent_once_more() -> None:
+    job = record(unique=b"u", resubmit=True)
+    lose(submitted(job))
+    assert job.stranded == Lost("gone")
+    assert job.outcome is None
+
+
+def test_lost_submission_is_sent_once_more_only_so_often() -> None:
+    job = record(unique=b"u", resubmit=True)
+    for _ in range(MAX_RESUBMISSIONS):
+        lose(submitted(job))
+        assert job.restart() == Lost("gone")
+        assert job.stranded is None
+    lose(submitted(job))
+    assert job.outcome == Lost("gone")
+
+
+def test_unsent_submissions_are_sent_once_more_without_end() -> None:
+    job = record()
+    for _ in range(3 * MAX_RESUBMISSIONS):
+        connection = connected()
+        connection.submit([job])
+        lose(connection)
+        assert job.restart() == NotSent("gone")
+    assert job.outcome is None
+
+
+def test_resubmission_needs_a_unique() -> None:
+    with pytest.raises(LocalProtocolError, match="resubmit needs a unique"):
+        record(resubmit=True)
+
+
+def test_restarted_job_knows_nothing_of_its_first_submission() -> None:
+    job = record(unique=b"u", resubmit=True)
+    connection = submitted(job)
+    pump(connection, JobCreated(H), WorkData(H, b"half"), WorkStatus(H, 1, 2), WorkWarning(H, b"w"))
+    lose(connection)
+    job.restart()
+    assert (job.handle, job.progress, job.has_event) == (None, None, False)
+    pump(submitted(job), JobCreated(b"H:b:1"), WorkComplete(b"H:b:1", b"whole"))
+    assert job.result_data() == b"whole"
+    assert job.handle == b"H:b:1"
+
+
+def test_stranded_job_may_end_in_what_it_came_to() -> None:
+    job = record()
+    job.strand(NotSent("gone"))
+    job.end(NotSent("gone"))
+    assert job.stranded is None
+    assert job.outcome == NotSent("gone")
+    assert job.task is None
+
+
+# Watching
+
+
+def test_watcher_is_called_once_when_the_job_ends() -> None:
+    job = record()
+    connection = submitted(job)
+    seen: list[str] = []
+    job.watch(lambda _job: seen.append("one"))
+    job.watch(lambda _job: seen.append("two"))
+    pump(connection, JobCreated(H), WorkStatus(H, 1, 2))
+    assert seen == []
+    pump(connection, WorkFail(H))
+    assert seen == ["one", "two"]
+
+
+def test_watcher_of_a_job_that_has_ended_is_called_at_once() -> None:
+    job = record()
+    job.end(Failed())
+    seen: list[JobRecord] = []
+    job.watch(seen.append)
+    assert seen == [job]
+
+
+def test_watcher_of_a_stranded_job_is_called_at_once_and_not_again_at_its_end() -> None:
+    job = record()
+    job.strand(NotSent("gone"))
+    seen: list[JobRecord] = []
+    job.watch(seen.append)
+    job.restart()
+    job.end(Failed())
+    assert seen == [job]
+
+
+def test_watcher_that_watches_again_is_called_again() -> None:
+    job = record()
+    seen: list[Outcome | None] = []
+
+    def watcher(job: JobRecord) -> None:
+        seen.append(job.outcome)
+        if job.outcome is None:
+            job.restart()
+            job.watch(watcher)
+
+    job.watch(watcher)
+    job.strand(NotSent("gone"))
+    job.end(Failed())
+    assert seen == [None, Failed()]
+
+
+# Requests
+
+
+def test_submission_that_breaks_a_rule_keeps_all_others_back() -> None:
+    connection = connected()
+    jobs = [JobRecord(Task(name), NOWHERE) for name in ("f", "")]
+    with pytest.raises(LocalProtocolError):
+        connection.submit(jobs)
+    assert output(connection.conn) == []
+    lose(connection)
+    assert all(job.outcome is None and job.stranded is None for job in jobs)
+
+
+def test_answer_is_the_event_of_its_request() -> None:
+    connection = connected()
+    first, second = Answer(), Answer()
+    connection.ask(lambda conn: conn.get_status(H), first)
+    connection.ask(lambda conn: conn.echo(b"x"), second)
+    assert first.event is None
+    assert pump(connection, StatusRes(H, True, False, 1, 2)) == [first]
+    assert pump(connection, EchoRes(b"x")) == [second]
+    assert first.event is not None
+    assert connection.status(first.event) == StatusReceived(RequestId(1), True, False, 1, 2, None)
+    assert second.event is not None
+    assert connection.echoed(second.event) == b"x"
+
+
+def test_request_that_breaks_a_rule_is_not_kept() -> None:
+    connection = connected()
+    answer = Answer()
+    with pytest.raises(LocalProtocolError):
+        connection.ask(lambda conn: conn.get_status(b""), answer)
+    lose(connection)
+    assert answer.event is None
+
+
+@pytest.mark.parametrize(
+    "read", [Records.status, Records.echoed, lambda records, event: records.reply(Version(), event)]
+)
+def test_refused_and_lost_requests_are_errors(read: Callable[..., object]) -> None:
+    connection = connected()
+    refused, lost = Answer(), Answer()
+    connection.ask(lambda conn: conn.get_status(H), refused)
+    connection.ask(lambda conn: conn.get_status(H), lost)
+    connection.conn.data_to_send()
+    pump(connection, Error(b"CODE", b"the text"))
+    with pytest.raises(ServerError, match="the text") as caught:
+        read(connection, refused.event)
+    assert caught.value.code == b"CODE"
+    assert connection.reason == ""
+    lose(connection)
+    assert connection.reason == "gone"
+    with pytest.raises(ConnectionLost, match=r"^a\.example:4730: gone$"):
+        read(connection, lost.event)
+
+
+def test_answer_to_a_text_command_is_what_it_tells() -> None:
+    connection = connected()
+    answer = Answer()
+    connection.ask(lambda conn: conn.admin(Status()), answer)
+    connection.conn.receive_data(b"f\t1\t0\t2\n.\n")
+    pump(connection)
+    assert answer.event is not None
+    assert connection.reply(Status(), answer.event) == (FunctionStatus(b"f", 1, 0, 2),)
+
+
+def test_event_that_belongs_to_no_request_is_nobodys() -> None:
+    job = record()
+    connection = submitted(job)
+    pump(connection, JobCreated(H), WorkComplete(H, b""))
+    assert pump(connection, WorkComplete(H, b"again")) == [None]
+    connection.conn.connection_lost("gone")
+    event = connection.conn.next_event()
+    assert event == ConnectionClosed("gone")
+    assert connection.on_event(event) is None
+
+
+def test_old_handle_matches_nothing_on_a_new_connection() -> None:
+    old, new = record(), record()
+    first = submitted(old)
+    pump(first, JobCreated(H))
+    lose(first)
+    second = submitted(new)
+    assert pump(second, JobCreated(b"H:a:2"), WorkComplete(H, b"stale")) == [new, None]
+    assert old.outcome == Lost("gone")
+    assert new.outcome is None
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8),
+    st.integers(0, 8),
+    st.booleans(),
+    st.integers(0, 400),
+)
+def test_every_record_is_settled_or_stranded_at_the_end(
+    kinds: list[tuple[bool, bool]], answered: int, left: bool, unsent: int
+) -> None:
+    jobs = [record(unique=b"u%d" % n, background=bg, resubmit=resubmit) for n, (bg, resubmit) in enumerate(kinds)]
+    connection = connected()
+    connection.submit(jobs)
+    size = len(connection.conn.data_to_send()) if left else 0
+    if left:
+        for number, job in enumerate(jobs[:answered]):
+            handle = b"H:%d" % number
+            pump(connection, JobCreated(handle))
+            if number % 2 and not job.background:
+                pump(connection, WorkComplete(handle, b"r"))
+    lose(connection, unsent=min(unsent, size))
+    assert all(job.settled is (job.stranded is None) for job in jobs)
+    if not left:
+        assert {type(job.stranded) for job in jobs} == {NotSent}
+
+
+def test_all_who_share_a_job_get_its_result() -> None:
+    jobs = [record(unique=b"u") for _ in range(3)]
+    connection = submitted(*jobs)
+    ends = pump(connection, *[JobCreated(H)] * 3, WorkComplete(H, b"r"))
+    assert ends[-3:] == jobs
+    assert [job.result_data() for job in jobs] == [b"r"] * 3
+    assert output(connection.conn) == []
