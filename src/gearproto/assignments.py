@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from .errors import JobFailed, LocalProtocolError
@@ -25,9 +26,9 @@ def server_timeout_ms(timeout: float | None) -> int | None:
         Milliseconds, `TIMEOUT_GRACE` included.
 
     Raises:
-        LocalProtocolError: the limit is not above 0.
+        LocalProtocolError: the limit is not above 0, or infinite.
     """
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not 0 < timeout < math.inf:
         raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: the limit of a function is {timeout:g} s, not above 0")
     return None if timeout is None else round((timeout + TIMEOUT_GRACE) * 1000)
 
@@ -96,8 +97,8 @@ class Assignment:
                     conn.work_complete(handle, data)
                 case Failed():
                     conn.work_fail(handle)
-                case Raised(data):
-                    conn.work_exception(handle, data)
+                case _:
+                    conn.work_exception(handle, outcome.data)
         except LocalProtocolError as error:
             conn.work_exception(handle, str(error).encode())
             return str(error)

@@ -1,0 +1,137 @@
+"""What a worker keeps of a job in hand, and the report that ends it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearproto import Completed, Failed, JobFailed, JobLost, LocalProtocolError, Raised, WorkerConnection
+from gearproto.assignments import Assignment, ended_by, server_timeout_ms, timed_out
+from gearproto.events import JobAssigned
+from gearproto.packets import CanDoTimeout, JobAssignAll, WorkComplete, WorkException, WorkFail
+from tests.harness import strategies
+from tests.harness.connections import output, receive
+
+H = b"H:a:1"
+ENDS = st.builds(Completed, strategies.payloads) | st.just(Failed()) | st.builds(Raised, strategies.payloads)
+
+End = Completed | Failed | Raised
+
+
+def report_of(end: End) -> WorkComplete | WorkFail | WorkException:
+    """Return the packet that tells an end."""
+    match end:
+        case Completed(data):
+            return WorkComplete(H, data)
+        case Failed():
+            return WorkFail(H)
+        case Raised(data):
+            return WorkException(H, data)
+
+
+def in_hand(conn: WorkerConnection, assignments: int = 1) -> list[Assignment]:
+    """Let a server assign one job so many times."""
+    events = receive(conn, *[JobAssignAll(H, b"f", b"u", b"r", b"w")] * assignments)
+    return [Assignment(event, conn) for event in events if isinstance(event, JobAssigned)]
+
+
+# Time limits
+
+
+def test_no_limit_in_the_worker_is_none_at_the_server() -> None:
+    assert server_timeout_ms(None) is None
+
+
+@given(st.floats(1e-9, 1e9))
+def test_server_waits_longer_than_the_worker_and_can_be_told_so(timeout: float) -> None:
+    milliseconds = server_timeout_ms(timeout)
+    assert milliseconds is not None
+    assert timeout * 1000 + 999 <= milliseconds <= timeout * 1000 + 1001
+    conn = WorkerConnection()
+    conn.can_do(b"f", timeout_ms=milliseconds)
+    assert output(conn) == [CanDoTimeout(b"f", milliseconds)]
+
+
+@given(st.floats(max_value=0) | st.sampled_from([math.inf, math.nan]))
+def test_limit_that_makes_no_sense_is_refused(timeout: float) -> None:
+    with pytest.raises(LocalProtocolError, match=r"CAN_DO_TIMEOUT: the limit of a function is .* s, not above 0"):
+        server_timeout_ms(timeout)
+
+
+# What became of a function
+
+
+def test_time_limit_that_has_passed_is_an_exception() -> None:
+    assert timed_out(1.5) == Raised(b"TimeoutError: the job has taken longer than 1.5 s")
+
+
+def test_only_job_failed_is_a_failure() -> None:
+    class OutOfPaper(JobFailed):
+        pass
+
+    assert ended_by(JobFailed("no ink")) == ended_by(OutOfPaper()) == Failed()
+
+
+@given(st.sampled_from([ValueError, TimeoutError, JobLost, ExceptionGroup]), st.text(), st.booleans())
+def test_any_other_exception_is_told_by_type_and_message(kind: type[Exception], text: str, surrogate: bool) -> None:
+    message = text + "\udcff" * surrogate  # as in names of files that are no text
+    error = kind(message, [OSError()]) if kind is ExceptionGroup else kind(message)
+    told = (
+        f"{kind.__name__}: {text}".encode() + rb"\udcff" * surrogate + b" (1 sub-exception)" * (kind is ExceptionGroup)
+    )
+    assert ended_by(error) == Raised(told)
+
+
+# Jobs in hand
+
+
+@given(st.builds(JobAssigned, *[strategies.payloads] * 5))
+def test_assignment_keeps_all_that_the_server_has_told(assigned: JobAssigned) -> None:
+    conn = WorkerConnection()
+    job = Assignment(assigned, conn)
+    kept = (job.handle, job.function, job.unique, job.reducer, job.workload)
+    assert kept == (assigned.handle, assigned.function, assigned.unique, assigned.reducer, assigned.workload)
+    assert (job.conn, job.until, job.given_up) == (conn, None, False)
+
+
+@given(ENDS)
+def test_end_is_reported_once_and_puts_the_job_down(end: End) -> None:
+    conn = WorkerConnection()
+    (job,) = in_hand(conn)
+    assert job.report_end(end) is None
+    assert conn.data_to_send() == report_of(end).encode()
+    assert not conn.in_hand
+
+
+@given(st.integers(2, 4).flatmap(lambda count: st.lists(ENDS, min_size=count, max_size=count)))
+def test_only_the_last_of_several_assignments_of_one_job_is_reported(ends: list[End]) -> None:
+    conn = WorkerConnection()
+    jobs = in_hand(conn, len(ends))
+    for job, end in zip(jobs, ends, strict=True):
+        assert not conn.output_size
+        assert job.report_end(end) is None
+    assert conn.data_to_send() == report_of(ends[-1]).encode()
+    assert not conn.in_hand
+
+
+@given(st.sampled_from([Completed, Raised]), st.integers(0, 100))
+def test_end_over_the_packet_limit_is_told_as_an_exception(kind: type[Completed | Raised], more: int) -> None:
+    conn = WorkerConnection(max_packet_size=100)
+    (job,) = in_hand(conn)
+    name = "WORK_COMPLETE" if kind is Completed else "WORK_EXCEPTION"
+    size = len(H) + 1 + len(data := b"x" * (95 + more))
+    assert job.report_end(kind(data)) == f"{name}: {size} bytes, limit 100"
+    assert conn.data_to_send() == WorkException(H, b"%b: %d bytes, limit 100" % (name.encode(), size)).encode()
+    assert not conn.in_hand
+
+
+@given(ENDS)
+def test_end_is_not_reported_on_a_connection_that_has_ended(end: End) -> None:
+    conn = WorkerConnection()
+    (job,) = in_hand(conn)
+    conn.connection_lost("gone")
+    with pytest.raises(LocalProtocolError, match="connection that has ended"):
+        job.report_end(end)
