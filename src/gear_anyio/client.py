@@ -414,7 +414,7 @@ class Client:
             jobs: the jobs, with their candidates.
             came_to: what an earlier submission came to, in which the jobs end then.
         """
-        dispatch = Dispatch(jobs, self._patience, came_to)
+        dispatch = Dispatch(jobs, self._patience, came_to, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
             for index, group in groups.items():
@@ -456,6 +456,9 @@ class Client:
         await session.wait_for_room()
         return True
 
+    def _known_failures(self) -> list[tuple[Address, OSError]]:
+        return [(session.address, session.failure) for session in self._sessions if session.failure]
+
     def _introduce(self, session: Session) -> None:
         if self._exceptions:
             session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
@@ -491,8 +494,7 @@ class Client:
                 case WaitUntil(retry_at):
                     await anyio.sleep_until(retry_at)
                 case None:
-                    known = [(session.address, session.failure) for session in self._sessions if session.failure]
-                    raise JobNotSent(unreachable(failures.items() or known))
+                    raise JobNotSent(unreachable(failures.items() or self._known_failures()))
         with anyio.CancelScope(deadline=math.inf if self._timeout is None else anyio.current_time() + self._timeout):
             return used[0], await answer.wait()
         raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")

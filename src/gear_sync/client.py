@@ -423,9 +423,10 @@ class Client:
             came_to: what an earlier submission came to, in which the jobs end then.
             until: when to leave off; the jobs are stranded again then.
         """
-        if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
+        first = self._sessions[0]
+        if len(self._sessions) == 1 and came_to is None and self._try(first, lambda records: records.submit(jobs)):
             return  # the common case, without a plan
-        dispatch = Dispatch(jobs, self._connect_timeout, came_to)
+        dispatch = Dispatch(jobs, self._connect_timeout, came_to, self._known_failures())
         while dispatch.left:
             with self._pump.lock:
                 groups = dispatch.plan(time.monotonic())
@@ -492,6 +493,9 @@ class Client:
         self._pump.wait(lambda: not session.dialing, _left(until))
         return session.connected
 
+    def _known_failures(self) -> list[tuple[Address, OSError]]:
+        return [(session.address, session.failure) for session in self._sessions if session.failure]
+
     def _introduce(self, session: Session) -> None:
         if self._exceptions:
             session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
@@ -531,8 +535,7 @@ class Client:
                 case WaitUntil(retry_at):
                     self._sleep(retry_at)
                 case None:
-                    known = [(session.address, session.failure) for session in self._sessions if session.failure]
-                    raise JobNotSent(unreachable(failures.items() or known))
+                    raise JobNotSent(unreachable(failures.items() or self._known_failures()))
         if not self._pump.wait(lambda: answer.event is not None, self._timeout):
             raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
         assert answer.event is not None

@@ -31,19 +31,27 @@ class Dispatch(Generic[_R]):
         retry_at: the monotonic time until which to wait before the next `plan`, if that named no server.
     """
 
-    def __init__(self, jobs: Iterable[_R], patience: float, came_to: NotSent | Lost | None = None) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[_R],
+        patience: float,
+        came_to: NotSent | Lost | None = None,
+        failures: Iterable[tuple[Address, OSError]] = (),
+    ) -> None:
         """Begin with jobs that go nowhere yet.
 
         Args:
             jobs: the jobs.
             patience: seconds that it is worth waiting for a server that failed lately, if no other is there.
             came_to: what an earlier submission of theirs came to.
+            failures: why servers failed before; told of where none is tried any more.
         """
         self.left = list(jobs)
         self.retry_at = 0.0
         self._patience = patience
         self._came_to = came_to
         self._failures: dict[Address, OSError] = {}
+        self._failed_before = failures
 
     def plan(self, now: float) -> dict[int, list[_R]]:
         """Return the servers to try now, by their indexes, with the jobs for each; these are no longer `left`.
@@ -62,7 +70,7 @@ class Dispatch(Generic[_R]):
                 case WaitUntil(when):
                     self.retry_at = min(when, self.retry_at) if waiting else when
                     waiting.append(job)
-                case None:
+                case _:
                     job.end(self._came_to if isinstance(self._came_to, Lost) else self._not_sent())
         self.left = waiting
         return groups
@@ -88,4 +96,4 @@ class Dispatch(Generic[_R]):
         return stranded
 
     def _not_sent(self) -> NotSent:
-        return NotSent(unreachable(self._failures.items()))
+        return NotSent(unreachable(self._failures.items() or self._failed_before))

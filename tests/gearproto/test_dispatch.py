@@ -1,0 +1,186 @@
+"""Jobs on their way to servers: where they go next, and what becomes of those that can go nowhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearproto import Lost, NotSent
+from gearproto.addresses import Address
+from gearproto.dispatch import Dispatch, unreachable
+from gearproto.policies import Policy, ServerChooser
+from gearproto.records import JobRecord
+from gearproto.tasks import Task
+
+PATIENCE = 5.0
+A, B, C = (Address(name) for name in ("a", "b", "c"))
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+
+
+@dataclass
+class Server:
+    """A server as a choice sees it, and whether it can be reached once it is tried."""
+
+    connected: bool = False
+    retry_at: float = 0.0
+    reachable: bool = True
+    taken: list[JobRecord] = field(default_factory=list)
+
+
+servers = st.lists(
+    st.builds(Server, st.booleans(), st.sampled_from([0.0, 1.0, 4.0, 6.0]), st.booleans()), min_size=1, max_size=4
+)
+
+
+def jobs_for(chooser: ServerChooser, *uniques: bytes) -> list[JobRecord]:
+    return [JobRecord(Task("f", b"", unique), chooser.candidates(unique)) for unique in uniques]
+
+
+def one_job(*standings: Server) -> JobRecord:
+    return jobs_for(ServerChooser(standings, Policy.ORDERED), b"")[0]
+
+
+def drive(dispatch: Dispatch[JobRecord], standings: list[Server]) -> None:
+    """Do what an adapter does, with a clock that jumps."""
+    now = 0.0
+    while dispatch.left:
+        groups = dispatch.plan(now)
+        for index, group in groups.items():
+            server = standings[index]
+            assert server.connected or server.retry_at <= now
+            if server.connected or server.reachable:
+                server.connected = True
+                server.taken += group
+            else:
+                server.retry_at = now + 60
+                dispatch.failed(Address(f"s{index}"), REFUSED, group)
+        if dispatch.left and not groups:
+            assert now < dispatch.retry_at <= now + PATIENCE
+            now = dispatch.retry_at
+
+
+# Every job gets somewhere, or is told that it does not
+
+
+@given(servers, st.sampled_from(Policy), st.lists(st.binary(max_size=3), max_size=8))
+def test_every_job_is_taken_by_one_server_in_order_or_has_ended(
+    standings: list[Server], policy: Policy, uniques: list[bytes]
+) -> None:
+    jobs = jobs_for(ServerChooser(standings, policy), *uniques)
+    dispatch = Dispatch(jobs, PATIENCE)
+    drive(dispatch, standings)
+    places = Counter(job for server in standings for job in server.taken)
+    for job in jobs:
+        assert places[job] == (job.outcome is None)
+        assert isinstance(job.outcome, NotSent | None)
+    if policy is Policy.ORDERED:
+        assert all(server.taken in ([], jobs) for server in standings)
+
+
+@given(servers, st.lists(st.binary(max_size=3), min_size=1, max_size=8))
+def test_job_ends_only_if_no_server_can_be_had_in_time(standings: list[Server], uniques: list[bytes]) -> None:
+    could_be_had = any(server.connected or (server.reachable and server.retry_at == 0) for server in standings)
+    jobs = jobs_for(ServerChooser(standings, Policy.ROUND_ROBIN), *uniques)
+    drive(Dispatch(jobs, PATIENCE), standings)
+    assert not could_be_had or all(job.outcome is None for job in jobs)
+
+
+def test_jobs_for_one_server_go_together() -> None:
+    standings = [Server(), Server()]
+    jobs = jobs_for(ServerChooser(standings, Policy.ROUND_ROBIN), b"", b"", b"", b"")
+    assert Dispatch(jobs, PATIENCE).plan(0.0) == {0: jobs[::2], 1: jobs[1::2]}
+
+
+def test_wait_is_for_the_server_that_may_be_tried_first() -> None:
+    late, soon, later = Server(retry_at=3.0), Server(retry_at=2.0), Server(retry_at=4.0)
+    jobs = [one_job(late), one_job(soon), one_job(later)]
+    dispatch = Dispatch(jobs, PATIENCE)
+    assert dispatch.plan(0.0) == {}
+    assert (dispatch.left, dispatch.retry_at) == (jobs, 2.0)
+
+
+def test_wait_begins_anew_with_each_plan() -> None:
+    soon, late = Server(retry_at=1.0), Server(retry_at=3.0)
+    jobs = [one_job(soon), one_job(late)]
+    dispatch = Dispatch(jobs, PATIENCE)
+    assert dispatch.plan(0.0) == {}
+    assert dispatch.plan(1.0) == {0: jobs[:1]}
+    assert (dispatch.left, dispatch.retry_at) == (jobs[1:], 3.0)
+
+
+# What is told of the failure
+
+
+def test_job_without_a_server_tells_why_each_failed() -> None:
+    standings = [Server(reachable=False), Server(reachable=False)]
+    job = one_job(*standings)
+    drive(Dispatch([job], PATIENCE), standings)
+    assert job.outcome == NotSent(
+        "no server could be reached: s0:4730: Connection refused; s1:4730: Connection refused"
+    )
+
+
+def test_servers_that_are_not_tried_any_more_are_told_by_their_last_failure() -> None:
+    job = one_job(Server(retry_at=100.0))
+    dispatch = Dispatch([job], PATIENCE, failures=[(A, TimeoutError("no answer within 5 s"))])
+    assert dispatch.plan(0.0) == {}
+    assert job.outcome == NotSent("no server could be reached: a:4730: no answer within 5 s")
+
+
+def test_failures_of_now_are_told_rather_than_those_before() -> None:
+    job = one_job(Server())
+    dispatch = Dispatch([job], PATIENCE, failures=[(A, TimeoutError("long ago"))])
+    dispatch.failed(B, REFUSED, dispatch.plan(0.0)[0])
+    assert dispatch.plan(0.0) == {}
+    assert job.outcome == NotSent("no server could be reached: b:4730: Connection refused")
+
+
+def test_failure_that_nobody_knows_the_reason_of_is_left_out() -> None:
+    job = one_job(Server())
+    dispatch = Dispatch([job], PATIENCE, failures=[(A, REFUSED)])
+    dispatch.failed(B, None, dispatch.plan(0.0)[0])
+    assert dispatch.plan(0.0) == {}
+    assert job.outcome == NotSent("no server could be reached: a:4730: Connection refused")
+
+
+@given(st.lists(st.sampled_from([(A, REFUSED), (B, TimeoutError("no answer")), (C, ConnectionError("gone"))])))
+def test_reasons_are_told_in_the_systems_words_or_in_ours(failures: list[tuple[Address, OSError]]) -> None:
+    words = {A: "a:4730: Connection refused", B: "b:4730: no answer", C: "c:4730: gone"}
+    assert unreachable(failures) == "no server could be reached: " + "; ".join(words[server] for server, _ in failures)
+
+
+# Jobs that were under way before
+
+
+@pytest.mark.parametrize("came_to", [Lost("reset"), NotSent("closed"), None])
+def test_job_that_was_lost_before_stays_lost(came_to: Lost | NotSent | None) -> None:
+    job = one_job(Server(retry_at=100.0))
+    assert Dispatch([job], PATIENCE, came_to).plan(0.0) == {}
+    assert job.outcome == (came_to if isinstance(came_to, Lost) else NotSent("no server could be reached: "))
+
+
+@pytest.mark.parametrize("came_to", [Lost("reset"), NotSent("closed")])
+def test_stranded_jobs_keep_what_they_came_to_and_may_go_anywhere_again(came_to: Lost | NotSent) -> None:
+    standings = [Server(), Server()]
+    chooser = ServerChooser(standings, Policy.ORDERED)
+    (job,) = jobs_for(chooser, b"")
+    dispatch = Dispatch([job], PATIENCE, came_to)
+    for index, server in enumerate((A, B)):
+        assert dispatch.plan(0.0) == {index: [job]}
+        dispatch.failed(server, REFUSED, [job])
+    assert dispatch.strand(chooser) == [job]
+    assert (dispatch.left, job.stranded, job.outcome) == ([], came_to, None)
+    assert Dispatch([job], PATIENCE).plan(0.0) == {0: [job]}
+
+
+def test_stranded_job_that_was_never_under_way_is_not_sent() -> None:
+    chooser = ServerChooser([Server()], Policy.ORDERED)
+    (job,) = jobs_for(chooser, b"")
+    dispatch = Dispatch([job], PATIENCE)
+    dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
+    dispatch.strand(chooser)
+    assert job.stranded == NotSent("no server could be reached: a:4730: Connection refused")
