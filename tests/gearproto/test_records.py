@@ -276,30 +276,16 @@ def test_watcher_of_a_job_that_has_ended_is_called_at_once() -> None:
     assert seen == [job]
 
 
-def test_watcher_of_a_stranded_job_is_called_at_once_and_not_again_at_its_end() -> None:
-    job = record()
-    job.strand(NotSent("gone"))
-    seen: list[JobRecord] = []
-    job.watch(seen.append)
-    job.restart()
-    job.end(Failed())
-    assert seen == [job]
-
-
-def test_watcher_that_watches_again_is_called_again() -> None:
+def test_watcher_is_not_told_of_a_job_that_is_stranded_but_of_its_end() -> None:
     job = record()
     seen: list[Outcome | None] = []
-
-    def watcher(job: JobRecord) -> None:
-        seen.append(job.outcome)
-        if job.outcome is None:
-            job.restart()
-            job.watch(watcher)
-
-    job.watch(watcher)
+    job.watch(lambda job: seen.append(job.outcome))
     job.strand(NotSent("gone"))
+    job.watch(lambda job: seen.append(job.outcome))
+    assert seen == []
+    job.restart()
     job.end(Failed())
-    assert seen == [None, Failed()]
+    assert seen == [Failed(), Failed()]
 
 
 # Requests
