@@ -641,9 +641,9 @@ def test_worker_waits_for_a_server_that_is_not_there_yet(no_pauses: None, caplog
                 server.close()
 
 
-@pytest.mark.parametrize("scripts", [0, 5])
+@pytest.mark.parametrize(("scripts", "longest"), [(0, 0.005), (5, 1.0)])
 def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
-    scripts: int, monkeypatch: pytest.MonkeyPatch
+    scripts: int, longest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
 
@@ -656,10 +656,10 @@ def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
     monkeypatch.setattr(gear_sync.worker, "resolve", resolve)
     with HostileServer(*[lambda peer: None] * scripts) as server:
         address = server.address if scripts else ("127.0.0.1", 9)
-        with Worker(address, retry_pauses=(0.001, 0.005)) as runner:
+        with Worker(address, retry_pauses=(0.001, longest)) as runner:
             runner.register("f", reverse)
             Call(runner.run).result()
-    assert pauses == [0.001, 0.002, 0.004, 0.005, 0.005]
+    assert pauses == [min(0.001 * 2**attempt, longest) for attempt in range(5)]
 
 
 def test_silent_server_is_found_by_probes_and_left(no_pauses: None, caplog: pytest.LogCaptureFixture) -> None:
