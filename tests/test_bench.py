@@ -1,4 +1,4 @@
-"""The load generator for users runs."""
+"""The load generators for users run."""
 
 import shlex
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "bench" / "server_load.py"
+ABUSE = SCRIPT.parent / "server_abuse.py"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="it reads times from /proc")
 
@@ -21,3 +22,14 @@ def test_the_load_generator_prints_a_row_for_each_server_and_scenario() -> None:
     assert [row[:2] for row in rows[2:]] == [[s, n] for s in ("drain", "sleepers") for n in ("one", "two")]
     assert {len(row) for row in rows} == {8}
     assert all(float(cell.replace(",", "")) >= 0 for row in rows[2:] for cell in (*row[2:6], row[7]))
+
+
+def test_abuse_prints_a_row_for_each_server_and_abuse() -> None:
+    serve = f"{shlex.quote(sys.executable)} -m gear_cli serve --port {{port}}"
+    anyio = f"{shlex.quote(sys.executable)} {shlex.quote(str(ABUSE.parent / 'serve_anyio.py'))} trio --port {{port}}"
+    command = [sys.executable, str(ABUSE), "--server", f"one={serve}", "--server", f"two={anyio}", "--seconds", "0.2"]
+    command += ["--abuse", "wrong", "--abuse", "stalled TLS"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
+    assert [row[:2] for row in rows[2:]] == [[a, n] for a in ("wrong", "stalled TLS") for n in ("one", "two")]
+    assert all(float(cell.replace(",", "")) >= 0 for row in rows[2:] for cell in row[2:])

@@ -55,7 +55,7 @@ def serve(
     max_packet_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = DEFAULT_MAX_PACKET_SIZE,
     max_connections: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
     max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
-    max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
+    max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 20_000,
     max_idle_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 1000,
     max_kept_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000,
     verbose: Annotated[Verbose, Parameter(group=_LOGGING)] = 0,

@@ -36,6 +36,9 @@ _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _MIN_READ: Final = 65536
 _MAX_READ: Final = 256 * 1024
+_CROWD: Final = 16  # from so many peers on, each is read in small pieces
+_WORK_PER_TURN: Final = 8192  # requests; about 50 ms
+_LEAST_WORK: Final = 16  # requests of one peer in a turn
 _ACCEPTS_PER_TURN: Final = 256
 _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone when there is no room for them
 _TURNS_AT_ONCE: Final = 16
@@ -160,6 +163,7 @@ class Reactor:
         self._tls = tls
         self._handshake_timeout = handshake_timeout
         self._handshakes_left = 0  # in this turn
+        self._max_read = _MAX_READ  # in this turn
         self._draining = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
@@ -192,8 +196,9 @@ class Reactor:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which a turn has something to do even if nothing arrives; None if never."""
-        if self.engine.paused_peers() and self._unpaused():
-            return 0.0
+        return 0.0 if self._resumable() else self._next_deadline()
+
+    def _next_deadline(self) -> float | None:
         deadline = self.engine.next_deadline()
         if not self._leaving and not self._strangers and self._accept_at is None and self._finish_at is None:
             return deadline
@@ -209,16 +214,21 @@ class Reactor:
             timeout: longest time to wait in seconds; None for as long as there is no deadline.
 
         Returns:
-            Whether anything has happened on a socket.
+            Whether there was anything to do.
         """
         engine = self.engine
-        deadline = self.next_deadline()
+        resumable = self._resumable()
+        deadline = 0.0 if resumable else self._next_deadline()
         if deadline is not None:
             until = min(max(0.0, deadline - time.monotonic()), _MAX_WAIT)
             timeout = until if timeout is None else min(until, timeout)
         ready = self._selector.select(timeout)
         now = time.monotonic()
         self._handshakes_left = _HANDSHAKES_PER_TURN
+        paused = engine.paused_peers()
+        busy = len(ready) + len(paused)
+        engine.work_limit = max(_LEAST_WORK, _WORK_PER_TURN // (busy or 1))
+        self._max_read = _MAX_READ if busy < _CROWD else _MIN_READ
         for key, events in ready:
             link = key.data
             if link is None:
@@ -226,19 +236,18 @@ class Reactor:
                 continue
             if events & _WRITE:
                 self._send_rest(link, now)
-            if events & _READ and link.sock.fileno() >= 0:
+            if events & _READ and link.sock.fileno() >= 0 and link.peer not in paused:
                 self._read(link, now)
         if deadline is not None and deadline <= now:
             engine.handle_timeout(now)
-        if engine.paused_peers():
-            for peer in self._unpaused():
-                engine.resume(peer, now)
+        for peer in resumable:
+            engine.resume(peer, now)
         if self._leaving or self._strangers or self._accept_at is not None:
             self._tidy(now)
         self._settle(now)
         if self._draining and not engine.running_jobs:
             self._finish(now)
-        return bool(ready)
+        return bool(ready or resumable)
 
     def turn_while_busy(self) -> None:
         """Take turns without waiting, as long as each finds something to do; not too many, for the sake of others.
@@ -387,7 +396,7 @@ class Reactor:
                 return  # it stays readable, and has its turn later
             self._handshakes_left -= 1
         try:
-            data = link.sock.recv(link.read_size)
+            data = link.sock.recv(min(link.read_size, self._max_read))
         except BlockingIOError:
             return
         except OSError as error:
@@ -544,9 +553,10 @@ class Reactor:
             link.watched = wanted
             self._selector.modify(link.sock, wanted, link)
 
-    def _unpaused(self) -> list[PeerId]:
-        """Return the peers that the engine has left waiting for the output that they have read by now."""
-        return [peer for peer in self.engine.paused_peers() if self._links[peer].unsent_size <= self._pause_at]
+    def _resumable(self) -> list[PeerId]:
+        """Return the peers that the engine has left waiting, and that have read most of their output."""
+        paused = self.engine.paused_peers()
+        return [peer for peer in paused if self._links[peer].unsent_size <= self._pause_at] if paused else []
 
     # The end of a connection, and of the server
 

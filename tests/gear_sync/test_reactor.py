@@ -165,6 +165,28 @@ def test_turns_under_load_are_limited(start: Open, monkeypatch: pytest.MonkeyPat
     assert turns == []
 
 
+def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStack) -> None:
+    server = start()
+    engine = server.reactor.engine
+    other, *flooders = (server.connect(stack) for _ in range(5))
+    data = SubmitJobBg(b"f", b"", b"").encode() * 10_000
+    calls = [Call(lambda peer=peer: peer.send_bytes(data)) for peer in flooders]  # type: ignore[misc]
+    calls += [Call(lambda peer=peer: peer.receive_bytes(200_000)) for peer in flooders]  # type: ignore[misc]
+    limit = gear_sync.reactor._WORK_PER_TURN
+    submitted = 0
+    while any(call.running for call in calls):
+        other.send(EchoReq(b"x"))
+        for _ in range(2):
+            server.reactor.turn(0.01)
+            taken = engine.counters().submitted - submitted
+            assert taken <= limit
+            submitted += taken
+        other.expect(EchoRes(b"x"))
+    for call in calls:
+        call.result()
+    assert submitted > limit
+
+
 def test_deadline_is_that_of_the_next_delayed_job(start: Open, stack: contextlib.ExitStack) -> None:
     server = start()
     peer = server.connect(stack)

@@ -97,7 +97,7 @@ class Bench:
             now: monotonic time in seconds to begin at.
             **options: arguments of the engine.
         """
-        self.engine = Engine(handle_prefix=b"H", **options)
+        self.engine = Engine(handle_prefix=b"H", **{"work_limit": 10**9, **options})
         self.now = now
         self.peers: dict[PeerId, Peer] = {}
         self._checked = checked

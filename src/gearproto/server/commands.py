@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from gearproto.admin import (
@@ -18,6 +19,7 @@ from gearproto.admin import (
     PriorityStatus,
     Refused,
     Reply,
+    Row,
     Rows,
     ShowJobs,
     ShowUniqueJobs,
@@ -39,6 +41,10 @@ from .queue import FunctionQueue, JobQueue
 __all__ = ["Commands", "status_row"]
 
 _TOO_MANY_FUNCTIONS: Final = Refused(b"TOO_MANY_FUNCTIONS", b"are to be remembered, drop some first")
+
+
+_ROWS_AT_ONCE: Final = 256
+_END: Final = Rows([]).encode()
 
 
 class Commands:
@@ -70,7 +76,7 @@ class Commands:
         self._peers = peers
         self._cancel = cancel
         self._shut_down = shut_down
-        self._handlers: dict[type[Event], Callable[[Any], Reply]] = {
+        self._handlers: dict[type[Event], Callable[[Any], Reply | Iterator[Row]]] = {
             Status: self._status,
             PriorityStatus: self._prioritystatus,
             Workers: self._workers,
@@ -86,27 +92,26 @@ class Commands:
             Shutdown: self._shutdown,
         }
 
-    def answer(self, line: bytes) -> bytes:
-        """Carry out a command, and return the answer to send."""
+    def answer(self, line: bytes) -> Iterator[bytes]:
+        """Carry out a command, and return the answer to send, in pieces that are made when they are asked for."""
         command = parse_command(line)
         reply = command if isinstance(command, Refused) else self._handlers[type(command)](command)
-        return reply.encode()
+        return _pieces(reply) if isinstance(reply, Iterator) else iter((reply.encode(),))
 
-    def _status(self, _command: Status) -> Reply:
-        return Rows([status_row(function) for function in self._queue.functions.values()])
+    def _status(self, _command: Status) -> Iterator[Row]:
+        return map(status_row, list(self._queue.functions.values()))
 
-    def _prioritystatus(self, _command: PriorityStatus) -> Reply:
-        return Rows([_priorities_row(function) for function in self._queue.functions.values()])
+    def _prioritystatus(self, _command: PriorityStatus) -> Iterator[Row]:
+        return map(_priorities_row, list(self._queue.functions.values()))
 
-    def _workers(self, _command: Workers) -> Reply:
-        return Rows([_worker_row(peer) for peer in self._peers.values()])
+    def _workers(self, _command: Workers) -> Iterator[Row]:
+        return map(_worker_row, list(self._peers.values()))
 
-    def _show_jobs(self, _command: ShowJobs) -> Reply:
-        jobs = self._queue.jobs.values()
-        return Rows([JobListed(job.handle, job.losses, not job.wanted, job.background) for job in jobs])
+    def _show_jobs(self, _command: ShowJobs) -> Iterator[Row]:
+        return map(_job_row, list(self._queue.jobs.values()))
 
-    def _show_unique_jobs(self, _command: ShowUniqueJobs) -> Reply:
-        return Rows([UniqueListed(job.unique) for job in self._queue.jobs.values()])
+    def _show_unique_jobs(self, _command: ShowUniqueJobs) -> Iterator[Row]:
+        return (UniqueListed(job.unique) for job in list(self._queue.jobs.values()))
 
     def _cancel_job(self, command: CancelJob) -> Reply:
         job = self._queue.jobs.get(command.handle)
@@ -136,6 +141,20 @@ class Commands:
     def _shutdown(self, command: Shutdown) -> Reply:
         self._shut_down(command.graceful)
         return Ok()
+
+
+def _pieces(rows: Iterator[Row]) -> Iterator[bytes]:
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        text = Rows(some).encode()
+        if len(some) < _ROWS_AT_ONCE:
+            yield text
+            return
+        yield text.removesuffix(_END)
+    yield _END
+
+
+def _job_row(job: Job) -> JobListed:
+    return JobListed(job.handle, job.losses, not job.wanted, job.background)
 
 
 def status_row(function: FunctionQueue) -> FunctionStatus:

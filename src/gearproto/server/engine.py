@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, KeysView
+from itertools import islice
 from struct import Struct
 from typing import Any, Final, TypedDict
 
@@ -67,6 +68,8 @@ __all__ = ["Engine", "EngineOptions"]
 
 _MIN_TIME_LIMIT: Final = 1.0  # seconds; gearmand raises shorter limits to this
 _MAX_CLIENT_ID_SIZE: Final = 127
+_MAX_CLIENTS: Final = 100_000  # submissions that may be joined to one job
+_FEW: Final = 5000  # so many jobs are no work worth to be put off
 _MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
 _BIG: Final = 65536  # payloads from this size on leave as pieces of their own, not copied together
 _SPECS: Final = decoders(Route.TO_SERVER)
@@ -114,6 +117,10 @@ class Engine:
     Tell it who connects (`connect`), what arrives (`receive_data`), who is gone (`disconnect`), and the time
     (`handle_timeout` at `next_deadline`); after each of these pull events (`next_event`) and output (`next_transmit`)
     until there is none. Nothing that a peer sends raises out of the engine or disturbs another peer.
+
+    Attributes:
+        epoch_offset: as given.
+        work_limit: as given; may be set at any time.
     """
 
     def __init__(
@@ -128,12 +135,13 @@ class Engine:
         exceptions: bool = False,
         max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
-        max_output_size: int = 4 * 1024 * 1024,
-        max_functions: int = 100_000,
+        max_output_size: int = 1024 * 1024,
+        max_functions: int = 20_000,
         max_jobs: int = 10_000_000,
         max_queue_size: int = 4 * 1024**3,
         max_idle_functions: int = 1000,
         max_kept_functions: int = 10_000,
+        work_limit: int = 10_000,
         version: bytes = b"gearproto",
         pid: int = 0,
         verbosity: bytes = b"ERROR",
@@ -160,6 +168,8 @@ class Engine:
             max_queue_size: bytes of workloads that the server holds; more are refused.
             max_idle_functions: how many functions without jobs and workers are remembered.
             max_kept_functions: how many functions administrators may create or limit, which are never forgotten.
+            work_limit: how many requests of a peer are dealt with before its further ones are left unread, so that
+                others have their turn; those that make much work count for several.
             version: answer to ``version``.
             pid: answer to ``getpid``.
             verbosity: answer to ``verbose``.
@@ -168,6 +178,7 @@ class Engine:
         if len(handle_prefix) > 40 or b"\0" in handle_prefix or not handle_prefix:
             raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 without NUL are allowed")
         self.epoch_offset = epoch_offset
+        self.work_limit = work_limit
         self._handle_prefix = handle_prefix
         self._worker_wakeup = worker_wakeup
         self._exceptions = exceptions
@@ -190,6 +201,8 @@ class Engine:
         self._ended = 0
         self._dirty: deque[Peer] = deque()  # who has output queued
         self._paused: dict[PeerId, Peer] = {}
+        self._put_off: deque[Peer] = deque()  # gone, but with jobs still to be taken care of
+        self._work = 0  # what the requests of the peer that is served have cost beyond their number
         self._events: deque[Event] = deque()
         self._now = 0.0
         self._handlers: dict[type[Event], Callable[[Peer, Any], None]] = {
@@ -265,16 +278,28 @@ class Engine:
         """
         self._now = now
         gone = self._peers.pop(peer)
-        gone.failed = True
+        gone.failed = gone.gone = True
         gone.output.clear()
         gone.output_size = 0
+        gone.answer = None
         gone.asleep = False
         self._paused.pop(peer, None)
-        self._leave_jobs(gone)
-        self._give_back(gone.in_hand)
         for function in list(gone.abilities):
             self._queue.unregister(gone, function)
         self._pass_wakeup_on(gone, None)
+        self._leave_jobs(gone)
+
+    def _leave_jobs(self, gone: Peer) -> None:
+        """Give up the jobs that a peer waited for, and give back those it had in hand; of very many only a part."""
+        for job in list(islice(gone.waiting, _FEW)):
+            del gone.waiting[job]
+            assert job.clients is not None
+            job.clients = [client for client in job.clients if client is not gone]
+            if not job.wanted and job.state is not JobState.RUNNING:
+                self._end(job, gone)
+        self._give_back(islice(gone.in_hand, _FEW))
+        if gone.waiting or gone.in_hand:
+            self._put_off.append(gone)
 
     def next_event(self) -> Event | None:
         """Return one event for the driver: `PeerFailed`, `ShutdownRequested` or `JobChanged`; None if there is none."""
@@ -285,6 +310,9 @@ class Engine:
         while self._dirty:
             peer = self._dirty[0]
             output = peer.output
+            if peer.gone:
+                output.clear()
+                peer.output_size = 0
             if len(output) > 1 and peer.output_size > _BIG:
                 return self._next_piece(peer)
             self._dirty.popleft()
@@ -307,11 +335,11 @@ class Engine:
         return peer.id, data
 
     def paused_peers(self) -> KeysView[PeerId]:
-        """Return the peers whose requests are left unread because of the output queued for them; see `resume`."""
+        """Return the peers whose requests are left unread for a while; see `resume`."""
         return self._paused.keys()
 
     def resume(self, peer: PeerId, now: float) -> None:
-        """Go on with a paused peer, once its output has been sent.
+        """Go on with a paused peer, once its output has been sent, and others have had their turn.
 
         Args:
             peer: one of `paused_peers`.
@@ -324,7 +352,7 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None."""
-        return self._queue.next_deadline()
+        return self._now if self._put_off else self._queue.next_deadline()
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: delayed jobs, time limits of running ones, wake-ups that nobody has followed.
@@ -333,6 +361,8 @@ class Engine:
             now: monotonic time in seconds.
         """
         self._now = now
+        for _ in range(len(self._put_off)):
+            self._leave_jobs(self._put_off.popleft())
         for job in self._queue.queue_due(now):
             if self._trace:
                 self._changed(job, None)
@@ -367,15 +397,22 @@ class Engine:
     # Input and output
 
     def _serve(self, peer: Peer) -> None:
-        """Do what a peer's input asks for, until there is none or its output has to be sent first."""
+        """Do what a peer's input asks for, until there is none, or its output or others have to come first."""
         handlers = self._handlers
         next_packet = peer.decoder.next
+        limit = self.work_limit
+        self._work = 0
         try:
-            while (packet := next_packet()) is not None:
-                handlers[type(packet)](peer, packet)
-                if peer.output_size > self._max_output:
-                    self._paused[peer.id] = peer
-                    return
+            if peer.answer is not None:
+                self._go_on_answering(peer)
+            if peer.answer is None:
+                for _ in range(limit):
+                    if (packet := next_packet()) is None:
+                        return
+                    handlers[type(packet)](peer, packet)
+                    if peer.output_size > self._max_output or self._work > limit:
+                        break
+            self._paused[peer.id] = peer
         except RemoteProtocolError as error:
             if error.reply is not None:
                 self._send(peer, error.reply.encode())
@@ -456,6 +493,9 @@ class Engine:
                 return
         elif background:
             job.background = True
+        elif job.clients is not None and len(job.clients) >= _MAX_CLIENTS:
+            self._send_error(peer, b"QUEUE_ERROR", b"Job queue is full")
+            return
         if not background:
             if job.clients is None:
                 job.clients = [peer]
@@ -519,15 +559,6 @@ class Engine:
         job = self._queue.find_unique(unique) if unique else None
         clients = len(job.clients) if job is not None and job.clients else 0
         self._send(peer, StatusResUnique(unique, *_status(job), clients).encode())
-
-    def _leave_jobs(self, peer: Peer) -> None:
-        """Note that a client waits for nothing any more, and drop what nobody else wants."""
-        for job in peer.waiting:
-            assert job.clients is not None
-            job.clients = [client for client in job.clients if client is not peer]
-            if not job.wanted and job.state is not JobState.RUNNING:
-                self._end(job, peer)
-        peer.waiting.clear()
 
     # Requests of workers
 
@@ -653,6 +684,7 @@ class Engine:
     def _relay(self, clients: list[Peer], number: int, body: bytes) -> None:
         """Pass a report on to all who wait for its job."""
         header = _HEADER.pack(RESPONSE, number, len(body))
+        self._work += len(clients) >> 3
         if len(body) < _BIG:
             data = header + body
             for client in clients:
@@ -722,7 +754,18 @@ class Engine:
     # Text commands
 
     def _on_line(self, peer: Peer, line: Line) -> None:
-        self._send(peer, self._commands.answer(line.text))
+        peer.answer = self._commands.answer(line.text)
+        self._go_on_answering(peer)
+
+    def _go_on_answering(self, peer: Peer) -> None:
+        """Give as much of a long answer as may be given at once."""
+        assert peer.answer is not None
+        for piece in peer.answer:
+            self._send(peer, piece)
+            self._work += len(piece) >> 6
+            if peer.output_size > self._max_output or self._work > self.work_limit:
+                return
+        peer.answer = None
 
     def _cancel(self, job: Job) -> None:
         if job.worker is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NewType
 
 from gearproto.framing import Decoder
@@ -20,12 +21,14 @@ class Peer(Worker):
 
     __slots__ = (
         "address",
+        "answer",
         "cancelled",
         "client_id",
         "decoder",
         "descriptor",
         "exceptions",
         "failed",
+        "gone",
         "id",
         "output",
         "output_size",
@@ -46,4 +49,6 @@ class Peer(Worker):
         self.waiting: dict[Job, None] = {}  # the jobs that it waits for
         self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
+        self.answer: Iterator[bytes] | None = None  # the rest of one that is too long to be given at once
         self.failed = False
+        self.gone = False

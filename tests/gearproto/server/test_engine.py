@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gearproto.server.engine
-from gearproto.admin import unescape
+from gearproto.admin import JobListed, unescape
 from gearproto.events import Line
 from gearproto.packets import (
     MAX_NAME_SIZE,
@@ -143,6 +143,17 @@ def test_text_line_over_the_limit_closes_the_connection() -> None:
     assert bench.failure() == "text line of over 10 bytes"
 
 
+def go_on(bench: Bench) -> int:
+    """Resume all peers until none is paused; return how often."""
+    times = 0
+    while paused := list(bench.engine.paused_peers()):
+        for peer in paused:
+            bench.engine.resume(peer, bench.now)
+            bench.settle()
+            times += 1
+    return times
+
+
 @given(st.data())
 def test_any_cut_of_the_input_gives_the_same_output(data: st.DataObject) -> None:
     whole = b"".join(
@@ -153,9 +164,13 @@ def test_any_cut_of_the_input_gives_the_same_output(data: st.DataObject) -> None
         ]
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    whole_peer, cut_peer = Bench().connect(), Bench().connect()
+    bench = Bench(work_limit=data.draw(st.integers(1, 6)))
+    whole_peer, cut_peer = Bench().connect(), bench.connect()
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         cut_peer.send(whole[start:end])
+        if data.draw(st.booleans()):
+            go_on(bench)
+    go_on(bench)
     assert cut_peer.raw() == whole_peer.send(whole).raw() != b""
 
 
@@ -1100,6 +1115,56 @@ def test_running_job_goes_on_without_clients_and_ends_in_silence(bench: Bench) -
     assert bench.counters().ended == 1
 
 
+def test_very_many_jobs_of_a_client_that_leaves_are_dropped_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gearproto.server.engine, "_FEW", 3)
+    bench = Bench()
+    client, other, worker = bench.connect(), bench.connect(), bench.worker(b"f")
+    for number in range(10):
+        client.submit(SubmitJob(b"f", b"%d" % number, b""))
+    client.leave()
+    assert bench.counters().queued == 7
+    handles = [other.submit(SubmitJob(b"f", b"%d" % number, b"")) for number in (0, 9)]  # the last is still there
+    assert worker.grabbed() == b"H:4"
+    worker.send(WorkComplete(b"H:4", b"goes nowhere"))
+    while (deadline := bench.engine.next_deadline()) is not None:
+        assert deadline <= bench.now
+        bench.engine.handle_timeout(bench.now)
+        bench.settle()
+    assert {worker.grabbed() for _ in handles} == set(handles)
+    assert worker.grab() is None
+    assert worker.send(*(WorkComplete(handle, b"r") for handle in handles)).received() == []
+    assert other.received() == [WorkComplete(handle, b"r") for handle in handles]
+
+
+def test_very_many_jobs_of_a_worker_that_leaves_are_given_back_little_by_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gearproto.server.engine, "_FEW", 3)
+    bench = Bench(job_retries=1)
+    client, worker, other = bench.connect(), bench.worker(b"f"), bench.worker(b"f").fall_asleep()
+    handles = [client.submit(SubmitJob(b"f", b"", b"")) for _ in range(8)]
+    other.received()
+    assert [worker.grabbed() for _ in handles] == handles
+    other.fall_asleep()
+    worker.leave()
+    assert other.received() == [Noop()]
+    assert (bench.counters().queued, bench.counters().running) == (3, 5)
+    assert client.command(b"cancel job " + handles[7]).endswith(b"OK\r\n")
+    bench.advance(0)
+    assert [other.grabbed() for _ in range(7)] == handles[:7]
+    assert other.grab() is None
+
+
+def test_only_so_many_submissions_join_one_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gearproto.server.engine, "_MAX_CLIENTS", 2)
+    clients = [bench.connect() for _ in range(3)]
+    answers = [client.ask(SubmitJob(b"f", b"one", b"")) for client in clients]
+    assert answers == [JobCreated(b"H:1"), JobCreated(b"H:1"), FULL]
+    assert clients[2].ask(SubmitJobBg(b"f", b"one", b"")) == JobCreated(b"H:1")
+    clients[0].leave()
+    assert clients[2].ask(SubmitJob(b"f", b"one", b"")) == JobCreated(b"H:1")
+
+
 @pytest.mark.parametrize("client_first", [True, False])
 def test_job_without_client_and_worker_is_dropped(bench: Bench, client_first: bool) -> None:
     client, worker = bench.connect(), bench.worker(b"f")
@@ -1537,6 +1602,81 @@ def test_what_a_paused_peer_sends_is_left_unread_too() -> None:
     bench.engine.resume(peer.id, bench.now)
     bench.settle()
     assert peer.received() == [EchoRes(b"0"), EchoRes(b"1"), EchoRes(b"2")]
+
+
+def test_requests_past_the_work_limit_wait_until_others_have_had_their_turn() -> None:
+    bench = Bench(work_limit=10)
+    peer, other = bench.connect(), bench.connect()
+    requests = echoes(35, 1)
+    answers = [EchoRes(request.data) for request in echoes_of(requests)]
+    for number in range(4):
+        if number:
+            bench.engine.resume(peer.id, bench.now)
+            bench.settle()
+        else:
+            peer.send(*requests)
+        assert peer.received() == answers[10 * number :][:10]
+        assert other.ask(EchoReq(b"1")) == EchoRes(b"1")
+    assert list(bench.engine.paused_peers()) == []
+
+
+def test_report_to_many_clients_counts_for_several_requests() -> None:
+    bench = Bench(work_limit=10)
+    clients, worker = [bench.connect() for _ in range(80)], bench.worker(b"f")
+    for client in clients:
+        client.submit(SubmitJob(b"f", b"one", b""))
+    worker.grabbed()
+    worker.send(*[WorkData(b"H:1", b"x")] * 6)
+    assert all(client.received() == [WorkData(b"H:1", b"x")] * 2 for client in clients)
+    assert go_on(bench) == 3
+    assert all(client.received() == [WorkData(b"H:1", b"x")] * 4 for client in clients)
+
+
+@pytest.mark.parametrize("options", [{}, {"work_limit": 100}, {"max_output_size": 3000}, {"work_limit": 1}])
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 512, 1000])
+def test_answer_of_many_rows_is_given_in_pieces_that_make_the_whole(options: Any, count: int) -> None:
+    bench = Bench(checked=False, **options)
+    client, admin, other = bench.connect(), bench.connect(), bench.connect()
+    handles = []
+    for number in range(count):
+        client.send(SubmitJobBg(b"f", b"%d" % number, b""))
+        go_on(bench)
+    handles = [packet.handle for packet in client.received() if isinstance(packet, JobCreated)]
+    assert len(handles) == count
+    rows = b"".join(JobListed(handle, 0, False, True).encode() + b"\n" for handle in handles)
+    uniques = b"".join(b"%d\n" % number for number in range(count))
+    admin.send(b"show jobs\nversion\nshow unique jobs\n")
+    while bench.engine.paused_peers():
+        assert other.ask(EchoReq(b"1")) == EchoRes(b"1")
+        for id_ in list(bench.engine.paused_peers()):
+            bench.engine.resume(id_, bench.now)
+            bench.settle()
+    assert admin.raw() == rows + b".\nOK gearproto\n" + uniques + b".\n"
+
+
+def test_jobs_that_end_while_they_are_listed_disturb_nothing() -> None:
+    bench = Bench()
+    client, admin, worker = bench.connect(), bench.connect(), bench.worker(b"f")
+    for _ in range(600):
+        client.submit(SubmitJobBg(b"f", b"", b""))
+    bench.engine.work_limit = 1
+    admin.send(b"show jobs\n")
+    bench.engine.work_limit = 10
+    for _ in range(600):
+        worker.send(WorkComplete(worker.grabbed(), b""))
+    go_on(bench)
+    assert admin.raw().count(b"\n") == 601
+    assert admin.command(b"show jobs") == b".\n"
+
+
+def test_peer_may_leave_in_the_middle_of_an_answer() -> None:
+    bench = Bench(work_limit=100)
+    client, admin = bench.connect(), bench.connect()
+    for _ in range(600):
+        client.submit(SubmitJobBg(b"f", b"", b""))
+    admin.send(b"show jobs\n")
+    admin.leave()
+    assert list(bench.engine.paused_peers()) == []
 
 
 def test_paused_peer_gets_what_others_have_for_it() -> None:
