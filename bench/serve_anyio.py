@@ -6,11 +6,11 @@ python bench/serve_anyio.py trio --port 4730
 from __future__ import annotations
 
 import argparse
-import gc
 
 import anyio
 
 import gear_anyio
+from gear_cli.serve import tune_memory
 from gear_sync.reactor import ServerOptions
 from gear_sync.tls import TLS
 
@@ -27,9 +27,7 @@ def main() -> None:
         options["tls"] = TLS(given.tls_certificate, given.tls_key)
     server = gear_anyio.Server("127.0.0.1", given.port, **options)
     print(f"listening on {server.addresses}", flush=True)
-    gc.set_threshold(100_000, 50, 50)  # as `gear serve` does
-    gc.collect()
-    gc.freeze()
+    tune_memory()
     anyio.run(server.serve, backend=given.backend)
 
 

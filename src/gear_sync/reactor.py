@@ -236,7 +236,7 @@ class Reactor:
                 continue
             if events & _WRITE:
                 self._send_rest(link, now)
-            if events & _READ and link.sock.fileno() >= 0 and link.peer not in paused:
+            if events & _READ and link.peer not in paused and link.sock.fileno() >= 0:
                 self._read(link, now)
         if deadline is not None and deadline <= now:
             engine.handle_timeout(now)

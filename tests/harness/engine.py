@@ -201,7 +201,7 @@ def _check_function(queue: JobQueue, function: FunctionQueue) -> None:
     assert set(function.sleepers) <= set(function.workers)
     assert all(function in worker.abilities for worker in function.workers)
     idle = not (function.workers or function.kept or mine)
-    assert idle == (function in queue._idle)
+    assert idle == (function in queue.idle)
     asleep = sum(worker.asleep for worker in function.workers)
     woken = sum(worker.woken_for is function for worker in queue._woken)
     if queue.accepting and asleep:

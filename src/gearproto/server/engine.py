@@ -60,7 +60,7 @@ from gearproto.packets import (
 
 from .commands import Commands, status_row
 from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
-from .jobs import Job, JobState
+from .jobs import RUNNING, Job
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
 
@@ -179,7 +179,9 @@ class Engine:
             raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 without NUL are allowed")
         self.epoch_offset = epoch_offset
         self.work_limit = work_limit
-        self._handle_prefix = handle_prefix
+        self._handle_format = handle_prefix.replace(b"%", b"%%") + b":%d"
+        self._handle_size = 0
+        self._created = _CREATED  # what stands before a handle of that size, once there was one
         self._worker_wakeup = worker_wakeup
         self._exceptions = exceptions
         self._decoder_limits = {"max_packet_size": max_packet_size, "max_line_size": max_line_size}
@@ -295,7 +297,7 @@ class Engine:
             del gone.waiting[job]
             assert job.clients is not None
             job.clients = [client for client in job.clients if client is not gone]
-            if not job.wanted and job.state is not JobState.RUNNING:
+            if not job.wanted and job.state is not RUNNING:
                 self._end(job, gone)
         self._give_back(islice(gone.in_hand, _FEW))
         if gone.waiting or gone.in_hand:
@@ -398,9 +400,8 @@ class Engine:
 
     def _serve(self, peer: Peer) -> None:
         """Do what a peer's input asks for, until there is none, or its output or others have to come first."""
-        handlers = self._handlers
-        next_packet = peer.decoder.next
-        limit = self.work_limit
+        handlers, next_packet = self._handlers, peer.decoder.next
+        limit, max_output = self.work_limit, self._max_output
         self._work = 0
         try:
             if peer.answer is not None:
@@ -410,7 +411,7 @@ class Engine:
                     if (packet := next_packet()) is None:
                         return
                     handlers[type(packet)](peer, packet)
-                    if peer.output_size > self._max_output or self._work > limit:
+                    if peer.output_size > max_output or self._work > limit:
                         break
             self._paused[peer.id] = peer
         except RemoteProtocolError as error:
@@ -468,7 +469,7 @@ class Engine:
 
     def _on_submit(self, peer: Peer, packet: Any) -> None:
         priority, background, plain = _SUBMISSIONS[type(packet)]
-        name, unique = packet.function, packet.unique
+        name, unique, workload = packet.function, packet.unique, packet.workload
         if not 0 < len(name) <= MAX_NAME_SIZE:
             self._check_name(peer, packet, name)
             return
@@ -482,15 +483,28 @@ class Engine:
             self._send_error(peer, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
         queue = self._queue
-        function = queue.function(name)
-        key: object = unique or None
-        if unique == b"-":  # the workload stands for the unique, and must not meet a unique of the same bytes
-            key = (packet.workload,) if packet.workload else None
-        job = None if key is None else queue.find(function, key)
+        function = queue.functions.get(name)
+        if function is None or queue.idle:
+            function = queue.function(name)
+        key: object = None
+        job = None
+        if unique:
+            key = unique
+            if unique == b"-":  # the workload stands for the unique, and must not meet a unique of the same bytes
+                key = (workload,) if workload else None
+            job = queue.find(function, key)
         if job is None:
-            job = self._new_job(peer, packet, function, key, priority, background, reducer, due)
-            if job is None:
+            handle = self._handle_format % (self._last_job + 1)
+            try:
+                job = queue.new_job(handle, function, unique, key, workload, priority, background, reducer, due)
+            except QueueFull as error:
+                self._send_error(peer, b"QUEUE_ERROR", str(error).encode())
                 return
+            self._last_job += 1
+            if self._trace:
+                self._changed(job, peer)
+            if function.sleepers and due is None:
+                self._wake(function)
         elif background:
             job.background = True
         elif job.clients is not None and len(job.clients) >= _MAX_CLIENTS:
@@ -503,40 +517,20 @@ class Engine:
                 job.clients.append(peer)
             peer.waiting[job] = None
         handle = job.handle
-        self._send(peer, _CREATED + len(handle).to_bytes(4, "big") + handle)
+        if len(handle) != self._handle_size:
+            self._handle_size = len(handle)
+            self._created = _CREATED + len(handle).to_bytes(4, "big")
+        output = peer.output
+        if not output:
+            self._dirty.append(peer)
+        answer = self._created + handle
+        output.append(answer)
+        peer.output_size += len(answer)
 
     def _due(self, run_at: int) -> float | None:
         """Turn seconds since 1970 into monotonic time; None if that has passed."""
         due = run_at - self.epoch_offset
         return due if due > self._now else None
-
-    def _new_job(
-        self,
-        peer: Peer,
-        packet: Any,
-        function: FunctionQueue,
-        key: object,
-        priority: int,
-        background: bool,
-        reducer: bytes,
-        due: float | None,
-    ) -> Job | None:
-        """Add a job to the queue and wake somebody for it; or tell the peer why not."""
-        queue = self._queue
-        try:
-            queue.check_room(function, priority, len(packet.workload))
-        except QueueFull as error:
-            self._send_error(peer, b"QUEUE_ERROR", str(error).encode())
-            return None
-        self._last_job += 1
-        handle = b"%b:%d" % (self._handle_prefix, self._last_job)
-        job = Job(handle, function, packet.unique, key, packet.workload, priority, background, reducer)
-        queue.add(job, due)
-        if self._trace:
-            self._changed(job, peer)
-        if due is None and function.sleepers:
-            self._wake(function)
-        return job
 
     def _on_submit_job_sched(self, peer: Peer, _packet: SubmitJobSched) -> None:
         self._send_error(peer, b"INVALID_COMMAND", b"Command not expected")
@@ -619,8 +613,7 @@ class Engine:
             self._pass_wakeup_on(peer, job)
         if job is None:
             self._send(peer, _NO_JOB)
-            return None
-        if self._trace:
+        elif self._trace:
             self._changed(job, peer)
         return job
 
@@ -645,9 +638,9 @@ class Engine:
         head = _NUL.join(arguments)  # ends in a NUL, as its last argument is empty
         size = (len(head) + len(workload)).to_bytes(4, "big")
         if len(workload) < _BIG:
-            self._send(peer, b"".join((kind, size, head, workload)))
+            self._send(peer, kind + size + head + workload)
         else:
-            self._send(peer, b"".join((kind, size, head)))
+            self._send(peer, kind + size + head)
             self._send(peer, workload)
 
     def _on_report(self, peer: Peer, report: Report) -> None:
@@ -655,17 +648,16 @@ class Engine:
         kind = report.packet
         if job is None or job.worker is not peer:
             self._on_stray_report(peer, report)
-        elif kind is WorkException:
+            return
+        if kind is WorkException:
             self._relay_exception(job, report)
             peer.raised = job.handle
+        elif job.clients:
+            self._relay(job.clients, kind.spec.number, report.body)
+        if kind in _ENDS:
             self._end(job, peer)
-        else:
-            if job.clients:
-                self._relay(job.clients, kind.spec.number, report.body)
-            if kind in _ENDS:
-                self._end(job, peer)
-            elif kind is WorkStatus:
-                job.progress = report.data
+        elif kind is WorkStatus:
+            job.progress = report.data
 
     def _on_stray_report(self, peer: Peer, report: Report) -> None:
         """Answer a report on a job that the peer does not hold, unless it may well believe that it does."""
@@ -687,8 +679,12 @@ class Engine:
         self._work += len(clients) >> 3
         if len(body) < _BIG:
             data = header + body
+            size, dirty = len(data), self._dirty
             for client in clients:
-                self._send(client, data)
+                if not client.output:
+                    dirty.append(client)
+                client.output.append(data)
+                client.output_size += size
         else:
             for client in clients:
                 self._send(client, header)
@@ -796,4 +792,4 @@ def _status(job: Job | None) -> tuple[bool, bool, int, int]:
         return False, False, 0, 0
     numbers = job.progress.split(_NUL) if job.progress else (b"0", b"0")
     numerator, denominator = (int(raw.partition(b".")[0] or b"0") for raw in numbers[:2])
-    return True, job.state is JobState.RUNNING, numerator, denominator
+    return True, job.state is RUNNING, numerator, denominator

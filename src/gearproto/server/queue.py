@@ -16,7 +16,7 @@ from typing import Final
 from gearproto.errors import GearmanError
 
 from .deadlines import Deadlines
-from .jobs import Job, JobState
+from .jobs import DELAYED, ENDED, QUEUED, RUNNING, Job
 
 __all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
 
@@ -140,7 +140,7 @@ class JobQueue:
         self._by_key: dict[object, Job | dict[FunctionQueue, Job]] = {}
         self._turns = 0  # how many jobs have had a worker
         self._kept = 0  # how many functions administrators want to be remembered
-        self._idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
+        self.idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
         self._delayed: Deadlines[Job] = Deadlines()
         self._limits: Deadlines[Job] = Deadlines()
         self._woken: dict[Worker, float] = {}  # who was woken and has not asked yet, with a deadline; oldest first
@@ -152,8 +152,8 @@ class JobQueue:
         function = self.functions.get(name)
         if function is None:
             function = self.functions[name] = FunctionQueue(name)
-        elif self._idle:
-            self._idle.pop(function, None)
+        elif self.idle:
+            self.idle.pop(function, None)
         return function
 
     def create_function(self, name: bytes) -> bool:
@@ -169,7 +169,7 @@ class JobQueue:
                 return False
             self._kept += 1
             function.kept = True
-            self._idle.pop(function, None)
+            self.idle.pop(function, None)
         return True
 
     def drop_function(self, function: FunctionQueue) -> bool:
@@ -195,16 +195,16 @@ class JobQueue:
 
     def _forget(self, function: FunctionQueue) -> None:
         del self.functions[function.name]
-        self._idle.pop(function, None)
+        self.idle.pop(function, None)
         self._kept -= function.kept
 
     def _maybe_idle(self, function: FunctionQueue) -> None:
         """Keep a function without jobs and workers only as long as there are not too many of them."""
         if function.workers or function.kept or function.total or self.functions.get(function.name) is not function:
             return
-        self._idle[function] = None
-        if len(self._idle) > self._max_idle_functions:
-            self._forget(next(iter(self._idle)))
+        self.idle[function] = None
+        if len(self.idle) > self._max_idle_functions:
+            self._forget(next(iter(self.idle)))
 
     # Submitting
 
@@ -220,48 +220,61 @@ class JobQueue:
         found = self._by_key.get(unique)
         return next(iter(found.values())) if isinstance(found, dict) else found
 
-    def check_room(self, function: FunctionQueue, priority: int, size: int) -> None:
-        """Check that a new job may be added.
+    def new_job(
+        self,
+        handle: bytes,
+        function: FunctionQueue,
+        unique: bytes,
+        key: object,
+        workload: bytes,
+        priority: int,
+        background: bool,
+        reducer: bytes = b"",
+        due: float | None = None,
+    ) -> Job:
+        """Make a job, to be run at once or when it is due.
 
         Args:
-            function: its function.
-            priority: its priority.
-            size: bytes of its workload.
+            handle: its name.
+            function: the queue it belongs to.
+            unique: the client's own name for it.
+            key: under which later submissions are joined to it; None if never.
+            workload: what to work on.
+            priority: which of the function's queues it waits in.
+            background: whether it has to run even if nobody waits for it.
+            reducer: name of the reducer; empty if there is none.
+            due: monotonic time in seconds before which nobody gets it; None for at once.
 
         Raises:
-            QueueFull: it may not.
+            QueueFull: there may be no more jobs.
         """
-        limit = function.limits[priority]
-        if not self.accepting:
-            reason = "Server is shutting down"
-        elif (
-            len(self.jobs) >= self._max_jobs
-            or self.size + size > self._max_queue_size
+        jobs, size, limit = self.jobs, self.size + len(workload), function.limits[priority]
+        if (
+            len(jobs) >= self._max_jobs
+            or size > self._max_queue_size
+            or not self.accepting
             or (limit and function.total >= limit)
         ):
-            reason = "Job queue is full"
-        else:
-            return
-        self._maybe_idle(function)
-        raise QueueFull(reason)
-
-    def add(self, job: Job, due: float | None) -> None:
-        """Add a new job, to be run at once or when it is due.
-
-        Args:
-            job: the job, in state NEW.
-            due: monotonic time in seconds before which nobody gets it; None for at once.
-        """
-        self.jobs[job.handle] = job
-        self.size += len(job.workload)
-        if job.key is not None:
-            self._add_key(job.key, job)
+            self._maybe_idle(function)
+            raise QueueFull("Job queue is full" if self.accepting else "Server is shutting down")
+        jobs[handle] = job = Job(handle, function, unique, key, workload, priority, background, reducer)
+        self.size = size
+        if key is not None:
+            self._add_key(key, job)
         if due is None:
-            self._enqueue(job)
+            job.state = QUEUED
+            queue = function.queues[priority]
+            if queue is None:
+                queue = function.queues[priority] = deque()
+            queue.append(job)
+            function.queued[priority] += 1
+            if function.unready[priority]:
+                self._make_ready(function, priority)
         else:
-            job.state = JobState.DELAYED
+            job.state = DELAYED
             job.deadline = self._delayed.add(due, job)
-            job.function.delayed += 1
+            function.delayed += 1
+        return job
 
     def _add_key(self, key: object, job: Job) -> None:
         found = self._by_key.setdefault(key, job)
@@ -283,7 +296,7 @@ class JobQueue:
     def _enqueue(self, job: Job) -> None:
         """Put a job where workers find it: at the end, or before all others if it has had a worker."""
         function, priority = job.function, job.priority
-        job.state = JobState.QUEUED
+        job.state = QUEUED
         if job.turn:
             returned = function.returned.get(priority)
             if returned is None:
@@ -295,13 +308,16 @@ class JobQueue:
                 jobs = function.queues[priority] = deque()
             jobs.append(job)
         function.queued[priority] += 1
+        self._make_ready(function, priority)
+
+    def _make_ready(self, function: FunctionQueue, priority: int) -> None:
+        """Let the workers that have found no job of a function know that there is one."""
         unready = function.unready[priority]
-        if unready:
-            for worker in unready:
-                worker.ready[priority][function] = None
-                if worker.asleep:
-                    function.sleepers[worker] = None
-            unready.clear()
+        for worker in unready:
+            worker.ready[priority][function] = None
+            if worker.asleep:
+                function.sleepers[worker] = None
+        unready.clear()
 
     # Handing out
 
@@ -322,7 +338,7 @@ class JobQueue:
             job.turn = self._turns
         function.queued[priority] -= 1
         function.running += 1
-        job.state = JobState.RUNNING
+        job.state = RUNNING
         job.worker = worker
         worker.in_hand[job] = None
         tier = worker.ready[priority]
@@ -349,7 +365,7 @@ class JobQueue:
                 assert jobs is not None
                 while jobs:
                     job = jobs[0]
-                    if job.state is JobState.QUEUED:
+                    if job.state is QUEUED:
                         return job
                     jobs.popleft()
                     function.removed[priority] -= 1
@@ -385,17 +401,17 @@ class JobQueue:
         function = job.function
         if job.worker is not None:
             self._take_from_worker(job)
-        elif job.state is JobState.QUEUED:
+        elif job.state is QUEUED:
             function.queued[job.priority] -= 1
             if job.turn:
                 self._leave_returned(job)
             else:
                 self._leave_in_deque(job)
-        elif job.state is JobState.DELAYED:
+        elif job.state is DELAYED:
             assert job.deadline is not None
             self._delayed.cancel(job.deadline)
             function.delayed -= 1
-        job.state = JobState.ENDED
+        job.state = ENDED
         del self.jobs[job.handle]
         self.size -= len(job.workload)
         job.workload = b""  # the job itself may stay in its deque for a while
@@ -420,7 +436,7 @@ class JobQueue:
         assert jobs is not None
         function.removed[priority] += 1
         if function.removed[priority] > _SLACK + len(jobs) // 2:
-            live = [other for other in jobs if other.state is JobState.QUEUED and other is not job]
+            live = [other for other in jobs if other.state is QUEUED and other is not job]
             jobs.clear()
             jobs.extend(live)
             function.removed[priority] = 0

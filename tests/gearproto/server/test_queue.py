@@ -40,9 +40,7 @@ def add(
     priority: int = Priority.NORMAL,
     due: float | None = None,
 ) -> Job:
-    job = Job(b"H:%d" % number, queue.function(function), b"", key, workload, priority, True, b"")
-    queue.add(job, due)
-    return job
+    return queue.new_job(b"H:%d" % number, queue.function(function), b"", key, workload, priority, True, due=due)
 
 
 def worker_for(queue: JobQueue, *functions: bytes, limit: float | None = None) -> Worker:
@@ -137,24 +135,25 @@ def test_job_that_nobody_wants_is_not_given_back() -> None:
 
 
 def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
-    queue = new_queue(max_jobs=3, max_queue_size=10)
+    queue = new_queue(max_jobs=4, max_queue_size=10)
     add(queue, 1, workload=b"1234")
-    function = queue.function(b"f")
-    queue.check_room(function, Priority.LOW, 6)
     with pytest.raises(QueueFull, match="Job queue is full"):
-        queue.check_room(function, Priority.LOW, 7)
-    queue.set_limits(b"f", (0, 1, 2))
-    queue.check_room(function, Priority.HIGH, 0)
-    queue.check_room(function, Priority.LOW, 0)
+        add(queue, 2, workload=b"1234567")
+    add(queue, 2, workload=b"123456")
+    queue.set_limits(b"f", (0, 2, 3))
     with pytest.raises(QueueFull, match="Job queue is full"):
-        queue.check_room(function, Priority.NORMAL, 0)
-    add(queue, 2)
-    add(queue, 3, function=b"g")
+        add(queue, 3, priority=Priority.NORMAL)
+    add(queue, 3, priority=Priority.LOW)
     with pytest.raises(QueueFull, match="Job queue is full"):
-        queue.check_room(queue.function(b"g"), Priority.HIGH, 0)
+        add(queue, 4, priority=Priority.LOW)
+    add(queue, 4, priority=Priority.HIGH)
+    with pytest.raises(QueueFull, match="Job queue is full"):
+        add(queue, 5, function=b"g", priority=Priority.HIGH)
     queue.accepting = False
     with pytest.raises(QueueFull, match="Server is shutting down"):
-        queue.check_room(function, Priority.HIGH, 0)
+        add(queue, 5, priority=Priority.HIGH)
+    assert list(queue.jobs) == [b"H:1", b"H:2", b"H:3", b"H:4"]
+    assert queue.size == 10
 
 
 def test_jobs_are_found_by_function_and_key_while_they_exist() -> None:
