@@ -42,10 +42,16 @@ _LEAST_WORK: Final = 16  # requests of one peer in a turn
 _ACCEPTS_PER_TURN: Final = 256
 _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone when there is no room for them
 _TURNS_AT_ONCE: Final = 16
+_TIME_AT_ONCE: Final = (
+    0.02  # seconds; how long other tasks of an event loop may have to wait for the next turn to begin
+)
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
 _HANDSHAKES_PER_TURN: Final = 16  # each costs a millisecond or more
+_MANY_STRANGERS: Final = 2048  # handshakes that go on at a time; more wait to be accepted
+_STRANGERS_PAUSE: Final = 0.05  # seconds; how long they wait until it is looked again
+_SHORT_PATIENCE: Final = 1.0  # seconds; for handshakes as long as there are so many
 _NOBODY: Final = PeerId(0)
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -168,7 +174,7 @@ class Reactor:
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
         self._links: dict[PeerId, _Link] = {}
-        self._strangers: dict[_Link, float] = {}  # whose TLS handshake is not over, with a deadline; oldest first
+        self._strangers: dict[_Link, float] = {}  # whose TLS handshake is not over, with its begin; oldest first
         self._leaving: dict[_Link, None] = {}  # in the order of their leave_at
         self._listeners = list(listeners)
         self._accept_at: float | None = None
@@ -202,7 +208,9 @@ class Reactor:
         deadline = self.engine.next_deadline()
         if not self._leaving and not self._strangers and self._accept_at is None and self._finish_at is None:
             return deadline
-        times = [deadline, self._accept_at, self._finish_at, next(iter(self._strangers.values()), None)]
+        times = [deadline, self._accept_at, self._finish_at]
+        if self._strangers:
+            times.append(next(iter(self._strangers.values())) + self._patience())
         if self._leaving:
             times.append(next(iter(self._leaving)).leave_at)
         return min((when for when in times if when is not None), default=None)
@@ -254,8 +262,9 @@ class Reactor:
 
         For event loops that watch `fileno`: under load it spares them a look at it before every turn.
         """
+        until = time.monotonic() + _TIME_AT_ONCE
         for _ in range(_TURNS_AT_ONCE):
-            if not self.turn(0) or self.finished:
+            if not self.turn(0) or self.finished or time.monotonic() > until:
                 return
 
     @property
@@ -333,6 +342,9 @@ class Reactor:
 
     def _accept(self, listener: socket.socket, now: float) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
+            if len(self._strangers) >= _MANY_STRANGERS:
+                self._pause_accepting(now + _STRANGERS_PAUSE)
+                return
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
@@ -340,7 +352,7 @@ class Reactor:
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     _log.warning("no room for another connection: %s", error.strerror)
-                    self._pause_accepting(now)
+                    self._pause_accepting(now + _ACCEPT_PAUSE)
                     return
                 continue  # that one peer has gone again
             if self._is_full():
@@ -373,7 +385,7 @@ class Reactor:
             self._welcome(link, now)
         else:
             link.tunnel = Tunnel(self._tls, server_side=True)
-            self._strangers[link] = now + self._handshake_timeout
+            self._strangers[link] = now
 
     def _welcome(self, link: _Link, now: float) -> None:
         """Let the engine know a peer."""
@@ -382,12 +394,17 @@ class Reactor:
         self._links[peer] = link
         _log.debug("peer %d: connected from %s", peer, link.host)
 
-    def _pause_accepting(self, now: float) -> None:
+    def _pause_accepting(self, until: float) -> None:
         """Leave new connections alone for a while: a listener stays readable, and would make every turn spin."""
         if self._accept_at is None:
             for listener in self._listeners:
                 self._selector.unregister(listener)
-        self._accept_at = now + _ACCEPT_PAUSE
+        self._accept_at = until
+
+    def _patience(self) -> float:
+        """Return how long a TLS handshake may take."""
+        crowded = len(self._strangers) >= _MANY_STRANGERS
+        return min(_SHORT_PATIENCE, self._handshake_timeout) if crowded else self._handshake_timeout
 
     def _read(self, link: _Link, now: float) -> None:
         tunnel = link.tunnel
@@ -595,11 +612,11 @@ class Reactor:
                 break
             self._close(link, now, "it broke the protocol")
         while self._strangers:
-            link, deadline = next(iter(self._strangers.items()))
-            if now < deadline:
+            link, begin = next(iter(self._strangers.items()))
+            if now < begin + self._patience():
                 break
             if link.leave_at is None:
-                _log.warning("TLS with %s failed: no handshake within %g s", link.host, self._handshake_timeout)
+                _log.warning("TLS with %s failed: no handshake within %g s", link.host, self._patience())
             self._close(link, now, "no handshake")
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None

@@ -160,6 +160,10 @@ def test_turns_under_load_are_limited(start: Open, monkeypatch: pytest.MonkeyPat
     server.reactor.turn_while_busy()
     assert 1 < len(turns) <= 100
     assert set(turns) == {0}
+    turns.clear()
+    monkeypatch.setattr(gear_sync.reactor, "_TIME_AT_ONCE", -1.0)
+    server.reactor.turn_while_busy()
+    assert turns == [0]
     monkeypatch.setattr(server.reactor, "turn", lambda timeout: turns.clear())
     server.reactor.turn_while_busy()
     assert turns == []

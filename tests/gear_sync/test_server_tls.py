@@ -272,6 +272,21 @@ def test_handshake_that_stalls_ends(start: Start, caplog: pytest.LogCaptureFixtu
     wait_for_warning(caplog, "no handshake within 0.2 s")
 
 
+def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gear_sync.reactor, "_MANY_STRANGERS", 3)
+    monkeypatch.setattr(gear_sync.reactor, "_SHORT_PATIENCE", 0.05)
+    server = start(handshake_timeout=1000)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(plain(server)) for _ in range(10)]
+        for _ in range(2):
+            with connected(server) as peer:
+                run_job(peer, peer)
+        for sock in silent[:7]:
+            assert read_to_end(sock) == b""
+
+
 def test_peer_that_comes_and_goes_is_no_warning(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     server = start()
     for _ in range(3):

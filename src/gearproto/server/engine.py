@@ -116,7 +116,8 @@ class Engine:
 
     Tell it who connects (`connect`), what arrives (`receive_data`), who is gone (`disconnect`), and the time
     (`handle_timeout` at `next_deadline`); after each of these pull events (`next_event`) and output (`next_transmit`)
-    until there is none. Nothing that a peer sends raises out of the engine or disturbs another peer.
+    until there is none, and `resume` the `paused_peers` when others have had their turn. Nothing that a peer sends
+    raises out of the engine or disturbs another peer.
 
     Attributes:
         epoch_offset: as given.
@@ -286,10 +287,10 @@ class Engine:
         gone.answer = None
         gone.asleep = False
         self._paused.pop(peer, None)
+        self._leave_jobs(gone)
         for function in list(gone.abilities):
             self._queue.unregister(gone, function)
         self._pass_wakeup_on(gone, None)
-        self._leave_jobs(gone)
 
     def _leave_jobs(self, gone: Peer) -> None:
         """Give up the jobs that a peer waited for, and give back those it had in hand; of very many only a part."""
