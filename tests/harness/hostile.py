@@ -61,22 +61,20 @@ class HostileServer:
     """Listens, and runs a script for each connection, one after the other, in a thread.
 
     A connection is closed when its script returns. After the last script further connections are refused.
+
+    Attributes:
+        address: where it listens.
     """
 
     def __init__(self, *scripts: Callable[[Peer], None]) -> None:
         self._scripts = scripts
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(_WAIT)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._errors: list[BaseException] = []
         self._played = 0
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="hostile server", daemon=True)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        host, port = self._listener.getsockname()
-        return host, port
 
     def wait_for_scripts(self, count: int) -> None:
         """Wait until so many scripts have been played, and their connections closed."""
