@@ -204,6 +204,8 @@ class Client:
                 raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
             for job in list(self._stranded):
                 self._relaunch(job, until)
+            if not ended and time.monotonic() >= until:
+                raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
             while ended:
                 left -= 1
                 yield ended.popleft()

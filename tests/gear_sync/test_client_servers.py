@@ -300,7 +300,7 @@ def test_stranded_job_ends_when_the_client_is_closed() -> None:
             job.result()
 
 
-@pytest.mark.parametrize("waiting", ["result", "events"])
+@ways
 def test_stranded_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> None:
     with (
         HostileServer(loses_a_job) as lossy,
