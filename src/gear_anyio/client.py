@@ -106,7 +106,8 @@ class Client:
         self._by_order = ServerChooser(self._sessions, Policy.ORDERED)
         self._group: anyio.abc.TaskGroup | None = None
         self._closed = False
-        self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
+        self._scopes: dict[anyio.CancelScope, None] = {}  # of all that runs for the client
+        self._unfinished: dict[Job, NotSent | Lost] = {}  # stranded, and on their way to another server
         self.admin = Admin(self._ask_admin)
 
     async def __aenter__(self) -> Self:
@@ -132,10 +133,11 @@ class Client:
         self._closed = True
         for session in self._sessions:
             session.close("closed by the client")
-        for job in list(self._unfinished):
-            job.end(NotSent("closed by the client"))
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
+        for job, came_to in self._unfinished.items():
+            if job.outcome is None:
+                job.end(came_to if isinstance(came_to, Lost) else NotSent("closed by the client"))
+        for scope in self._scopes:  # not the group's, which is around the caller's block too
+            scope.cancel()
 
     # Jobs
 
@@ -215,7 +217,7 @@ class Client:
         await self._launch(jobs)
         return jobs
 
-    async def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> AsyncIterator[Job]:
+    def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> AsyncIterator[Job]:
         """Yield jobs as they end, whatever their outcome.
 
         Args:
@@ -225,28 +227,7 @@ class Client:
         Raises:
             TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
         """
-        until = math.inf if timeout is None else anyio.current_time() + timeout
-        ended: deque[Job] = deque()
-        came = anyio.Event()
-
-        def on_settled(job: Job) -> None:
-            ended.append(job)
-            came.set()
-
-        left = 0
-        for job in jobs:
-            job.watch(on_settled)
-            left += 1
-        while left:
-            if not ended:
-                with anyio.CancelScope(deadline=until):
-                    await came.wait()
-                if not ended:
-                    raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
-            came = anyio.Event()
-            while ended:
-                left -= 1
-                yield ended.popleft()
+        return _AsCompleted(jobs, timeout)
 
     async def submit_background(
         self,
@@ -433,14 +414,31 @@ class Client:
             return
         if isinstance(came_to, Lost):
             job.candidates = self._chooser.candidates(job.unique)
-        self._unfinished[job] = None
-        self._group.start_soon(self._relaunch, job, came_to)
+        self._unfinished[job] = came_to
+        self._start(lambda: self._relaunch(job, came_to))
 
     async def _relaunch(self, job: Job, came_to: NotSent | Lost) -> None:
         try:
             await self._launch([job], came_to)
+        except GearmanError as error:  # there is no room for it, or the client is closed
+            if job.outcome is None:
+                job.end(came_to if isinstance(came_to, Lost) else NotSent(str(error)))
         finally:
             del self._unfinished[job]
+
+    def _start(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run something in a task, until the client is closed at the latest."""
+        assert self._group is not None
+        scope = anyio.CancelScope()
+        self._scopes[scope] = None
+        self._group.start_soon(self._run, run, scope)
+
+    async def _run(self, run: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                await run()
+        finally:
+            del self._scopes[scope]
 
     async def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached."""
@@ -449,7 +447,7 @@ class Client:
         if self._closed:
             raise GearmanError("this client is closed")
         await anyio.lowlevel.checkpoint_if_cancelled()
-        if not session.connected and (not await session.reach(self._group) or self._closed):
+        if not session.connected and (not await session.reach(self._start) or self._closed):
             return False
         call(session.records)
         session.settle()
@@ -498,6 +496,36 @@ class Client:
         with anyio.CancelScope(deadline=math.inf if self._timeout is None else anyio.current_time() + self._timeout):
             return used[0], await answer.wait()
         raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
+
+
+class _AsCompleted(AsyncIterator[Job]):
+    """Jobs as they end; no generator, as event loops want those to be closed by whoever leaves a loop early."""
+
+    def __init__(self, jobs: Iterable[Job], timeout: float | None) -> None:
+        self._timeout = timeout
+        self._until = math.inf if timeout is None else anyio.current_time() + timeout
+        self._came = anyio.Event()
+        self._ended: deque[Job] = deque()
+        self._left = 0
+        for job in jobs:
+            job.watch(self._on_settled)
+            self._left += 1
+
+    def _on_settled(self, job: Job) -> None:
+        self._ended.append(job)
+        self._came.set()
+
+    async def __anext__(self) -> Job:
+        if not self._left:
+            raise StopAsyncIteration
+        if not self._ended:
+            self._came = anyio.Event()
+            with anyio.CancelScope(deadline=self._until):
+                await self._came.wait()
+            if not self._ended:
+                raise TimeoutError(f"{self._left} jobs have not ended within {self._timeout:g} s; they go on")
+        self._left -= 1
+        return self._ended.popleft()
 
 
 @contextmanager

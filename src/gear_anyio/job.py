@@ -94,7 +94,7 @@ class Job(JobRecord):
         """Yield what happens to the job, without a time limit: see `events`."""
         return self.events()
 
-    async def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+    def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
         """Yield what happens to the job, each event once; the outcome comes last.
 
         Progress that nobody has fetched before the next comes is dropped.
@@ -105,16 +105,35 @@ class Job(JobRecord):
         Raises:
             TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
         """
-        until = math.inf if timeout is None else anyio.current_time() + timeout
-        while True:
-            with anyio.CancelScope(deadline=until):
-                while not self.has_event:
-                    await self._change()
-            if not self.has_event:
-                raise TimeoutError(f"job {self.handle!r} has not ended within {timeout:g} s; it goes on")
-            event = self.take_event()
-            if event is None:  # the outcome has been fetched before
-                return
-            yield event
-            if isinstance(event, Outcome):
-                return
+        return _Events(self, timeout)
+
+    async def wait_for_event(self) -> None:
+        """Wait until `take_event` has something, or nothing more will come."""
+        while not self.has_event:
+            await self._change()
+
+
+class _Events(AsyncIterator[JobEvent]):
+    """The events of a job; no generator, as event loops want those to be closed by whoever leaves a loop early."""
+
+    def __init__(self, job: Job, timeout: float | None) -> None:
+        self._job = job
+        self._timeout = timeout
+        self._until = math.inf if timeout is None else anyio.current_time() + timeout
+        self._ended = False
+
+    async def __anext__(self) -> JobEvent:
+        job = self._job
+        if self._ended:
+            raise StopAsyncIteration
+        if not job.has_event:
+            with anyio.CancelScope(deadline=self._until):
+                await job.wait_for_event()
+            if not job.has_event:
+                raise TimeoutError(f"job {job.handle!r} has not ended within {self._timeout:g} s; it goes on")
+        event = job.take_event()
+        if event is None:  # the outcome has been fetched before
+            self._ended = True
+            raise StopAsyncIteration
+        self._ended = isinstance(event, Outcome)
+        return event

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
-import anyio.abc
 
 from gearproto import ClientConnection
 from gearproto.addresses import Address
@@ -109,16 +108,16 @@ class Session:
 
     # The connection
 
-    async def reach(self, group: anyio.abc.TaskGroup) -> bool:
+    async def reach(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> bool:
         """Connect to the server, unless that is so already; return whether it went well.
 
         Args:
-            group: runs the connection; that nobody waits for it any more does not end it.
+            start: runs the connection in a task; that nobody waits for it any more does not end it.
         """
         if self._link is None:
             if self._dialed is None:
                 self._dialed = anyio.Event()
-                group.start_soon(self._run)
+                start(self._run)
             await self._dialed.wait()
         return self._link is not None
 

@@ -56,7 +56,8 @@ class Dispatch(Generic[_R]):
     def plan(self, now: float) -> dict[int, list[_R]]:
         """Return the servers to try now, by their indexes, with the jobs for each; these are no longer `left`.
 
-        Jobs for which there is no server end, as `Lost` if they were lost before, and as `NotSent` otherwise.
+        Jobs for which there is no server end, as `Lost` if they were lost before, and as `NotSent` otherwise. Jobs that
+        have ended meanwhile are dropped.
 
         Args:
             now: monotonic time in seconds.
@@ -64,6 +65,8 @@ class Dispatch(Generic[_R]):
         groups: dict[int, list[_R]] = {}
         waiting: list[_R] = []
         for job in self.left:
+            if job.outcome is not None:
+                continue
             match job.candidates.next(now, now + self._patience):
                 case Try(index):
                     groups.setdefault(index, []).append(job)

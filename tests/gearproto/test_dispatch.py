@@ -95,6 +95,19 @@ def test_jobs_for_one_server_go_together() -> None:
     assert Dispatch(jobs, PATIENCE).plan(0.0) == {0: jobs[::2], 1: jobs[1::2]}
 
 
+@given(st.lists(st.booleans()))
+def test_job_that_has_ended_meanwhile_goes_nowhere(ended: list[bool]) -> None:
+    chooser = ServerChooser([Server()], Policy.ORDERED)
+    jobs = jobs_for(chooser, *[b""] * len(ended))
+    dispatch = Dispatch(jobs, PATIENCE)
+    for job, has_ended in zip(jobs, ended, strict=True):
+        if has_ended:
+            job.end(NotSent("closed"))
+    left = [job for job in jobs if job.outcome is None]
+    assert dispatch.plan(0.0) == ({0: left} if left else {})
+    assert dispatch.left == []
+
+
 def test_wait_is_for_the_server_that_may_be_tried_first() -> None:
     late, soon, later = Server(retry_at=3.0), Server(retry_at=2.0), Server(retry_at=4.0)
     jobs = [one_job(late), one_job(soon), one_job(later)]
