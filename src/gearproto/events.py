@@ -67,7 +67,7 @@ class Event:
 
 @event
 class Line(Event):
-    """One line of the text protocol, without its line ending.
+    """One line of the text protocol, without its line ending unless the decoder was told to keep it.
 
     Attributes:
         text: the line; never starts with NUL.

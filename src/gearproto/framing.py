@@ -34,7 +34,17 @@ class Decoder:
     again when it is whole. So one-byte chunks and huge packets both take linear time.
     """
 
-    __slots__ = ("_big", "_cursor", "_data", "_max_line", "_max_packet", "_missing", "_partial", "_specs")
+    __slots__ = (
+        "_big",
+        "_cursor",
+        "_data",
+        "_line_endings",
+        "_max_line",
+        "_max_packet",
+        "_missing",
+        "_partial",
+        "_specs",
+    )
 
     def __init__(
         self,
@@ -42,6 +52,7 @@ class Decoder:
         *,
         max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+        line_endings: bool = False,
     ) -> None:
         """Begin at the start of a stream.
 
@@ -49,10 +60,12 @@ class Decoder:
             specs: what to make of packets, by header key: see `gearproto.packets.decoders`.
             max_packet_size: limit in bytes for what stands behind a packet's header.
             max_line_size: limit in bytes for a line with its ending.
+            line_endings: whether lines are returned with their endings, for those who want to see them as they came.
         """
         self._specs = specs
         self._max_packet = max_packet_size
         self._max_line = max_line_size
+        self._line_endings = line_endings
         self._data = b""
         self._cursor = 0
         self._partial: bytearray | None = None
@@ -144,6 +157,8 @@ class Decoder:
             self._set_aside(0)
             return None
         self._cursor = end + 1
+        if self._line_endings:
+            return Line(data[start : end + 1])
         return Line(data[start:end].removesuffix(b"\r"))
 
     def _set_aside(self, missing: int) -> None:

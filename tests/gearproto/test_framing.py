@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +41,7 @@ def pull(decoder: Decoder) -> tuple[list[Event], str | None]:
     return events, None
 
 
-def decode(chunks: list[bytes], *, specs: Mapping[int, Spec] = SERVER, **limits: int) -> tuple[list[Event], str | None]:
+def decode(chunks: list[bytes], *, specs: Mapping[int, Spec] = SERVER, **limits: Any) -> tuple[list[Event], str | None]:
     """Feed chunk by chunk, and pull after each until there is nothing more."""
     decoder = Decoder(specs, **limits)
     events: list[Event] = []
@@ -188,6 +189,10 @@ def test_line_loses_one_lf_or_crlf_and_nothing_else() -> None:
     stream = b"a\nb\r\n\n\r\nc\r\r\n d \r\n\x80\xff\x01\n"
     texts = [b"a", b"b", b"", b"", b"c\r", b" d ", b"\x80\xff\x01"]
     assert decode([stream]) == ([Line(text) for text in texts], None)
+
+
+def test_lines_come_with_their_endings_where_that_is_wanted() -> None:
+    assert decode([b"a\r\n", b"b\n\r\n"], line_endings=True) == ([Line(b"a\r\n"), Line(b"b\n"), Line(b"\r\n")], None)
 
 
 def test_nul_inside_a_line_begins_no_packet() -> None:

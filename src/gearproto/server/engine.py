@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, KeysView
+from collections.abc import Callable, Iterable, KeysView, Mapping
+from functools import partial
 from itertools import islice
 from struct import Struct
-from typing import Any, Final, TypedDict
+from typing import Any, ClassVar, Final, TypedDict
 
 from gearproto.errors import RemoteProtocolError
 from gearproto.events import Event, Line, MalformedPacket, UnexpectedPacket
@@ -43,6 +44,7 @@ from gearproto.packets import (
     ResetAbilities,
     Route,
     SetClientId,
+    Spec,
     StatusRes,
     StatusResUnique,
     SubmitJobEpoch,
@@ -72,7 +74,6 @@ _MAX_CLIENTS: Final = 100_000  # submissions that may be joined to one job
 _FEW: Final = 5000  # so many jobs are no work worth to be put off
 _MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
 _BIG: Final = 65536  # payloads from this size on leave as pieces of their own, not copied together
-_SPECS: Final = decoders(Route.TO_SERVER)
 
 _HEADER: Final = Struct("!4sII")
 _NUL: Final = b"\0"
@@ -117,12 +118,15 @@ class Engine:
     Tell it who connects (`connect`), what arrives (`receive_data`), who is gone (`disconnect`), and the time
     (`handle_timeout` at `next_deadline`); after each of these pull events (`next_event`) and output (`next_transmit`)
     until there is none, and `resume` the `paused_peers` when others have had their turn. Nothing that a peer sends
-    raises out of the engine or disturbs another peer.
+    raises out of the engine or disturbs another peer. A subclass may bring a table of packets, and a queue, of its own.
 
     Attributes:
         epoch_offset: as given.
         work_limit: as given; may be set at any time.
     """
+
+    _specs: ClassVar[Mapping[int, Spec]] = decoders(Route.TO_SERVER)
+    _queue_type: ClassVar[type[JobQueue]] = JobQueue
 
     def __init__(
         self,
@@ -185,11 +189,11 @@ class Engine:
         self._created = _CREATED  # what stands before a handle of that size, once there was one
         self._worker_wakeup = worker_wakeup
         self._exceptions = exceptions
-        self._decoder_limits = {"max_packet_size": max_packet_size, "max_line_size": max_line_size}
+        self._new_decoder = partial(Decoder, self._specs, max_packet_size=max_packet_size, max_line_size=max_line_size)
         self._max_output = max_output_size
         self._max_functions = max_functions
         self._trace = trace
-        self._queue = JobQueue(
+        self._queue = self._queue_type(
             job_retries=job_retries,
             max_jobs=max_jobs,
             max_queue_size=max_queue_size,
@@ -253,7 +257,7 @@ class Engine:
         self._now = now
         self._last_peer += 1
         id_ = PeerId(self._last_peer)
-        decoder = Decoder(_SPECS, **self._decoder_limits)
+        decoder = self._new_decoder()
         self._peers[id_] = Peer(id_, decoder, address, descriptor if descriptor >= 0 else id_, self._exceptions)
         return id_
 
@@ -609,12 +613,17 @@ class Engine:
 
     def _grab(self, peer: Peer) -> Job | None:
         """Give a worker its next job, or tell it that there is none."""
+        job = self._take(peer)
+        if job is None:
+            self._send(peer, _NO_JOB)
+        return job
+
+    def _take(self, peer: Peer) -> Job | None:
+        """Give a worker its next job."""
         job = self._queue.take(peer, self._now)
         if peer.woken_for is not None:
             self._pass_wakeup_on(peer, job)
-        if job is None:
-            self._send(peer, _NO_JOB)
-        elif self._trace:
+        if job is not None and self._trace:
             self._changed(job, peer)
         return job
 
