@@ -1,0 +1,121 @@
+"""``gear.Packet``: a packet as a magic, a type number and bytes."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from gearproto.events import Event
+from gearproto.packets import PACKETS
+
+from . import constants
+from .errors import InvalidDataError, UnknownJobError
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .jobs import Job
+
+__all__ = ["Packet"]
+
+_HEADER: Final = Struct("!4sII")
+_NUL: Final = b"\0"
+_SHOWN: Final = {
+    "handle": "handle",
+    "function": "function",
+    "unique": "unique",
+    "client_id": "id",
+    "option": "option",
+    "code": "code",
+    "text": "message",
+}
+
+
+class Packet(Event):
+    """One packet, of whatever type.
+
+    Attributes:
+        code: the magic, `gear.constants.REQ` or `gear.constants.RES`.
+        ptype: the type number.
+        data: everything behind the header.
+        connection: where it came from, or goes to.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # its attributes may be assigned to
+
+    def __init__(
+        self, code: bytes | bytearray, ptype: int, data: bytes | bytearray, connection: Connection | None = None
+    ) -> None:
+        """Make a packet.
+
+        Raises:
+            TypeError: code or data are no bytes.
+            InvalidDataError: the code does not begin with NUL.
+        """
+        if not isinstance(code, bytes | bytearray):
+            raise TypeError(f"packet code must be bytes, not {type(code).__name__}")
+        if not isinstance(data, bytes | bytearray):
+            raise TypeError(f"packet data must be bytes, not {type(data).__name__}")
+        if code[:1] != _NUL:
+            raise InvalidDataError(f"packet code {bytes(code)!r} does not begin with NUL")
+        self.code = code
+        self.ptype = ptype
+        self.data = data
+        self.connection = connection
+        self._job: Job | None = None
+
+    def __repr__(self) -> str:
+        name = constants.types.get(self.ptype, "UNKNOWN")
+        return f"<gear.Packet 0x{id(self):x} type: {name}{self._described()}>"
+
+    def _described(self) -> str:
+        """Return what the packet says of itself."""
+        if self.ptype not in PACKETS:
+            return ""
+        names = [name for name, _kind, _rule in PACKETS[self.ptype].spec.arguments]
+        values = self.data.split(_NUL, len(names))
+        shown = [(_SHOWN[name], value) for name, value in zip(names, values, strict=False) if name in _SHOWN]
+        return "".join(f" {label}: {bytes(value)!r}" for label, value in shown)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Packet):
+            return NotImplemented
+        return (self.code, self.ptype, self.data) == (other.code, other.ptype, other.data)
+
+    def toBinary(self) -> bytearray:
+        """Return the packet as it goes over the wire."""
+        wire = bytearray(_HEADER.pack(bytes(self.code), self.ptype, len(self.data)))
+        wire += self.data
+        return wire
+
+    def getArgument(self, index: int, last: bool = False) -> bytes | bytearray:
+        """Return one of the arguments, which NULs part.
+
+        Args:
+            index: which one, from 0.
+            last: whether it is the last one, to which all NULs behind belong.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        parts = self.data.split(_NUL, index if last else index + 1)
+        return parts[index]
+
+    def getJob(self) -> Job:
+        """Return the job that the packet is about.
+
+        Raises:
+            UnknownJobError: the connection knows no job with the packet's handle.
+        """
+        if self._job is not None:
+            return self._job
+        handle = bytes(self.getArgument(0))
+        job = None if self.connection is None else self.connection.related_jobs.get(handle)
+        if job is None:
+            raise UnknownJobError(f"no job with handle {handle!r} is known")
+        return job
+
+    def about(self, job: Job) -> Packet:
+        """Return the same packet as one for a job, of several that share its handle."""
+        packet = Packet(self.code, self.ptype, self.data, self.connection)
+        packet._job = job
+        return packet

@@ -1,0 +1,494 @@
+"""``gear.Server``: a job server in a thread, made for tests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import gearproto
+from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, listen
+from gearproto import Priority
+
+from . import constants
+from .acl import ACL
+from .admin import ServerAdminRequest
+from .commands import ServerCommands
+from .connection import Connection
+from .engine import HookedEngine
+from .packet import Packet
+from .peer import Peer
+from .queueview import QueueView
+from .reactor import HookedReactor
+from .serverconnection import ServerConnection
+from .serverjob import ServerJob
+from .statistics import Statistics, open_client
+from .text import convert_to_bytes, encode
+from .tls import server_context
+
+__all__ = ["Server"]
+
+_IDLE_FUNCTIONS: Final = 100  # how many functions without jobs and workers are remembered
+_DENIED: Final = "Permission denied by ACL"
+
+_T = TypeVar("_T")
+
+
+class Server(ServerCommands):
+    """A Gearman server that listens, and serves, as soon as it is made; in a thread of its own.
+
+    It is the job server of `gearproto`, with hooks before it: each is called for the packets of its type, and what it
+    does not hand on is not done. Subclasses set what their hooks need before they call this constructor. Lists and
+    tables may be looked at from any thread.
+
+    Attributes:
+        host: where it listens; None for everywhere.
+        port: the port that it listens on.
+        socket: the listening socket.
+        acl: who may do what; None if everybody may do everything.
+        statsd: the client of statsd; None if nothing is reported.
+        active_connections: the connections.
+        jobs: the jobs by handle.
+        high_queue: the queued jobs of high precedence, oldest first.
+        normal_queue: the queued jobs of normal precedence, oldest first.
+        low_queue: the queued jobs of low precedence, oldest first.
+    """
+
+    def __init__(
+        self,
+        port: int | str = 4730,
+        ssl_key: str | None = None,
+        ssl_cert: str | None = None,
+        ssl_ca: str | None = None,
+        statsd_host: str | None = None,
+        statsd_port: int = 8125,
+        statsd_prefix: str | None = None,
+        server_id: str | bytes | None = None,
+        acl: ACL | None = None,
+        host: str | None = None,
+        keepalive: bool = False,
+        tcp_keepidle: int = 7200,
+        tcp_keepintvl: int = 75,
+        tcp_keepcnt: int = 9,
+    ) -> None:
+        """Listen and serve.
+
+        Args:
+            port: the port; 0 lets the system choose.
+            ssl_key: file with the private key; with the two below clients have to show certificates.
+            ssl_cert: file with the certificate.
+            ssl_ca: file with the certificates of the authorities.
+            statsd_host: host of a statsd server to report to; None for none.
+            statsd_port: its port.
+            statsd_prefix: what the names of all reports begin with.
+            server_id: what loggers are named after.
+            acl: who may do what; None if everybody may do everything.
+            host: name or address to listen on; None for all, IPv6 and IPv4.
+            keepalive: whether TCP looks for peers that have gone without a word.
+            tcp_keepidle: seconds without traffic after which it looks.
+            tcp_keepintvl: seconds between two looks.
+            tcp_keepcnt: looks without an answer after which a connection is given up.
+
+        Raises:
+            OSError: the address cannot be listened on, or a TLS file cannot be read.
+            ConfigurationError: only some of the TLS files are given, or one cannot be used.
+        """
+        super().__init__(server_id)
+        context = server_context(ssl_key, ssl_cert, ssl_ca)
+        self.ssl_key = ssl_key
+        self.ssl_cert = ssl_cert
+        self.ssl_ca = ssl_ca
+        self.use_ssl = context is not None
+        self.active_connections: list[ServerConnection] = []
+        self.acl = acl
+        self.host = host
+        sockets = _listen(host, int(port))
+        self.socket = sockets[0]
+        self.port: int = self.socket.getsockname()[1]
+        self.statsd = open_client(statsd_host, statsd_port, statsd_prefix)
+        self._statistics = None if self.statsd is None else Statistics(self.statsd)
+        self._engine = HookedEngine(
+            self,
+            handle_prefix=f"H:{socket.gethostname()[:24]}:{secrets.token_hex(4)}".encode(),
+            version=gearproto.__version__.encode(),
+            pid=os.getpid(),
+            epoch_offset=time.time() - time.monotonic(),
+            exceptions=True,
+            max_idle_functions=_IDLE_FUNCTIONS,
+        )
+        self.jobs = self._engine.jobs
+        self.high_queue = QueueView(self._engine, Priority.HIGH, self._call)
+        self.normal_queue = QueueView(self._engine, Priority.NORMAL, self._call)
+        self.low_queue = QueueView(self._engine, Priority.LOW, self._call)
+        looks = Keepalive(tcp_keepidle, tcp_keepintvl, tcp_keepcnt) if keepalive else None
+        self._reactor = HookedReactor(self._engine, sockets, keepalive=looks, tls=context)
+        self._calls: deque[Callable[[], object]] = deque()
+        self.poll_thread = threading.Thread(target=self._poll_loop, name="Gearman server poll", daemon=True)
+        self.poll_thread.start()
+
+    # The thread
+
+    def _poll_loop(self) -> None:
+        reactor = self._reactor
+        try:
+            while self.running and not reactor.finished:
+                reactor.turn()
+                if self._run_calls():
+                    reactor.turn(0)  # what they have to say is sent at the end of a turn
+        finally:
+            self.running = False
+            reactor.close()
+            self._run_calls()
+            if self.statsd is not None:
+                self.statsd.close()
+
+    def _run_calls(self) -> bool:
+        ran = False
+        while self._calls:
+            self.call_hook(lambda call: call(), self._calls.popleft())
+            ran = True
+        return ran
+
+    def _soon(self, call: Callable[[], object]) -> None:
+        """Call something in the server's thread: now if this is it, else soon."""
+        if threading.current_thread() is self.poll_thread:
+            call()
+        else:
+            self._calls.append(call)
+            self._reactor.wake()
+
+    def _call(self, call: Callable[[], object]) -> None:
+        """Call something in the server's thread, and wait until that is done."""
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                call()
+            finally:
+                done.set()
+
+        self._soon(run)
+        while not done.wait(0.1):
+            if not self.poll_thread.is_alive():
+                return
+
+    def shutdown(self) -> None:
+        """Close all connections and end the thread. A second call does nothing."""
+        self.running = False
+        self._reactor.wake()
+        if threading.current_thread() is not self.poll_thread:
+            self.poll_thread.join()
+
+    def call_hook(self, hook: Callable[[_T], object], argument: _T) -> None:
+        """Call a hook of the program; what it raises is logged, and harms nothing else."""
+        try:
+            hook(argument)
+        except Exception:
+            self.log.exception("Error in a hook")
+
+    # What the engine tells
+
+    def peer_connected(self, connection: Peer) -> None:
+        """Take note of a new connection."""
+        with self.connections_condition:
+            self.active_connections.append(connection)
+            self.connections_condition.notify_all()
+
+    def peer_gone(self, connection: Peer) -> None:
+        """Take note that a connection has gone."""
+        with self.connections_condition:
+            self.active_connections.remove(connection)
+            self.connections_condition.notify_all()
+        self.jobs_changed()
+
+    def jobs_changed(self) -> None:
+        """Report how many jobs there are."""
+        if self._statistics is not None:
+            self._statistics.jobs(*self._engine.count())
+
+    def transmit(self, connection: Peer, data: bytes) -> None:
+        """Send something to a peer. May be called from any thread."""
+        self._soon(lambda: self._engine.transmit(connection, data))
+
+    def close_peer(self, connection: Peer) -> None:
+        """Close a connection. May be called from any thread."""
+        self._soon(lambda: self._engine.fail(connection, "the server's program has closed the connection"))
+
+    # What programs look at
+
+    @property
+    def functions(self) -> set[bytes]:
+        """The names of the functions that jobs or workers have, and of some that they had."""
+        return self._engine.function_names()
+
+    @property
+    def total_jobs(self) -> int:
+        """How many jobs there are."""
+        return self._engine.count()[0]
+
+    @property
+    def running_jobs(self) -> int:
+        """How many jobs workers have."""
+        return self._engine.count()[1]
+
+    @property
+    def waiting_jobs(self) -> int:
+        """How many jobs wait for workers."""
+        return self._engine.count()[2]
+
+    @property
+    def max_handle(self) -> int:
+        """How many jobs have been submitted, which is the number in the last handle."""
+        return self._engine.submitted
+
+    def getQueue(self) -> list[ServerJob]:
+        """Return all queued jobs: those of high precedence, then normal, then low, the oldest first in each."""
+        return [*self.high_queue, *self.normal_queue, *self.low_queue]
+
+    def reportTimingStats(self, ptype: int, duration: float) -> None:
+        """Report a packet to statsd."""
+        if self._statistics is not None:
+            self._statistics.packet(ptype, duration)
+
+    # Choosing jobs, and waking workers
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a program chooses the jobs for workers itself."""
+        return getattr(self.getJobForConnection, "__func__", None) is not Server.getJobForConnection
+
+    def choose(self, connection: ServerConnection, *, peek: bool) -> ServerJob | None:
+        """Ask for the next job of a worker; what a program raises is logged, and means that there is none."""
+        try:
+            return self.getJobForConnection(connection, peek=peek)
+        except Exception:
+            self.log.exception("Error in getJobForConnection")
+            return None
+
+    def getJobForConnection(self, connection: ServerConnection, peek: bool = False) -> ServerJob | None:
+        """Return the next job for a worker: override it to hold jobs back.
+
+        Args:
+            connection: the worker's connection.
+            peek: whether this is only a look. Otherwise the worker gets the job that is returned.
+
+        Returns:
+            A queued job of a function that the worker can run; None for none.
+        """
+        del peek
+        return self._engine.first_for(connection)
+
+    def wakeConnections(self, job: ServerJob | None = None) -> None:
+        """Wake workers.
+
+        Args:
+            job: the job for which one of them is wanted; None to wake every one that there is a job for.
+        """
+        if job is None:
+            self._soon(self._engine.wake_all)
+        else:
+            name = job.binary_name
+            self._soon(lambda: self._engine.wake_for(name))
+
+    def wakeConnection(self, connection: ServerConnection) -> None:
+        """Wake a worker, if it sleeps and there is a job for it."""
+        self._soon(lambda: self._engine.wake_one(connection))
+
+    # What is sent
+
+    def sendError(self, connection: Connection, code: str | bytes | int, text: str | bytes) -> None:
+        """Send ``ERROR``."""
+        parts = (encode(str(code)) if isinstance(code, int) else convert_to_bytes(code), convert_to_bytes(text))
+        connection.sendPacket(Packet(constants.RES, constants.ERROR, b"\0".join(parts), connection))
+
+    def sendJobAssignUniq(self, connection: Connection, job: ServerJob) -> None:
+        """Send a worker the job that it has been given (``JOB_ASSIGN_UNIQ``)."""
+        self._engine.assign(connection, job)
+
+    def sendNoJob(self, connection: Connection) -> None:
+        """Tell a worker that there is no job for it (``NO_JOB``)."""
+        connection.sendPacket(Packet(constants.RES, constants.NO_JOB, b"", connection))
+
+    def answer(self, request: ServerAdminRequest) -> None:
+        """Answer a text command as the job server does."""
+        self._engine.answer(request)
+
+    # Hooks
+
+    def handlePassthrough(self, packet: Packet, finished: bool = False) -> None:
+        """Pass a report on to those who wait for its job.
+
+        Args:
+            packet: the report.
+            finished: whether it is the last one.
+        """
+        del finished
+        self._engine.serve(packet)
+
+    def _submit(self, packet: Packet) -> None:
+        subject = _subject(packet)
+        if self.acl is None or self.acl.canInvoke(subject, bytes(packet.getArgument(0))):
+            self._engine.serve(packet)
+        else:
+            self.log.info("%s may not invoke %r", subject, packet.getArgument(0))
+            assert packet.connection is not None
+            self.sendError(packet.connection, 0, _DENIED)
+
+    def _register(self, packet: Packet) -> None:
+        subject = _subject(packet)
+        if self.acl is None or self.acl.canRegister(subject, bytes(packet.getArgument(0))):
+            self._engine.serve(packet)
+        else:
+            self.log.info("%s may not register %r", subject, packet.getArgument(0))
+
+    def _unhandled(self, packet: Packet) -> None:
+        super()._unhandled(packet)
+        self._engine.serve(packet)  # which answers with an error, if it knows the type
+
+    def handleSubmitJob(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB``)."""
+        self._submit(packet)
+
+    def handleSubmitJobBg(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB_BG``)."""
+        self._submit(packet)
+
+    def handleSubmitJobHigh(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB_HIGH``)."""
+        self._submit(packet)
+
+    def handleSubmitJobHighBg(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB_HIGH_BG``)."""
+        self._submit(packet)
+
+    def handleSubmitJobLow(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB_LOW``)."""
+        self._submit(packet)
+
+    def handleSubmitJobLowBg(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB_LOW_BG``)."""
+        self._submit(packet)
+
+    def handleSubmitJobEpoch(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_JOB_EPOCH``)."""
+        self._submit(packet)
+
+    def handleSubmitReduceJob(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_REDUCE_JOB``)."""
+        self._submit(packet)
+
+    def handleSubmitReduceJobBackground(self, packet: Packet) -> None:
+        """Queue a job, if the submitter may invoke its function (``SUBMIT_REDUCE_JOB_BACKGROUND``)."""
+        self._submit(packet)
+
+    def handleCanDo(self, packet: Packet) -> None:
+        """Take note that a worker can run a function, if it may register that (``CAN_DO``)."""
+        self._register(packet)
+
+    def handleCanDoTimeout(self, packet: Packet) -> None:
+        """Take note that a worker can run a function, if it may register that (``CAN_DO_TIMEOUT``)."""
+        self._register(packet)
+
+    def handleSubmitJobSched(self, packet: Packet) -> None:
+        """Refuse a job for a time given as in a crontab (``SUBMIT_JOB_SCHED``)."""
+        self._engine.serve(packet)
+
+    def handleCantDo(self, packet: Packet) -> None:
+        """Take note that a worker can no longer run a function (``CANT_DO``)."""
+        self._engine.serve(packet)
+
+    def handleResetAbilities(self, packet: Packet) -> None:
+        """Take note that a worker can run nothing any more (``RESET_ABILITIES``)."""
+        self._engine.serve(packet)
+
+    def handleSetClientID(self, packet: Packet) -> None:
+        """Take note of a worker's name (``SET_CLIENT_ID``)."""
+        self._engine.serve(packet)
+
+    def handleAllYours(self, packet: Packet) -> None:
+        """Do nothing (``ALL_YOURS``)."""
+        self._engine.serve(packet)
+
+    def handlePreSleep(self, packet: Packet) -> None:
+        """Let a worker sleep, or wake it at once if there is a job for it (``PRE_SLEEP``)."""
+        self._engine.serve(packet)
+
+    def handleGrabJob(self, packet: Packet) -> None:
+        """Give a worker its next job (``GRAB_JOB``)."""
+        self._engine.serve(packet)
+
+    def handleGrabJobAll(self, packet: Packet) -> None:
+        """Give a worker its next job (``GRAB_JOB_ALL``)."""
+        self._engine.serve(packet)
+
+    def handleGetStatus(self, packet: Packet) -> None:
+        """Tell what is known of a job (``GET_STATUS``)."""
+        self._engine.serve(packet)
+
+    def handleGetStatusUnique(self, packet: Packet) -> None:
+        """Tell what is known of a job, by its unique (``GET_STATUS_UNIQUE``)."""
+        self._engine.serve(packet)
+
+    def handleEchoReq(self, packet: Packet) -> None:
+        """Send data back (``ECHO_REQ``)."""
+        self._engine.serve(packet)
+
+    def handleOptionReq(self, packet: Packet) -> None:
+        """Set an option of the connection (``OPTION_REQ``)."""
+        self._engine.serve(packet)
+
+    def handleGrabJobUniq(self, packet: Packet) -> None:
+        """Give a worker its next job, with its unique (``GRAB_JOB_UNIQ``)."""
+        connection = packet.connection
+        assert connection is not None
+        job = self._engine.take_for(connection)
+        if job is None:
+            self.sendNoJob(connection)
+        else:
+            self.sendJobAssignUniq(connection, job)
+
+    def handleWorkData(self, packet: Packet) -> None:
+        """Pass a piece of a result on (``WORK_DATA``)."""
+        self.handlePassthrough(packet)
+
+    def handleWorkWarning(self, packet: Packet) -> None:
+        """Pass a warning on (``WORK_WARNING``)."""
+        self.handlePassthrough(packet)
+
+    def handleWorkComplete(self, packet: Packet) -> None:
+        """Pass a result on (``WORK_COMPLETE``)."""
+        self.handlePassthrough(packet, True)
+
+    def handleWorkFail(self, packet: Packet) -> None:
+        """Pass a failure on (``WORK_FAIL``)."""
+        self.handlePassthrough(packet, True)
+
+    def handleWorkException(self, packet: Packet) -> None:
+        """Pass an exception on (``WORK_EXCEPTION``)."""
+        self.handlePassthrough(packet, True)
+
+    def handleWorkStatus(self, packet: Packet) -> None:
+        """Take note of a job's progress, and pass it on (``WORK_STATUS``)."""
+        job = self.jobs.get(bytes(packet.getArgument(0)))
+        numbers = packet.data.split(b"\0")[1:3]
+        if job is not None and job.worker_connection is packet.connection and len(numbers) == 2:
+            job.numerator, job.denominator = (bytes(number) for number in numbers)
+        self.handlePassthrough(packet)
+
+
+def _subject(packet: Packet) -> str | None:
+    return packet.connection.ssl_subject if isinstance(packet.connection, ServerConnection) else None
+
+
+def _listen(host: str | None, port: int) -> list[socket.socket]:
+    """Listen on one address, or on all."""
+    if host is not None:
+        return listen([(host, port)])
+    if socket.has_dualstack_ipv6():
+        return [socket.create_server(("", port), family=socket.AF_INET6, backlog=DEFAULT_BACKLOG, dualstack_ipv6=True)]
+    return [socket.create_server(("", port), backlog=DEFAULT_BACKLOG)]

@@ -1,0 +1,56 @@
+"""Cuts a stream into packets of whatever type, and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from gearproto.framing import Decoder
+from gearproto.packets import PACKETS, Route, Spec
+
+from . import constants
+from .packet import Packet
+
+__all__ = ["RAW", "decoder"]
+
+MAX_PACKET_SIZE: Final = 1024**3
+"""Most bytes behind the header of a packet from a server; only what has come takes memory."""
+
+MAX_ANSWER_SIZE: Final = 64 * 1024**2
+"""Most bytes of the answer to a text command, and of a line of it."""
+
+
+class _RawSpecs(dict[int, Spec]):
+    """Makes a `Packet` of every packet with a magic of the protocol, whatever its type."""
+
+    def __init__(self) -> None:
+        keys = [_key(magic, number) for magic in (constants.REQ, constants.RES) for number in PACKETS]
+        super().__init__((key, _spec(key)) for key in keys)
+
+    def get(self, key: int, default: Spec | None = None, /) -> Spec | None:  # type: ignore[override]
+        """Return what to do with packets that begin with a key."""
+        spec = super().get(key, default)
+        if spec is None and key.to_bytes(8, "big")[:4] in (constants.REQ, constants.RES):
+            return _spec(key)
+        return spec
+
+
+def _key(magic: bytes, number: int) -> int:
+    return int.from_bytes(magic + number.to_bytes(4, "big"), "big")
+
+
+def _spec(key: int) -> Spec:
+    raw = key.to_bytes(8, "big")
+    magic, number = raw[:4], int.from_bytes(raw[4:], "big")
+    name = constants.types.get(number, f"packet {number}")
+    return Spec(name, number, Route(0), (), partial(Packet, magic, number))
+
+
+RAW: Final[Mapping[int, Spec]] = _RawSpecs()
+"""What a decoder needs to make a `Packet` of every packet."""
+
+
+def decoder() -> Decoder:
+    """Return a decoder for what a server sends: it returns `Packet`, and lines with their endings."""
+    return Decoder(RAW, max_packet_size=MAX_PACKET_SIZE, max_line_size=MAX_ANSWER_SIZE, line_endings=True)

@@ -1,0 +1,222 @@
+"""One open socket of a connection, plain or TLS: bytes in, bytes out, neither waiting for the other."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gear_sync.tls import Tunnel, reason
+
+from .errors import DisconnectError
+
+__all__ = ["Transport", "wait_for"]
+
+_CHUNK: Final = 65536
+_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def wait_for(sock: socket.socket, events: int, timeout: float | None, *others: socket.socket) -> bool:
+    """Wait until a socket is ready.
+
+    Args:
+        sock: the socket.
+        events: what for, as `select.poll` takes it.
+        timeout: longest time in seconds; None for no limit.
+        *others: sockets that end the waiting when they become readable.
+
+    Returns:
+        Whether the socket is ready, or at its end.
+    """
+    poll = select.poll()
+    try:
+        descriptor = sock.fileno()
+        poll.register(descriptor, events)
+        for other in others:
+            poll.register(other, select.POLLIN)
+    except (OSError, ValueError):
+        return True  # closed meanwhile, as whoever uses it next will see
+    ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+    return any(found == descriptor for found, _events in ready)
+
+
+class Transport:
+    """A connected socket. Any thread may send; one at a time may receive.
+
+    Output is queued whole and leaves in the order of queueing. Who queues it may go on, and let whoever else uses the
+    transport send what the socket does not take at once, or wait until it has left.
+    """
+
+    def __init__(self, sock: socket.socket, tunnel: Tunnel | None = None) -> None:
+        """Use a connected socket, which is made non-blocking.
+
+        Args:
+            sock: the socket.
+            tunnel: what TLS goes through; None without.
+        """
+        sock.setblocking(False)
+        self.sock = sock
+        self._tunnel = tunnel
+        self._lock = threading.Lock()  # guards all below, and the tunnel
+        self._outbox: deque[bytes | bytearray | memoryview] = deque()
+        self._queued = 0  # bytes ever queued
+        self._sent = 0  # of these, bytes that the system has taken
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 once it is closed."""
+        return self.sock.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether output waits for the socket to take it."""
+        return bool(self._outbox)
+
+    def outbox(self) -> list[bytes]:
+        """Return the output that waits for the socket to take it."""
+        with self._lock:
+            return [bytes(piece) for piece in self._outbox]
+
+    def post(self, data: bytes | bytearray) -> int:
+        """Queue output, and send as much of it as the socket takes at once.
+
+        Returns:
+            A mark for `drain`: how many bytes were ever queued.
+
+        Raises:
+            DisconnectError: the connection is down; nothing was queued, or not all of it has left.
+        """
+        with self._lock:
+            if self._closed:
+                raise DisconnectError("the connection is down")
+            if self._tunnel is None:
+                self._queue(data)
+            else:
+                for piece in self._tunnel.encrypt(memoryview(data)):
+                    self._queue(piece)
+            self._flush()
+            return self._queued
+
+    def _queue(self, data: bytes | bytearray) -> None:
+        self._queued += len(data)
+        self._outbox.append(data)
+
+    def drain(self, mark: int) -> None:
+        """Wait until the system has taken all output up to a mark.
+
+        Raises:
+            DisconnectError: the connection has gone down before that.
+        """
+        while self._sent < mark:
+            if self._closed:
+                raise DisconnectError("the connection went down while data was sent")
+            wait_for(self.sock, select.POLLOUT, None)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send as much of the queued output as the socket takes at once.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        with self._lock:
+            if not self._closed:
+                self._flush()
+
+    def _flush(self) -> None:
+        outbox = self._outbox
+        try:
+            while outbox:
+                sent = self.sock.send(outbox[0])
+                self._sent += sent
+                if sent == len(outbox[0]):
+                    outbox.popleft()
+                else:
+                    outbox[0] = memoryview(outbox[0])[sent:]
+        except _NOT_NOW:
+            return
+        except OSError as error:
+            raise DisconnectError(error.errno, f"sending failed: {error.strerror or error}") from error
+
+    def receive(self) -> bytes | None:
+        """Return what has arrived; None if that is nothing, and no bytes at the end.
+
+        Raises:
+            OSError: the connection has broken.
+        """
+        if self._tunnel is not None and self._tunnel.ended:
+            return b""
+        try:
+            data = self.sock.recv(_CHUNK)
+        except _NOT_NOW:
+            return None
+        except OSError as error:
+            if self._closed or error.errno == errno.EBADF:
+                return b""
+            raise
+        return data if self._tunnel is None or not data else self._decrypt(self._tunnel, data)
+
+    def _decrypt(self, tunnel: Tunnel, data: bytes) -> bytes | None:
+        with self._lock:
+            try:
+                said = tunnel.receive(data)
+            except ssl.SSLError as error:
+                self._queue(tunnel.data_to_send())  # tells the peer why
+                self._flush()
+                raise DisconnectError(f"TLS failed: {reason(error)}") from error
+            self._queue(tunnel.data_to_send())
+            self._flush()
+            return said or (b"" if tunnel.ended else None)
+
+    def shake_hands(self, wait: Callable[[], object]) -> None:
+        """Go through the TLS handshake of a client.
+
+        Args:
+            wait: waits until something arrives, and raises if that takes too long.
+
+        Raises:
+            OSError: the connection has broken, or the peer cannot be trusted.
+        """
+        tunnel = self._tunnel
+        assert tunnel is not None
+        with self._lock:
+            self._queue(tunnel.data_to_send())
+            self._flush()
+        while not tunnel.established:
+            wait()
+            if self.receive() == b"":
+                raise DisconnectError("the server closed the connection within the TLS handshake")
+
+    def wait_readable(self, timeout: float | None = None) -> bool:
+        """Wait until something arrives, or the end; return whether it has."""
+        return wait_for(self.sock, _READABLE, timeout)
+
+    def at_end(self) -> bool:
+        """Tell whether the peer has closed a connection that nobody has read the end of."""
+        try:
+            return self.sock.recv(1, socket.MSG_PEEK) == b""
+        except _NOT_NOW:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Close the socket; whoever waits for it sees its end."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            with contextlib.suppress(OSError):  # the peer may have closed it already
+                if self._tunnel is not None and not self._outbox:
+                    self.sock.send(self._tunnel.end())
+            self._outbox.clear()
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.close()

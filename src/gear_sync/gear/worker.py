@@ -1,0 +1,328 @@
+"""``gear.Worker``: takes jobs from servers, one whenever somebody asks for one."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+from . import constants
+from .base import BaseClient
+from .connection import Connection
+from .errors import DisconnectError, InterruptedError, InvalidDataError
+from .jobs import FunctionRecord, TextWorkerJob, WorkerJob
+from .packet import Packet
+from .text import convert_to_bytes, encode
+
+__all__ = ["TextWorker", "Worker"]
+
+_PATIENCE: Final = 1.0  # seconds; a server that has been asked for a job so long ago keeps no other from being asked
+_LAST_WAIT: Final = 5.0  # seconds; how long servers may take to answer once nobody waits for a job any more
+_NUMBER: Final = re.compile(rb"[0-9]+(\.[0-9]*)?")
+
+
+class Worker(BaseClient):
+    """A Gearman worker.
+
+    ```python
+    worker = gear.Worker("reverser")
+    worker.addServer("gearman.example.com")
+    worker.registerFunction("reverse")
+
+    while True:
+        job = worker.getJob()
+        job.sendWorkComplete(job.arguments[::-1])
+    ```
+
+    Attributes:
+        job_class: class attribute: what `getJob` returns.
+        functions: the functions that it has registered, by name in bytes.
+        worker_id: its name, as it was given.
+        waiting_for_jobs: how many threads wait in `getJob`.
+        job_queue: jobs that have been assigned, and not been taken by a thread.
+        job_lock: guards the two.
+    """
+
+    job_class: ClassVar[type[WorkerJob]] = WorkerJob
+
+    def __init__(self, client_id: str | bytes | None = None, worker_id: str | bytes | None = None) -> None:
+        """Begin without servers.
+
+        Args:
+            client_id: its name, which administrators see.
+            worker_id: the same, by its old name.
+
+        Raises:
+            Exception: there is neither.
+        """
+        name = worker_id if client_id is None else client_id
+        if name is None:
+            raise Exception("a worker needs a client_id")
+        super().__init__(name)
+        self.worker_id = name
+        self.functions: dict[bytes, FunctionRecord] = {}
+        self.waiting_for_jobs = 0
+        self.job_queue: deque[WorkerJob] = deque()
+        self.job_lock = threading.RLock()
+        self._jobs_changed = threading.Condition(self.job_lock)
+        self._stops = 0
+        self._grab_index = 0
+        self._asked_at: dict[Connection, float] = {}  # the connections that have been asked for a job
+        self._start()
+
+    def __repr__(self) -> str:
+        return f"<gear.Worker 0x{id(self):x}>"
+
+    # Functions
+
+    def registerFunction(self, name: str | bytes, timeout: float | str | bytes | None = None) -> None:
+        """Tell all servers, and those that are connected to from now on, of a function that this worker can run.
+
+        Args:
+            name: the function.
+            timeout: how many milliseconds a job of it may take before the server gives it to another worker; None for
+                as many as it likes.
+
+        Raises:
+            InvalidDataError: the name holds a NUL byte, or the time-out is no number. Nothing has changed then.
+        """
+        record = FunctionRecord(name, timeout)
+        key, packet = _ability(record)
+        with self.broadcast_lock:
+            self.functions[key] = record
+            self.broadcast(packet)
+        self._look_again()
+
+    def unRegisterFunction(self, name: str | bytes) -> None:
+        """Tell all servers that this worker can no longer run a function.
+
+        Raises:
+            KeyError: it is not registered.
+        """
+        key = convert_to_bytes(name)
+        assert isinstance(key, bytes)
+        with self.broadcast_lock:
+            del self.functions[key]
+            self.broadcast(Packet(constants.REQ, constants.CANT_DO, key))
+
+    def setFunctions(self, functions: Iterable[FunctionRecord]) -> None:
+        """Replace all functions that this worker can run.
+
+        Args:
+            functions: the functions.
+
+        Raises:
+            InvalidDataError: one is no `FunctionRecord`, or cannot be registered. Nothing has changed then.
+        """
+        records: dict[bytes, tuple[FunctionRecord, Packet]] = {}
+        for record in functions:
+            if not isinstance(record, FunctionRecord):
+                raise InvalidDataError(f"a function has to be a FunctionRecord, not {type(record).__name__}")
+            key, packet = _ability(record)
+            records[key] = record, packet
+        with self.broadcast_lock:
+            self.functions = {key: record for key, (record, _packet) in records.items()}
+            self.broadcast(Packet(constants.REQ, constants.RESET_ABILITIES, b""))
+            for _record, packet in records.values():
+                self.broadcast(packet)
+        self._look_again()
+
+    def _onConnect(self, conn: Connection) -> None:
+        conn.sendPacket(Packet(constants.REQ, constants.SET_CLIENT_ID, self.client_id or b"", conn))
+        for record in tuple(self.functions.values()):
+            _key, packet = _ability(record)
+            conn.sendPacket(packet)
+        conn.changeState("IDLE")
+
+    def _onActiveConnection(self, conn: Connection) -> None:
+        del conn
+        self._updateStateMachines()
+
+    # Jobs
+
+    def getJob(self) -> Any:
+        """Wait for a job. Any number of threads may, and each job goes to one of them.
+
+        Servers are asked for jobs only while somebody waits. Their loss and return goes unnoticed here.
+
+        Returns:
+            The job, a `job_class`.
+
+        Raises:
+            InterruptedError: `stopWaitingForJobs` or `shutdown` was called.
+        """
+        with self._jobs_changed:
+            stops = self._stops
+            self.waiting_for_jobs += 1
+            try:
+                while self.running and self._stops == stops:
+                    if self.job_queue:
+                        return self.job_queue.popleft()
+                    self._updateStateMachines()
+                    self._jobs_changed.wait()
+            finally:
+                self.waiting_for_jobs -= 1
+        raise InterruptedError("no more jobs are waited for")
+
+    def stopWaitingForJobs(self) -> None:
+        """Make every `getJob` that waits raise `InterruptedError`.
+
+        A server that has been asked for a job may take a few seconds to answer; then the connection is given up, so
+        that it gives the job to another worker. A job that comes meanwhile is for the next call of `getJob`.
+        """
+        with self._jobs_changed:
+            self._stops += 1
+            self._jobs_changed.notify_all()
+            if threading.current_thread() is not self.poll_thread:
+                self._jobs_changed.wait_for(lambda: not self._asked_at, _LAST_WAIT)
+            late = list(self._asked_at)
+        for connection in late:
+            self._lostConnection(connection, "no answer to GRAB_JOB_UNIQ")
+
+    def _shutdown(self) -> None:
+        self.stopWaitingForJobs()
+
+    def _look_again(self) -> None:
+        """Ask servers again that had no job when they were asked last."""
+        with self.job_lock:
+            for connection in self._active():
+                if connection.state == "SLEEP":
+                    connection.changeState("IDLE")
+            self._updateStateMachines()
+
+    def _updateStateMachines(self) -> None:
+        """Ask as many servers for a job as there are threads that nothing has been asked for."""
+        with self.job_lock:
+            overdue = time.monotonic() - _PATIENCE
+            asked = sum(when > overdue for when in self._asked_at.values())
+            wanted = self.waiting_for_jobs - len(self.job_queue) - asked
+            if wanted <= 0:
+                return
+            connections = self._active()
+            for _ in range(len(connections)):
+                self._grab_index = (self._grab_index + 1) % len(connections)
+                connection = connections[self._grab_index]
+                if connection.state == "IDLE" and self._grab(connection):
+                    wanted -= 1
+                    if not wanted:
+                        return
+
+    def _grab(self, connection: Connection) -> bool:
+        """Ask a server for a job; return whether that could be done."""
+        connection.changeState("GRAB_WAIT")
+        self._asked_at[connection] = time.monotonic()
+        return self._post(connection, constants.GRAB_JOB_UNIQ)
+
+    def _post(self, connection: Connection, ptype: int) -> bool:
+        """Send a packet without waiting for the socket to take it; return whether that could be done."""
+        try:
+            connection.post(Packet(constants.REQ, ptype, b"", connection))
+        except DisconnectError as error:
+            self._lostConnection(connection, str(error))
+            return False
+        self._waker.wake()  # for the thread that reads: it may have to send the rest, and knows when to ask another
+        return True
+
+    def _answered(self, connection: Connection, state: str) -> None:
+        """Take note that a server has answered."""
+        connection.changeState(state)
+        self._asked_at.pop(connection, None)
+        self._jobs_changed.notify_all()
+
+    def _on_lost(self, connection: Connection) -> None:
+        with self._jobs_changed:
+            self._asked_at.pop(connection, None)
+            self._jobs_changed.notify_all()
+            self._updateStateMachines()
+
+    def _next_deadline(self) -> float | None:
+        with self.job_lock:
+            if not self._asked_at or not any(connection.state == "IDLE" for connection in self._active()):
+                return None
+            overdue = time.monotonic() - _PATIENCE
+            times = [when + _PATIENCE for when in self._asked_at.values() if when > overdue]
+            return min(times, default=None)
+
+    def _on_deadline(self) -> None:
+        self._updateStateMachines()
+
+    # Hooks
+
+    def handleNoop(self, packet: Packet) -> None:
+        """Ask a server that has woken this worker for a job, if somebody waits for one (``NOOP``)."""
+        connection = packet.connection
+        assert connection is not None
+        with self.job_lock:
+            if connection.state == "SLEEP":
+                connection.changeState("IDLE")
+                self._updateStateMachines()
+
+    def handleNoJob(self, packet: Packet) -> None:
+        """Go to sleep where there is no job, and ask another server (``NO_JOB``)."""
+        connection = packet.connection
+        assert connection is not None
+        with self.job_lock:
+            if connection.state == "GRAB_WAIT":
+                self._answered(connection, "SLEEP")
+                self._post(connection, constants.PRE_SLEEP)
+                self._updateStateMachines()
+
+    def handleJobAssign(self, packet: Packet) -> Any:
+        """Hand a job to a thread that waits for one (``JOB_ASSIGN``).
+
+        Returns:
+            The job.
+        """
+        handle, name, arguments = (packet.getArgument(index, last=index == 2) for index in range(3))
+        return self._assign(packet, handle, name, b"", arguments)
+
+    def handleJobAssignUnique(self, packet: Packet) -> Any:
+        """Hand a job to a thread that waits for one (``JOB_ASSIGN_UNIQ``).
+
+        Returns:
+            The job.
+        """
+        handle, name, unique, arguments = (packet.getArgument(index, last=index == 3) for index in range(4))
+        return self._assign(packet, handle, name, unique, arguments)
+
+    def _assign(
+        self,
+        packet: Packet,
+        handle: bytes | bytearray,
+        name: bytes | bytearray,
+        unique: bytes | bytearray,
+        arguments: bytes | bytearray,
+    ) -> WorkerJob:
+        connection = packet.connection
+        assert connection is not None
+        job = self.job_class(bytes(handle), bytes(name), arguments, bytes(unique) or None)
+        job.assign(connection)
+        with self.job_lock:
+            self.job_queue.append(job)
+            self._answered(connection, "IDLE")
+            self._updateStateMachines()
+        return job
+
+
+class TextWorker(Worker):
+    """A worker whose jobs have text for arguments and unique, and take text in their reports."""
+
+    job_class: ClassVar[type[WorkerJob]] = TextWorkerJob
+
+
+def _ability(record: FunctionRecord) -> tuple[bytes, Packet]:
+    """Return the name of a function, and the packet that registers it."""
+    name = convert_to_bytes(record.name)
+    assert isinstance(name, bytes)
+    if 0 in name:
+        raise InvalidDataError(f"function name {name[:64]!r} holds a NUL byte")
+    if record.timeout is None:
+        return name, Packet(constants.REQ, constants.CAN_DO, name)
+    limit = record.timeout
+    timeout = limit if isinstance(limit, bytes) else encode(str(limit))
+    if _NUMBER.fullmatch(timeout) is None:
+        raise InvalidDataError(f"the time-out of function {name!r} has to be a number, not {limit!r}")
+    return name, Packet(constants.REQ, constants.CAN_DO_TIMEOUT, name + b"\0" + timeout)
