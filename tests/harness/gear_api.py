@@ -19,7 +19,6 @@ __all__ = ["GearServer", "Shop", "WatchedClient", "replies", "tls_files"]
 Files = tuple[str, str, str]
 
 _S = TypeVar("_S", bound=gear.Server)
-_W = TypeVar("_W", bound=gear.Worker)
 
 
 @functools.cache
@@ -105,9 +104,9 @@ class Shop:
         self,
         *addresses: Any,
         functions: tuple[str | bytes, ...] = (),
-        kind: type[_W] = gear.Worker,  # type: ignore[assignment]
+        kind: type[gear.Worker] = gear.Worker,
         tls: Files | tuple[()] = (),
-    ) -> _W:
+    ) -> gear.Worker:
         """Make a worker, and wait until it is connected."""
         worker = kind("worker")
         self._stack.callback(worker.shutdown)

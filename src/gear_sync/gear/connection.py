@@ -415,7 +415,8 @@ class Connection:
     @property
     def submitting(self) -> bool:
         """Whether a ``JOB_CREATED`` is awaited."""
-        return any(isinstance(task, SubmitJobTask) for task in self.pending_tasks)
+        with self.send_lock:
+            return any(isinstance(task, SubmitJobTask) for task in self.pending_tasks)
 
     # Input
 
