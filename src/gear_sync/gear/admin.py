@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from .text import convert_to_bytes
@@ -26,7 +25,7 @@ _DOTS: Final = (b".\n", b".\r\n")
 _ERRORS: Final = b"ERR "
 
 
-class AdminRequest(ABC):
+class AdminRequest:
     """A text command, to be sent with `Connection.sendAdminRequest`. Use one of the subclasses, or make your own.
 
     Attributes:
@@ -40,7 +39,13 @@ class AdminRequest(ABC):
     command: bytes | None = None
 
     def __init__(self, *arguments: bytes) -> None:
-        """Make a request that has not been sent."""
+        """Make a request that has not been sent.
+
+        Raises:
+            NotImplementedError: the class says of no command how its answer ends.
+        """
+        if type(self).isComplete is AdminRequest.isComplete:
+            raise NotImplementedError(f"{type(self).__name__} does not say how its answer ends")
         self.arguments = arguments
         self.response: bytes | None = None
         self.error: str | None = None
@@ -54,7 +59,6 @@ class AdminRequest(ABC):
         """Return the line to send."""
         return b" ".join((self.command or b"", *self.arguments)) + b"\n"
 
-    @abstractmethod
     def isComplete(self, data: bytes) -> tuple[bool, bytes | None]:
         """Tell whether an answer is complete.
 
@@ -64,6 +68,7 @@ class AdminRequest(ABC):
         Returns:
             True and what follows the answer, or False and None. If it is complete, `response` is set.
         """
+        raise NotImplementedError
 
     def receive(self, line: bytes) -> bool:
         """Take one more line of the answer; return whether it is complete."""

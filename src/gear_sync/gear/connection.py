@@ -428,24 +428,22 @@ class Connection:
             or None at the end of the stream.
 
         Raises:
-            OSError: the connection has broken.
+            OSError: the connection is down, or has broken.
             gearproto.RemoteProtocolError: what the server sends makes no sense.
         """
+        transport = self._open_transport()
         while True:
             if (message := self.next_message()) is not None:
                 return message
-            if (data := self._receive()) is None:
-                self._wait()
+            if (data := transport.receive()) is None:
+                self._wait(transport)
             elif not data:
                 return None
             else:
                 self._decoder.feed(data)
 
-    def _receive(self) -> bytes | None:
-        return self._open_transport().receive()
-
-    def _wait(self) -> None:
-        self._open_transport().wait_readable()
+    def _wait(self, transport: Transport) -> None:
+        transport.wait_readable()
 
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""

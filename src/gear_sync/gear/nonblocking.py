@@ -5,6 +5,7 @@ from __future__ import annotations
 from .connection import Connection
 from .errors import RetryIOError
 from .packet import Packet
+from .transport import Transport
 
 __all__ = ["NonBlockingConnection"]
 
@@ -54,5 +55,5 @@ class NonBlockingConnection(Connection):
         """
         self._open_transport().flush()
 
-    def _wait(self) -> None:
+    def _wait(self, transport: Transport) -> None:
         raise RetryIOError("there is no whole message yet")
