@@ -56,4 +56,5 @@ class NonBlockingConnection(Connection):
         self._open_transport().flush()
 
     def _wait(self, transport: Transport) -> None:
+        del transport
         raise RetryIOError("there is no whole message yet")

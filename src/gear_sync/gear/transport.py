@@ -99,14 +99,18 @@ class Transport:
             if self._tunnel is None:
                 self._queue(data)
             else:
-                for piece in self._tunnel.encrypt(memoryview(data)):
-                    self._queue(piece)
+                try:
+                    for piece in self._tunnel.encrypt(memoryview(data)):
+                        self._queue(piece)
+                except ssl.SSLError as error:
+                    raise DisconnectError(f"TLS failed: {reason(error)}") from error
             self._flush()
             return self._queued
 
     def _queue(self, data: bytes | bytearray) -> None:
-        self._queued += len(data)
-        self._outbox.append(data)
+        if data:
+            self._queued += len(data)
+            self._outbox.append(data)
 
     def drain(self, mark: int) -> None:
         """Wait until the system has taken all output up to a mark.
@@ -165,6 +169,8 @@ class Transport:
 
     def _decrypt(self, tunnel: Tunnel, data: bytes) -> bytes | None:
         with self._lock:
+            if self._closed:
+                return b""
             try:
                 said = tunnel.receive(data)
             except ssl.SSLError as error:
