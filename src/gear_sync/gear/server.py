@@ -97,6 +97,7 @@ class Server(ServerCommands):
         Raises:
             OSError: the address cannot be listened on, or a TLS file cannot be read.
             ConfigurationError: only some of the TLS files are given, or one cannot be used.
+            ValueError: there is no such port.
         """
         super().__init__(server_id)
         context = server_context(ssl_key, ssl_cert, ssl_ca)
@@ -487,6 +488,8 @@ def _subject(packet: Packet) -> str | None:
 
 def _listen(host: str | None, port: int) -> list[socket.socket]:
     """Listen on one address, or on all."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"there is no port {port}: it has to be a number from 0 to 65535")
     if host is not None:
         return listen([(host, port)])
     if socket.has_dualstack_ipv6():

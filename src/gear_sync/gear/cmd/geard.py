@@ -152,5 +152,9 @@ def main() -> None:
     try:
         server.setup_logging()
         server.main()
-    except (OSError, OverflowError, ConfigurationError, ACLError, ValueError, configparser.Error) as error:
+    except (OSError, ConfigurationError, ACLError, ValueError, configparser.Error) as error:
         sys.exit(f"geard: {error}")
+
+
+if __name__ == "__main__":
+    main()
