@@ -113,10 +113,22 @@ class HookedQueue(JobQueue):
 
     # Telling
 
-    def add(self, job: Job, due: float | None) -> None:
-        """Add a new job."""
+    def new_job(
+        self,
+        handle: bytes,
+        function: FunctionQueue,
+        unique: bytes,
+        key: object,
+        workload: bytes,
+        priority: int,
+        background: bool,
+        reducer: bytes = b"",
+        due: float | None = None,
+    ) -> Job:
+        """Make a job, to be run at once or when it is due."""
+        job = super().new_job(handle, function, unique, key, workload, priority, background, reducer, due)
         self.engine.added(job)
-        super().add(job, due)
+        return job
 
     def end(self, job: Job) -> None:
         """Forget a job."""
