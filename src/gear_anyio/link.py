@@ -117,7 +117,7 @@ class SocketLink(gear_sync.link.Link):
         """Join the two; see `join`."""
         super().__init__(sock, conn, on_event)
         self._on_read = on_read
-        self._room = Room(lambda: 0 if self.closed else self.unsent + conn.output_size)
+        self._room = Room(lambda: 0 if self.closed else conn.unsent + conn.output_size)
         self._sent = False  # since something was read
         self._held = False  # output waits for the next turn of the event loop
         self._driver: _AsyncioDriver | _WaitingDriver | None = None
@@ -289,9 +289,8 @@ class StreamLink:
         self._receive = partial(stream.receive, _CHUNK) if isinstance(stream, anyio.abc.ByteStream) else stream.receive
         self._on_event = on_event
         self._on_read = on_read
-        self._unsent = 0  # bytes taken from the connection that were not given to the stream
         self._work = anyio.Event()  # set when there is something to send, or the end
-        self._room = Room(lambda: 0 if conn.closed else self._unsent + conn.output_size)
+        self._room = Room(lambda: 0 if conn.closed else conn.unsent + conn.output_size)
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -309,7 +308,7 @@ class StreamLink:
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends now, and `run` soon."""
-        self.conn.connection_lost(reason, unsent=self._unsent)
+        self.conn.connection_lost(reason)
         self.settle()
         self._room.changed()
 
@@ -340,9 +339,9 @@ class StreamLink:
             try:
                 conn.receive_data(await self._receive())
             except anyio.EndOfStream:
-                conn.receive_eof(unsent=self._unsent)
+                conn.receive_eof()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-                conn.connection_lost(_reason(error), unsent=self._unsent)
+                conn.connection_lost(_reason(error))
             self.settle()
             if self._on_read is not None:
                 self._on_read()
@@ -358,7 +357,7 @@ class StreamLink:
                 self._work = anyio.Event()
             data = conn.data_to_send()
             for start in range(0, len(data), _CHUNK):
-                self._unsent = max(0, len(data) - start - _CHUNK)
+                conn.unsent = max(0, len(data) - start - _CHUNK)
                 try:
                     await self._stream.send(data[start : start + _CHUNK])
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):

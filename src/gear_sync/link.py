@@ -88,7 +88,7 @@ class Link:
         if self.closed:
             return
         self.closed = True
-        self.conn.connection_lost(reason, unsent=self.unsent)
+        self.conn.connection_lost(reason)
         self._unsent = None
         self.release()
         self.drain()
@@ -96,11 +96,6 @@ class Link:
     def release(self) -> None:
         """Close the socket itself; whoever watches it has to be told before, in some event loops."""
         self.sock.close()
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes the socket has not taken of what the connection has given."""
-        return 0 if self._unsent is None else len(self._unsent)
 
     def _read(self) -> bool:
         """Read once, with TLS all that it has deciphered; return whether something has come, be it the end."""
@@ -112,7 +107,7 @@ class Link:
             self.close(error.strerror or str(error))
             return True
         if not data:
-            self.conn.receive_eof(unsent=self.unsent)
+            self.conn.receive_eof()
             return True
         self.conn.receive_data(data)
         if self._tls is not None and self._tls.pending():  # no selector sees it
@@ -144,6 +139,7 @@ class Link:
                 if not data:
                     return
                 self._unsent = memoryview(data)
+                self.conn.unsent = len(data)
             try:
                 sent = self.sock.send(self._unsent)
             except _NOT_NOW:
@@ -152,4 +148,5 @@ class Link:
                 self._read_rest()
                 self.close(error.strerror or str(error))
                 return
-            self._unsent = self._unsent[sent:] if sent < len(self._unsent) else None
+            self.conn.unsent -= sent
+            self._unsent = self._unsent[sent:] if self.conn.unsent else None

@@ -73,6 +73,10 @@ class Connection:
 
     Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`next_event`), send what it
     has to say (`data_to_send`), and call `handle_timeout` at `next_deadline`. Requests only queue output.
+
+    Attributes:
+        unsent: bytes taken by `data_to_send` that have not left yet. Keep it up to date before every other call: when
+            the connection ends, it decides between `NotSent` and `Lost`.
     """
 
     _ROLE: ClassVar[str]
@@ -109,7 +113,8 @@ class Connection:
         self._output: list[bytes] = []
         self._queued = 0  # bytes ever queued: where in the stream the next packet begins
         self._taken = 0  # bytes ever taken by data_to_send
-        self._eof: int | None = None  # bytes that were taken but never left, once the peer sends no more
+        self.unsent = 0
+        self._eof = False
         self._ended = False
         self._probe_interval = probe_interval
         self._probe_timeout = probe_timeout
@@ -133,23 +138,17 @@ class Connection:
             self._heard = self._heard or bool(data)
             self._decoder.feed(data)
 
-    def receive_eof(self, *, unsent: int = 0) -> None:
-        """Take note that the server sends no more. Events then end with `ConnectionClosed`.
+    def receive_eof(self) -> None:
+        """Take note that the server sends no more. Events then end with `ConnectionClosed`."""
+        self._eof = True
 
-        Args:
-            unsent: how many bytes from `data_to_send` never left; decides between `NotSent` and `Lost`.
-        """
-        if self._eof is None:
-            self._eof = unsent
-
-    def connection_lost(self, reason: str, *, unsent: int = 0) -> None:
+    def connection_lost(self, reason: str) -> None:
         """End the connection at once, for a reason that the transport, or the caller, knows.
 
         Args:
             reason: why, for people.
-            unsent: how many bytes from `data_to_send` never left.
         """
-        self._end(reason, unsent)
+        self._end(reason)
 
     def next_event(self) -> Event | None:
         """Parse and return one event. None means that more input is needed, or that the connection has ended.
@@ -164,13 +163,13 @@ class Connection:
             try:
                 received = self._decoder.next()
                 if received is None:
-                    if self._eof is None:
+                    if not self._eof:
                         return None
-                    self._end_of_stream(self._eof)
+                    self._end_of_stream()
                     continue
                 event = self._HANDLERS[type(received)](self, received)
             except RemoteProtocolError as error:
-                self._end(str(error), self._eof or 0)
+                self._end(str(error))
                 raise
             if event is not None:
                 return event
@@ -201,7 +200,7 @@ class Connection:
             self._probing = False
             self._probe_at = now + self._probe_interval
         elif self._probing:
-            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s", 0)
+            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s")
             return
         else:
             self._ask(EchoReq(b"probe"), EchoRes, b"probe")
@@ -244,7 +243,7 @@ class Connection:
     # Output: everything leaves through here, so that the order of the stream is the order of the calls.
 
     def _check_open(self, what: str, size: int) -> None:
-        if self._ended or self._eof is not None:
+        if self._ended or self._eof:
             raise LocalProtocolError(f"{self._ROLE}: {what} on a connection that has ended")
         if self.output_size + size > self._max_output:
             raise LocalProtocolError(
@@ -341,18 +340,18 @@ class Connection:
 
     # The end
 
-    def _end_of_stream(self, unsent: int) -> None:
+    def _end_of_stream(self) -> None:
         if self._decoder.buffered:
             raise RemoteProtocolError(
                 f"{self._ROLE}: the server closed the connection {self._decoder.buffered} bytes into a message"
             )
-        self._end("the server closed the connection", unsent)
+        self._end("the server closed the connection")
 
-    def _end(self, reason: str, unsent: int) -> None:
+    def _end(self, reason: str) -> None:
         if self._ended:
             return
         self._ended = True
-        left = self._taken - unsent
+        left = self._taken - self.unsent
         for request in self._requests:
             if request.id is not None:
                 self._events.append(self._lost(request, request.id, request.start < left, reason))

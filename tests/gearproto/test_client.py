@@ -216,7 +216,8 @@ def test_many_submissions_are_lost_from_the_first_byte_that_left(
     requests = client.submit_jobs(packets)
     size = len(client.data_to_send())
     left = data.draw(st.integers(0, size))
-    client.connection_lost("gone", unsent=size - left)
+    client.unsent = size - left
+    client.connection_lost("gone")
     starts = [sum(len(packet.encode()) for packet in packets[:index]) for index in range(len(packets))]
     assert drain(client) == [
         *(
@@ -749,10 +750,12 @@ def test_submission_is_lost_as_soon_as_one_byte_of_it_has_left(data: st.DataObje
     unsent = data.draw(st.integers(0, taken))
     reason = EOF_REASON
     if data.draw(st.booleans()):
-        client.receive_eof(unsent=unsent)
+        client.unsent = unsent
+        client.receive_eof()
     else:
         reason = "reset"
-        client.connection_lost(reason, unsent=unsent)
+        client.unsent = unsent
+        client.connection_lost(reason)
     expected = [
         JobEnded(RequestId(number), None, Lost(reason) if start < taken - unsent else NotSent(reason))
         for number, start in enumerate(starts, 1)
@@ -763,12 +766,31 @@ def test_submission_is_lost_as_soon_as_one_byte_of_it_has_left(data: st.DataObje
 def test_job_whose_handle_is_known_is_lost_even_if_other_output_is_stuck() -> None:
     client = client_with(H)
     client.submit_job(b"f", b"")
-    client.receive_eof(unsent=len(client.data_to_send()))
+    client.unsent = len(client.data_to_send())
+    client.receive_eof()
     assert drain(client) == [
         JobEnded(TWO, None, NotSent(EOF_REASON)),
         JobEnded(ONE, H, Lost(EOF_REASON)),
         ConnectionClosed(EOF_REASON),
     ]
+
+
+@pytest.mark.parametrize("ends", ["garbage", "silence"])
+def test_connection_that_ends_by_itself_tells_what_never_left(ends: str) -> None:
+    client = ClientConnection(probe_interval=1.0, probe_timeout=1.0)
+    client.submit_job(b"f", b"left")
+    client.data_to_send()
+    client.submit_job(b"f", b"stays")
+    client.unsent = len(client.data_to_send())
+    if ends == "garbage":
+        client.receive_data(b"\0RES\xff\xff\xff\xff\0\0\0\0")
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+    else:
+        client.handle_timeout(1.0)
+        client.handle_timeout(2.0)
+    outcomes = [event.outcome for event in iter(client.next_event, None) if isinstance(event, JobEnded)]
+    assert [type(outcome) for outcome in outcomes] == [Lost, NotSent]
 
 
 def test_result_that_was_not_pulled_before_the_connection_was_lost_is_lost() -> None:
@@ -997,7 +1019,8 @@ class ClientMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Cut the connection anywhere: what was told stays true, and everything else ends honestly."""
         unsent = self.taken // 3
-        self.client.receive_eof(unsent=unsent)
+        self.client.unsent = unsent
+        self.client.receive_eof()
         before, _error, after = drain_to_error(self.client)
         self.collect(before + after)
         assert self.client.closed

@@ -339,10 +339,12 @@ def test_request_is_sent_as_soon_as_one_byte_of_it_has_left(role: Role, data: st
     unsent = data.draw(st.integers(0, taken))
     end = data.draw(st.sampled_from(["eof", "lost", "error"]))
     if end == "lost":
-        connection.connection_lost("reset", unsent=unsent)
+        connection.unsent = unsent
+        connection.connection_lost("reset")
     else:
         connection.receive_data(b"\0bad" + bytes(8) if end == "error" else b"")
-        connection.receive_eof(unsent=unsent)
+        connection.unsent = unsent
+        connection.receive_eof()
     before, error, after = drain_to_error(connection)
     assert (error is None) == (end != "error")
     echo_size = len(EchoReq(b"taken").encode())
@@ -361,7 +363,8 @@ def test_first_end_of_stream_counts(role: Role) -> None:
     connection = role()
     connection.echo(b"x")
     taken = len(connection.data_to_send())
-    connection.receive_eof(unsent=taken)
+    connection.unsent = taken
+    connection.receive_eof()
     connection.receive_eof()
     assert drain(connection) == [RequestLost(ONE, sent=False), ConnectionClosed(EOF_REASON)]
 

@@ -79,7 +79,8 @@ def pump(records: Records[JobRecord, Answer], *packets: Packet) -> list[JobRecor
 
 def lose(records: Records[JobRecord, Answer], *, unsent: int = 0) -> None:
     """Let the connection end."""
-    records.conn.connection_lost("gone", unsent=unsent)
+    records.conn.unsent = unsent
+    records.conn.connection_lost("gone")
     pump(records)
 
 

@@ -313,15 +313,18 @@ class Endpoint:
     def lost(self, link: Link) -> None:
         """Hear that the connection is gone."""
         if link is self.link and self.connection is not None:
-            self.connection.receive_eof(unsent=len(link.up.buffer))
+            self.connection.unsent = len(link.up.buffer)
+            self.connection.receive_eof()
             if link.up.broken:
-                self.connection.connection_lost("reset", unsent=len(link.up.buffer))
+                self.connection.unsent = len(link.up.buffer)
+                self.connection.connection_lost("reset")
             self.settle()
 
     def leave(self) -> None:
         """Close the connection, whatever is open."""
         if self.link is not None and self.connection is not None:
-            self.connection.connection_lost("closed here", unsent=len(self.link.up.buffer))
+            self.connection.unsent = len(self.link.up.buffer)
+            self.connection.connection_lost("closed here")
             self.settle()
 
     def hang_up(self) -> None:
