@@ -129,11 +129,12 @@ class SocketLink(gear_sync.link.Link):
         if self._driver is not None and not self._sent:
             self._sent = bool(self.conn.output_size)
             super().settle()
-            return
-        self.drain()
-        if self.conn.closed:
-            self.close("closed")
-        elif self._driver is not None and not self._held and self.conn.output_size:
+        else:
+            self.drain()
+            if self.conn.closed:
+                self.close("closed")
+        # What the socket has not taken needs somebody who watches it, as what is held needs somebody who sends it.
+        if self._driver is not None and not self._held and not self.closed and (self.sending or self.conn.output_size):
             self._held = True
             self._driver.call_next_turn()
 

@@ -1,0 +1,50 @@
+"""`gear_anyio.link.SocketLink`: all that is made is sent, be it little, much, or more than the socket takes at once."""
+
+from __future__ import annotations
+
+import socket
+
+import anyio
+import pytest
+
+from gear_anyio.link import SocketLink
+from gearproto import ClientConnection
+from gearproto.packets import SubmitJob
+from tests.harness.threads import LIMIT
+
+BIG = 8 * 1024 * 1024
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """Read so many bytes."""
+    data = bytearray()
+    with anyio.fail_after(LIMIT):
+        while len(data) < size:
+            await anyio.wait_readable(sock)
+            data += sock.recv(size - len(data))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("sizes", [[1], [BIG], [1, 1, 1], [1, BIG, 1], [BIG, BIG], [1] * 1000])
+def test_all_output_is_sent_though_nothing_comes(backend: str, sizes: list[int]) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        conn = ClientConnection()
+        link = SocketLink(ours, conn, lambda _event: None)
+        async with anyio.create_task_group() as group:
+            group.start_soon(link.run)
+            await anyio.wait_all_tasks_blocked()
+            expected = b""
+            for size in sizes:
+                conn.submit_job(b"f", bytes(size))
+                link.settle()
+                expected += SubmitJob(b"f", b"", bytes(size)).encode()
+            assert await receive(theirs, len(expected)) == expected
+            await link.wait_until_sent()
+            link.close("enough")
+        theirs.close()
+
+    anyio.run(main, backend=backend)
