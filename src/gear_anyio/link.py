@@ -134,7 +134,7 @@ class SocketLink(gear_sync.link.Link):
             if self.conn.closed:
                 self.close("closed")
         # What the socket has not taken needs somebody who watches it, as what is held needs somebody who sends it.
-        if self._driver is not None and not self._held and not self.closed and (self.sending or self.conn.output_size):
+        if self._driver is not None and not self._held and (self.sending or self.conn.output_size):
             self._held = True
             self._driver.call_next_turn()
 

@@ -139,7 +139,7 @@ class Server(ServerCommands):
         try:
             while self.running and not reactor.finished:
                 reactor.turn()
-                if self._run_calls():
+                while self._run_calls():  # again, as the next turn takes the wake-ups of calls that came meanwhile
                     reactor.turn(0)  # what they have to say is sent at the end of a turn
         finally:
             self.running = False

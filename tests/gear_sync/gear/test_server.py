@@ -440,3 +440,17 @@ def test_nothing_is_left_behind() -> None:
     for _ in range(3):
         gear.Server(0).shutdown()
     assert threading.active_count() == before
+
+
+def test_calls_of_many_threads_at_once_are_all_done(shop: Shop) -> None:
+    """Each waits until the server's thread has done it; a wake-up must not be taken for another's."""
+    server = shop.server(gear.Server(0))
+    done: list[int] = []
+
+    def call_often(name: int) -> None:
+        for _ in range(500):
+            server._call(lambda: done.append(name))
+
+    for call in [Call(lambda name=name: call_often(name)) for name in range(4)]:  # type: ignore[misc]
+        call.result()
+    assert len(done) == 2000
