@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import socket
 import time
 from typing import Unpack
@@ -139,8 +138,11 @@ async def _serve_by_waiting(reactor: Reactor) -> None:
     """Take a turn whenever the reactor's descriptor is readable or its deadline has come."""
     while not reactor.finished:
         deadline = reactor.next_deadline()
-        with anyio.move_on_after(math.inf if deadline is None else max(0.0, deadline - time.monotonic())):
+        if deadline is None:  # as under load, where a scope for nothing would cost most
             await anyio.wait_readable(reactor.fileno())
+        else:
+            with anyio.move_on_after(max(0.0, deadline - time.monotonic())):
+                await anyio.wait_readable(reactor.fileno())
         reactor.turn_while_busy()
 
 
