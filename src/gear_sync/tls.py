@@ -30,6 +30,7 @@ _NOT_TLS: Final = "it does not speak TLS"
 _NO_CERTIFICATE: Final = "it has shown no certificate"
 _REASONS: Final = {
     "WRONG_VERSION_NUMBER": _NOT_TLS,
+    "RECORD_LAYER_FAILURE": _NOT_TLS,  # as newer versions of OpenSSL call it
     "HTTP_REQUEST": _NOT_TLS,
     "HTTPS_PROXY_REQUEST": _NOT_TLS,
     "UNKNOWN_PROTOCOL": _NOT_TLS,
