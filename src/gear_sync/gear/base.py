@@ -54,6 +54,9 @@ class BaseClient(BaseClientServer):
         self._attempts: dict[Connection, threading.Thread] = {}
         self._problems: dict[Connection, str] = {}
         self._waker = Waker()
+        self._wanted: list[tuple[Connection, Transport, int, int]] | None = None  # what the two below were made for
+        self._poller = select.poll()
+        self._polled: dict[int, tuple[Connection, Transport]] = {}
         self.poll_thread = threading.Thread(target=self._poll_loop, name="Gearman client poll", daemon=True)
         self.connect_thread = threading.Thread(target=self._connect_loop, name="Gearman client connect", daemon=True)
 
@@ -264,13 +267,7 @@ class BaseClient(BaseClientServer):
         self._waker.close()
 
     def _poll_once(self) -> None:
-        poll = select.poll()
-        poll.register(self._waker, select.POLLIN)
-        polled: dict[int, tuple[Connection, Transport]] = {}
-        for connection in self._active():
-            if (transport := connection.session) is not None and (descriptor := transport.fileno()) >= 0:
-                poll.register(descriptor, select.POLLIN | (select.POLLOUT if transport.unsent else 0))
-                polled[descriptor] = connection, transport
+        poll, polled = self._poll_all()
         deadline = self._next_deadline()
         ready = poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
         for descriptor, events in ready:
@@ -290,6 +287,25 @@ class BaseClient(BaseClientServer):
                     self._lostConnection(connection, str(error))
         if deadline is not None and deadline <= time.monotonic():
             self._on_deadline()
+
+    def _poll_all(self) -> tuple[select.poll, dict[int, tuple[Connection, Transport]]]:
+        """Return what to wait with, and whose the descriptors are."""
+        sessions = [(connection, connection.session) for connection in self._active()]
+        wanted = [
+            (connection, transport, transport.fileno(), select.POLLOUT if transport.unsent else 0)
+            for connection, transport in sessions
+            if transport is not None
+        ]
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._poller = select.poll()
+            self._poller.register(self._waker, select.POLLIN)
+            self._polled = {}
+            for connection, transport, descriptor, output in wanted:
+                if descriptor >= 0:
+                    self._poller.register(descriptor, select.POLLIN | output)
+                    self._polled[descriptor] = connection, transport
+        return self._poller, self._polled
 
     def _next_deadline(self) -> float | None:
         """Return the monotonic time at which `_on_deadline` has to be called, or None."""

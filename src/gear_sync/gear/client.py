@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -145,15 +146,18 @@ class Client(BaseClient):
 
     def _each_connection(self) -> Iterator[Connection]:
         """Return every open connection once, beginning with the one whose turn it is."""
-        tried: set[Connection] = set()
-        while untried := [connection for connection in self._active() if connection not in tried]:
-            try:
+        try:
+            connection = self.getConnection()
+        except NoConnectedServersError:
+            return
+        yield connection
+        tried = [connection]
+        while untried := [other for other in self._active() if other not in tried]:
+            with contextlib.suppress(NoConnectedServersError):
                 connection = self.getConnection()
-            except NoConnectedServersError:
-                return
             if connection in tried:
                 connection = untried[0]
-            tried.add(connection)
+            tried.append(connection)
             yield connection
 
     def _deliveries(self, packet: Packet, connection: Connection) -> list[Packet]:

@@ -406,15 +406,20 @@ class Connection:
             kind: class of the task; `Task` for the oldest of any kind.
         """
         with self.send_lock:
-            if not any(isinstance(task, kind) for task in self.pending_tasks):
+            pending = self.pending_tasks
+            if pending and isinstance(pending[0], kind):
+                return pending.popleft()
+            if not any(isinstance(task, kind) for task in pending):
                 return None
-            while not isinstance(task := self.pending_tasks.popleft(), kind):
+            while not isinstance(task := pending.popleft(), kind):
                 task.fail("the server answered a later request first")
             return task
 
     @property
     def submitting(self) -> bool:
         """Whether a ``JOB_CREATED`` is awaited."""
+        if not self.pending_tasks:
+            return False
         with self.send_lock:
             return any(isinstance(task, SubmitJobTask) for task in self.pending_tasks)
 

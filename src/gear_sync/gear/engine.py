@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Final, Unpack
 
 from gearproto.events import Line
 from gearproto.packets import (
-    HEADER,
     JobAssignUniq,
     MalformedArgumentsError,
     Route,
@@ -33,7 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HookedEngine"]
 
-_TYPED: Final = decoders(Route.TO_SERVER)
+_TYPED: Final = {
+    (key & 0xFFFFFFFF, (key >> 32).to_bytes(4, "big")): spec for key, spec in decoders(Route.TO_SERVER).items()
+}
 
 
 class HookedEngine(Engine):
@@ -117,8 +118,7 @@ class HookedEngine(Engine):
     def serve(self, packet: Packet) -> None:
         """Do what a packet asks for, as the job server does."""
         peer = self._peer(packet.connection)
-        (key, _size) = HEADER.unpack(bytes(packet.toBinary()[: HEADER.size]))
-        spec = _TYPED.get(key)
+        spec = _TYPED.get((packet.ptype, bytes(packet.code)))
         if peer is None or spec is None:
             return
         try:

@@ -186,6 +186,14 @@ class Job(BaseJob):
     """
 
     data_type: ClassVar[type[list[Any]]] = list
+    _exception: Any = None
+    warning = False
+    complete = False
+    failure = False
+    numerator: bytes | None = None
+    denominator: bytes | None = None
+    known: bool | None = None
+    running: bool | None = None
 
     def __init__(self, name: str | bytes, arguments: Any, unique: str | bytes | None = None) -> None:
         """Make a job that has not been submitted.
@@ -197,14 +205,6 @@ class Job(BaseJob):
         """
         super().__init__(name, arguments, unique)
         self._data: list[Any] = self.data_type()
-        self._exception: Any = None
-        self.warning = False
-        self.complete = False
-        self.failure = False
-        self.numerator: bytes | None = None
-        self.denominator: bytes | None = None
-        self.known: bool | None = None
-        self.running: bool | None = None
 
     @property
     def data(self) -> list[Any]:

@@ -136,11 +136,11 @@ class Server(ServerCommands):
 
     def _poll_loop(self) -> None:
         reactor = self._reactor
+        ran = False
         try:
             while self.running and not reactor.finished:
-                reactor.turn()
-                while self._run_calls():  # again, as the next turn takes the wake-ups of calls that came meanwhile
-                    reactor.turn(0)  # what they have to say is sent at the end of a turn
+                reactor.turn(0 if ran else None)  # what calls have to say is sent at the end of a turn
+                ran = self._run_calls()
         finally:
             self.running = False
             reactor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,15 @@ class Task:
         """Begin without an answer."""
         self.error: str | None = None
         self.answered = False
-        self._complete = threading.Event()
+        self._complete = False
+        self._gate = threading.Lock()  # shut until the task is complete; made faster than an event, and so is waiting
+        self._gate.acquire()
 
     def setComplete(self) -> None:
         """Wake those who wait."""
-        self._complete.set()
+        self._complete = True
+        with contextlib.suppress(RuntimeError):  # it is open already
+            self._gate.release()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the answer.
@@ -38,7 +43,10 @@ class Task:
         Returns:
             Whether it has come.
         """
-        return self._complete.wait(timeout)
+        limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        if not self._complete and self._gate.acquire(timeout=limit):
+            self.setComplete()  # opens the gate for others who wait
+        return self._complete
 
     def fail(self, error: str, *, answered: bool = False) -> None:
         """End the task without a good answer.

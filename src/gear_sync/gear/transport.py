@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,9 @@ from gear_sync.tls import Tunnel, reason
 from .errors import DisconnectError
 
 __all__ = ["Transport", "wait_for"]
+
+FRESH: Final = 0.05
+"""For how many seconds a peer that has sent something counts as one that is there."""
 
 _CHUNK: Final = 65536
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -69,6 +73,7 @@ class Transport:
         self._queued = 0  # bytes ever queued
         self._sent = 0  # of these, bytes that the system has taken
         self._closed = False
+        self._heard = 0.0  # when something came last
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 once it is closed."""
@@ -157,6 +162,7 @@ class Transport:
         """
         if self._tunnel is not None and self._tunnel.ended:
             return b""
+        self._heard = time.monotonic()
         try:
             data = self.sock.recv(_CHUNK)
         except _NOT_NOW:
@@ -205,7 +211,12 @@ class Transport:
         return wait_for(self.sock, _READABLE, timeout)
 
     def at_end(self) -> bool:
-        """Tell whether the peer has closed a connection that nobody has read the end of."""
+        """Tell whether the peer has closed a connection that nobody has read the end of.
+
+        Where it was heard a moment ago, it is not looked for: that would cost more than it is worth.
+        """
+        if time.monotonic() - self._heard < FRESH:
+            return False
         try:
             return self.sock.recv(1, socket.MSG_PEEK) == b""
         except _NOT_NOW:

@@ -173,7 +173,10 @@ def test_a_server_that_refuses_is_passed_over(shop: Shop, server: gear.Server) -
     assert refusals
 
 
-def test_a_server_that_has_closed_the_connection_is_passed_over(shop: Shop, server: gear.Server) -> None:
+def test_a_server_that_has_closed_the_connection_is_passed_over(
+    shop: Shop, server: gear.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gear_sync.gear.transport.FRESH", 0.0)
     in_hook, go_on = threading.Event(), threading.Event()
 
     class Busy(WatchedClient):
@@ -193,9 +196,12 @@ def test_a_server_that_has_closed_the_connection_is_passed_over(shop: Shop, serv
             for _ in range(2):
                 client.submitJob(gear.Job("f", b""))
 
+        client.connection_index = [c.port for c in client.active_connections].index(server.port)
         submission = Call(submit)
-        poll_until(lambda: server.max_handle >= 1, "the other server gets a job")
-        go_on.set()
+        try:
+            poll_until(lambda: server.max_handle >= 1, "the other server gets the job")
+        finally:
+            go_on.set()
         submission.result()
         client.shutdown()
     assert server.max_handle == 2

@@ -172,7 +172,9 @@ def test_c6_a_refused_job_is_offered_to_each_server_once(shop: Shop) -> None:
 
     with HostileServer(lambda _peer: None) as dead, HostileServer(refuse) as second, HostileServer(refuse) as third:
         client = shop.client(dead.address, second.address, third.address, wait=False)
-        poll_until(lambda: len(client.active_connections) >= 2, "the two are connected")
+        dead.join()
+        others = {second.address[1], third.address[1]}
+        poll_until(lambda: {c.port for c in client.active_connections} == others, "the two are connected")
         with pytest.raises(gear.GearmanError, match="full"):
             client.submitJob(gear.Job("f", b""))
         client.shutdown()
