@@ -603,7 +603,9 @@ class Worker:
             if isinstance(result, Generator):
                 result = _run_generator(job, result)
             return Completed(b"" if result is None else bytes(memoryview(result)))
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not self._threads:
+                raise  # it is meant for whoever has called `run`; in a thread of the pool it would reach nobody
             if isinstance(error, JobFailed):
                 _log.info("job %r of %r failed: %s", job.handle, job.function, error)
             elif isinstance(error, ConnectionLost) and not job.connected:

@@ -38,12 +38,12 @@ def timed_out(timeout: float) -> Raised:
     return raised(TimeoutError(f"the job has taken longer than {timeout:g} s"))
 
 
-def ended_by(error: Exception) -> Failed | Raised:
+def ended_by(error: BaseException) -> Failed | Raised:
     """Return how a job ends whose function has raised: `JobFailed` is a failure, anything else an exception."""
     return Failed() if isinstance(error, JobFailed) else raised(error)
 
 
-def raised(error: Exception) -> Raised:
+def raised(error: BaseException) -> Raised:
     """Return the end of a job with an exception, told by its type and message."""
     return Raised(f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
 
