@@ -93,6 +93,7 @@ class WorkerJob(Assignment):
 
     def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         server = self._server
+        server.abort_if_overdue()
         with server.pump.lock:
             self._check()
             call(self.conn)
@@ -173,6 +174,10 @@ class _Server:
         if (link := self.link) is not None:
             link.settle()
             self.pump.settled(watch=link.sending or link.closed)
+
+    def abort_if_overdue(self) -> None:
+        """Abort if the time to stop is over: `run` cannot see to it while a function runs in its thread."""
+        self._worker.abort_if_overdue(time.monotonic())
 
     def wait_until_sent(self, conn: WorkerConnection) -> None:
         """Wait until the socket has taken all output. Without the lock; the peer's silence is found by probes."""
@@ -507,12 +512,19 @@ class Worker:
             self.advance()
             for job in [job for job in self._running if job.until is not None and job.until <= now]:
                 self._give_up(job)
-        if now >= self._abort_at:
-            _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
-            self.abort()
+        if self.abort_if_overdue(now):
             return
         while self._assigned and not self._aborting:
             start(self._assigned.popleft())
+
+    def abort_if_overdue(self, now: float) -> bool:
+        """Abort if jobs have not ended in the time to stop; return whether that is so. Without the lock."""
+        if now < self._abort_at:
+            return False
+        if not self._aborting:
+            _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
+            self.abort()
+        return True
 
     def _settle_all(self) -> None:
         """Send what has been queued on any connection."""

@@ -332,6 +332,23 @@ def test_abort_ends_run_though_threads_hang(server: Server, client: Client) -> N
         poll_until(lambda: bool(errors), "the function is told")
 
 
+def test_stop_timeout_without_threads_cuts_reports_off(server: Server, client: Client) -> None:
+    started = threading.Event()
+
+    def endless(job: WorkerJob) -> None:
+        started.set()
+        while True:
+            job.progress(1, 2)
+
+    with Worker(server.address, stop_timeout=0.05) as worker:
+        worker.register("f", endless)
+        call = Call(worker.run)
+        client.submit("f")
+        assert started.wait(LIMIT)
+        worker.stop()
+        call.result()
+
+
 def test_stop_timeout_does_not_matter_to_an_idle_worker(server: Server, client: Client) -> None:
     with Worker(server.address, threads=2, stop_timeout=LIMIT) as worker:
         worker.register("f", reverse)
