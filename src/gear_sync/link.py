@@ -13,6 +13,8 @@ from gearproto import RemoteProtocolError
 from gearproto.connection import Connection
 from gearproto.events import Event
 
+from .tls import reason
+
 __all__ = ["Link"]
 
 _READ: Final = selectors.EVENT_READ
@@ -104,7 +106,7 @@ class Link:
         except _NOT_NOW:
             return False
         except OSError as error:
-            self.close(error.strerror or str(error))
+            self.close(_told(error))
             return True
         if not data:
             self.conn.receive_eof()
@@ -146,7 +148,12 @@ class Link:
                 return
             except OSError as error:
                 self._read_rest()
-                self.close(error.strerror or str(error))
+                self.close(_told(error))
                 return
             self.conn.unsent -= sent
             self._unsent = self._unsent[sent:] if self.conn.unsent else None
+
+
+def _told(error: OSError) -> str:
+    """Say why a connection has failed."""
+    return f"TLS: {reason(error)}" if isinstance(error, ssl.SSLError) else error.strerror or str(error)

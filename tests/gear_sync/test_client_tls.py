@@ -89,6 +89,23 @@ def test_worker_refuses_a_server_that_it_cannot_trust_and_says_why(
         poll_until(lambda: f"{host}:{port_of(server)}: TLS: {sentence}" in caplog.text, "the worker tells why")
 
 
+@pytest.mark.parametrize(
+    ("tls", "sentence"),
+    [
+        (ANYBODY, "it wants a certificate of ours"),
+        (
+            TLS(OTHER.issue("client").certificate, OTHER.issue("client").key, GOOD.ca),
+            "it does not trust our certificate",
+        ),
+    ],
+)
+def test_client_that_is_refused_is_told_why(tls: TLS, sentence: str) -> None:
+    with Server(port=0, tls=MUTUAL) as server, Client(("localhost", port_of(server)), tls=tls) as client:
+        with pytest.raises(ConnectionLost) as caught:
+            client.echo(b"x")
+        assert sentence in str(caught.value)
+
+
 def test_host_name_is_not_looked_at_if_told_so() -> None:
     tls = replace(ANYBODY, check_host=False)
     with Server(port=0, tls=ONE_SIDED) as server, Client(server.address, tls=tls) as client:
