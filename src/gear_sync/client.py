@@ -408,14 +408,24 @@ class Client:
 
     def _relaunch(self, job: Job, until: float) -> None:
         """Submit a stranded job once more, unless another thread does; it ends if there is nowhere to."""
-        with self._pump.lock:
-            if job.stranded is None:
-                return
-            del self._stranded[job]
-            came_to = job.restart()
-            if isinstance(came_to, Lost):
-                job.candidates = self._chooser.candidates(job.unique)
-        self._launch([job], came_to, until)
+        came_to = job.stranded
+        taken = False
+        try:
+            with self._pump.lock:
+                if job.stranded is None:
+                    return
+                taken = True
+                del self._stranded[job]
+                came_to = job.restart()
+                if isinstance(came_to, Lost):
+                    job.candidates = self._chooser.candidates(job.unique)
+            self._launch([job], came_to, until)
+        except BaseException:
+            with self._pump.lock:
+                if taken and job.outcome is None and not any(job in session.records for session in self._sessions):
+                    self._stranded.pop(job, None)
+                    job.end(came_to or NotSent("interrupted"))
+            raise
 
     def _launch(self, jobs: Sequence[Job], came_to: NotSent | Lost | None = None, until: float = _NEVER) -> None:
         """Submit jobs; those for which no server can be reached end.

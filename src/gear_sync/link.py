@@ -88,6 +88,7 @@ class Link:
     def close(self, reason: str) -> None:
         """Close the socket; what was open on the connection ends, and its events are handed out."""
         if self.closed:
+            self.sock.close()  # KeyboardInterrupt may have come in between
             return
         self.closed = True
         self.conn.connection_lost(reason)

@@ -95,7 +95,7 @@ class Pump:
         self._sources: list[Source] = []
         self._watched: dict[Source, _Watched] = {}
         self._pid = os.getpid()
-        self._pumping = False
+        self._pumper: _Waiter | None = None
         self._waiters: dict[_Waiter, None] = {}
         self._selector = selectors.DefaultSelector()
         try:
@@ -149,6 +149,7 @@ class Pump:
             for source in self._sources:
                 source.close("interrupted")
             self._wake_waiters()
+            self.wake()
 
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something is done, pumping if nobody else does.
@@ -165,69 +166,79 @@ class Pump:
         """
         self.check_process()
         until = None if timeout is None else time.monotonic() + timeout
-        with self.lock:
-            try:
-                while self._pumping and not done() and not self.closed:
-                    left = None if until is None else until - time.monotonic()
-                    if left is not None and left <= 0:
-                        return False
-                    self._sleep(done, left)
-                if not self._pumping:
-                    self._pump(done, until)
-                return done()
-            finally:
-                self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Let another thread pump if nobody does. Whoever leaves calls this, as it may have been woken to pump."""
-        if not self._pumping:
-            for waiter in self._waiters:
-                waiter.woken.set()
-                break
-
-    def _sleep(self, done: Callable[[], bool], timeout: float | None) -> None:
         waiter = _Waiter(done)
-        self._waiters[waiter] = None
-        self.lock.release()
         try:
-            waiter.woken.wait(timeout)
+            return self._wait(waiter, until)
         finally:
-            self.lock.acquire()
-            del self._waiters[waiter]
+            try:
+                self._leave(waiter)
+            except BaseException:
+                self._leave(waiter)  # KeyboardInterrupt may come here, too, and others would wait without end
+                raise
 
-    def _pump(self, done: Callable[[], bool], until: float | None) -> None:
-        self._pumping = True
-        try:
-            while not done() and not self.closed:
-                left = None if until is None else max(0.0, until - time.monotonic())
-                self._turn(left)  # one at least: who asks again and again without time to wait is to see an end, too
-                self._wake_waiters()
-                if until is not None and time.monotonic() >= until:
-                    return
-        finally:
-            self._pumping = False
-            self._release()
+    # The lock is only ever taken by `with`: KeyboardInterrupt cannot come between taking it and what gives it back.
 
-    def _turn(self, timeout: float | None) -> None:
-        """Wait for the sockets, without the lock, and do what they are ready for, and what is due."""
+    def _wait(self, waiter: _Waiter, until: float | None) -> bool:
+        done = waiter.done
+        turned = False
         deadline = None
+        while True:
+            with self.lock:
+                if done():
+                    return True
+                left = None if until is None else until - time.monotonic()
+                over = left is not None and left <= 0
+                pumping = self._pumper is None or self._pumper is waiter
+                # One turn at least: who asks again and again without time to wait is to see an end, too.
+                if self.closed or (over and (turned or not pumping)):
+                    return False
+                if pumping:
+                    self._pumper = waiter
+                    self._waiters.pop(waiter, None)
+                    deadline = self._prepare()
+                else:
+                    waiter.woken.clear()
+                    self._waiters[waiter] = None
+            if not pumping:
+                waiter.woken.wait(left)
+                continue
+            if deadline is not None:
+                due_in = deadline - time.monotonic()
+                left = due_in if left is None else min(left, due_in)
+            ready = self._selector.select(None if left is None else max(0.0, left))
+            with self.lock:
+                self._move(ready, deadline)
+                self._wake_waiters()
+            turned = True
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Let another thread pump if this one did, or was woken to do so."""
+        with self.lock:
+            self._waiters.pop(waiter, None)
+            if self._pumper is waiter:
+                self._pumper = None
+                self._release()
+            if self._pumper is None:
+                for other in self._waiters:
+                    other.woken.set()
+                    break
+
+    @property
+    def _pumping(self) -> bool:
+        return self._pumper is not None
+
+    def _prepare(self) -> float | None:
+        """Tell the selector what to look at; return when something is due."""
         try:
-            for source in self._sources:
-                due = source.next_deadline()
-                if due is not None and (deadline is None or due < deadline):
-                    deadline = due
             self._watch()
+            return min((due for source in self._sources if (due := source.next_deadline()) is not None), default=None)
         except BaseException as error:
             self.interrupted(error)
+            self._renew()
             raise
-        if deadline is not None:
-            due_in = max(0.0, deadline - time.monotonic())
-            timeout = due_in if timeout is None else min(timeout, due_in)
-        self.lock.release()
-        try:
-            ready = self._selector.select(timeout)
-        finally:
-            self.lock.acquire()
+
+    def _move(self, ready: list[tuple[selectors.SelectorKey, int]], deadline: float | None) -> None:
+        """Do what the sockets are ready for, and what is due."""
         try:
             for key, events in ready:
                 if key.data is None:
@@ -241,6 +252,13 @@ class Pump:
         except BaseException as error:
             self.interrupted(error)
             raise
+
+    def _renew(self) -> None:
+        """Begin with a selector that knows nothing, as this one may know half of what it was told."""
+        self._selector.close()
+        self._watched.clear()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wakes, _READ)
 
     def _watch(self) -> None:
         """Tell the selector what to look at; gone sockets first, as a new one may have the same descriptor."""

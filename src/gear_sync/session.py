@@ -120,13 +120,13 @@ class Session:
         if dial.error is not None:
             self.fail(dial.error)
         elif dial.sock is not None:
-            self._dial = None
             self._on_connected(dial.sock)
 
     def _on_connected(self, sock: socket.socket) -> None:
         self._backoff.connected(time.monotonic())
         self.records = self._new_records()
         self._link = Link(sock, self.records.conn, self._on_event)
+        self._dial = None  # only now: KeyboardInterrupt may come in between, and one of the two closes the socket
         self._introduce(self)
         self.settle()
 
@@ -202,3 +202,7 @@ class Session:
             self.failure = ConnectionAbortedError(reason)
         if self._link is not None:
             self._link.close(reason)
+            self._link = None  # after KeyboardInterrupt not all of the events may have come
+        for record in self.records.abandon(reason):
+            if isinstance(record, Job) and record.stranded is not None:
+                self._on_stranded(record)

@@ -179,9 +179,10 @@ class JobRecord:
 
     def end(self, outcome: Outcome) -> None:
         """Give the job its outcome."""
+        if self.outcome is None:
+            self._events.append(outcome)
         self.outcome = outcome
         self.stranded = None
-        self._events.append(outcome)
         self.task = None
         self._tell_watchers()
 
@@ -322,10 +323,32 @@ class Records(Generic[_R, _A]):
         request: RequestId | None = getattr(event, "request", None)
         if request is None:
             return None  # a report that belongs to nothing, or some worker's malformed progress
-        record = self._open[request]
+        record = self._open.get(request)
+        if record is None:
+            return None  # KeyboardInterrupt has kept the request from being recorded
         if record.on_event(event):
             del self._open[request]
         return record
+
+    def __contains__(self, record: object) -> bool:
+        """Tell whether a request is open."""
+        return record in self._open.values()
+
+    def abandon(self, reason: str) -> list[_R | _A]:
+        """End what is open still though the connection has ended, as KeyboardInterrupt may leave it behind.
+
+        Returns:
+            The records that were open.
+        """
+        left = list(self._open.items())
+        self._open.clear()
+        for request, record in left:
+            if isinstance(record, JobRecord):
+                record.on_event(JobEnded(request, record.handle, record.outcome or Lost(reason)))
+            else:
+                record.on_event(RequestLost(request, sent=True))
+        self.reason = self.reason or reason
+        return [record for _request, record in left]
 
     # What answers mean
 

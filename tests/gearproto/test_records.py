@@ -409,3 +409,40 @@ def test_all_who_share_a_job_get_its_result() -> None:
     assert ends[-3:] == jobs
     assert [job.result_data() for job in jobs] == [b"r"] * 3
     assert output(connection.conn) == []
+
+
+# What KeyboardInterrupt leaves behind
+
+
+def test_event_of_a_request_that_was_not_recorded_is_nobodys() -> None:
+    connection = connected()
+    connection.conn.get_status(H)
+    assert pump(connection, StatusRes(H, True, False, 1, 2)) == [None]
+
+
+def test_what_is_open_still_may_be_abandoned() -> None:
+    job, again, answer = record(), record(unique=b"u", resubmit=True), Answer()
+    connection = submitted(job, again)
+    connection.ask(lambda conn: conn.echo(b""), answer)
+    assert job in connection
+    assert connection.abandon("interrupted") == [job, again, answer]
+    assert job not in connection
+    assert job.outcome == Lost("interrupted")
+    assert again.stranded == Lost("interrupted")
+    assert answer.event is not None
+    with pytest.raises(ConnectionLost, match="interrupted"):
+        connection.echoed(answer.event)
+    assert connection.abandon("again") == []
+    assert connection.reason == "interrupted"
+
+
+def test_abandoned_job_that_has_ended_keeps_its_outcome_and_tells_its_watchers() -> None:
+    job = record()
+    connection = submitted(job)
+    pump(connection, JobCreated(H))
+    seen: list[JobRecord] = []
+    job.watch(seen.append)
+    job.outcome = Completed(b"r")  # and no further
+    connection.abandon("interrupted")
+    assert job.outcome == Completed(b"r")
+    assert seen == [job]
