@@ -195,7 +195,10 @@ def test_close_at_any_byte_of_a_background_submission_is_lost() -> None:
 
         return script
 
-    with HostileServer(*map(cut_at, range(len(BACKGROUND) + 1))) as server, Client(server.address) as client:
+    with (
+        HostileServer(*map(cut_at, range(len(BACKGROUND) + 1))) as server,
+        Client(server.address, retry_pauses=(0.001, 0.001)) as client,
+    ):
         for _ in range(len(BACKGROUND)):
             with pytest.raises(JobLost):
                 client.submit_background("f")

@@ -4,16 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from gearproto.events import Event
+from gearproto.events import Event, Line
 from gearproto.framing import Decoder
-from gearproto.packets import RESPONSE, Packet, Route, decoders
+from gearproto.outcomes import Completed, Failed, Lost, Outcome, Raised, Rejected
+from gearproto.packets import (
+    RESPONSE,
+    EchoReq,
+    EchoRes,
+    Error,
+    GetStatus,
+    GrabJobAll,
+    JobAssign,
+    JobAssignAll,
+    JobCreated,
+    NoJob,
+    Noop,
+    OptionReq,
+    OptionRes,
+    Packet,
+    Report,
+    Route,
+    StatusRes,
+    StatusResUnique,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+    decoders,
+)
 
-__all__ = ["HostileServer", "Peer"]
+__all__ = [
+    "CONVERSATIONS",
+    "MISDEEDS",
+    "HostileServer",
+    "Peer",
+    "Script",
+    "bytes_of",
+    "comes_back_with_the_same_handles",
+    "give_one_job",
+    "serve_clients",
+]
 
 _WAIT = 20.0  # seconds; only a hang reaches it
 
@@ -55,6 +95,15 @@ class Peer:
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()
+
+    def reset(self) -> None:
+        """End the connection so that the other side gets an error and none of what was sent last."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+
+Script = Callable[[Peer], None]
+"""What a server does with one connection."""
 
 
 class HostileServer:
@@ -112,3 +161,148 @@ class HostileServer:
             self.join()
         else:
             self._thread.join(_WAIT)
+
+
+# Servers that behave
+
+
+def serve_clients(peer: Peer) -> None:
+    """Answer what clients ask as a server would that completes all jobs at once; their result is ``b"result"``."""
+    jobs = 0
+    while True:
+        request = peer.receive()
+        if isinstance(request, SubmitJob | SubmitJobBg):
+            jobs += 1
+            handle = b"H:%d" % jobs
+            peer.send(JobCreated(handle))
+            if isinstance(request, SubmitJob):
+                peer.send(WorkComplete(handle, b"result"))
+        elif isinstance(request, EchoReq):
+            peer.send(EchoRes(request.data))
+        elif isinstance(request, OptionReq):
+            peer.send(OptionRes(request.option))
+        elif isinstance(request, GetStatus):
+            peer.send(StatusRes(request.handle, False, False, 0, 0))
+        elif isinstance(request, Line):
+            peer.send(b".\n")
+
+
+def give_one_job(peer: Peer) -> Report:
+    """Give a worker a job of the function ``reverse`` with the workload ``b"abc"``, and return its end."""
+    peer.receive_until(GrabJobAll)
+    peer.send(JobAssignAll(b"H:good", b"reverse", b"", b"", b"abc"))
+    report = peer.receive_until(Report)
+    assert isinstance(report, Report)
+    return report
+
+
+# Servers that misbehave whoever comes: each waits for the first word of its peer
+
+
+def bytes_of(*packets: Packet) -> bytes:
+    """Return packets as a server sends them."""
+    return b"".join(packet.encode(RESPONSE) for packet in packets)
+
+
+def _sends(data: bytes, *, waits: bool) -> Script:
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(data)
+        if waits:
+            peer.wait_for_end()
+
+    return script
+
+
+def _reset(peer: Peer) -> None:
+    peer.receive()
+    peer.reset()
+
+
+_NONSENSE: dict[str, bytes] = {
+    "nothing": b"",
+    "half a header": b"\0RES\0\0",
+    "half a packet": bytes_of(WorkComplete(b"H:1", b"result"))[:-3],
+    "garbage": b"\0XXX\0\0\0\0\0\0\0\0",
+    "random bytes": bytes(range(256)),
+    "zeros": bytes(1000),
+    "text": b"hello there\n",
+    "text without an end": b"x" * 100_000,
+    "unknown packet": b"\0RES\0\0\0\x63\0\0\0\0",
+    "request instead of a response": b"\0REQ\0\0\0\x09\0\0\0\0",
+    "packet that is too big": b"\0RES\0\0\0\x0d\xff\xff\xff\xff",
+    "packet that lacks arguments": b"\0RES\0\0\0\x0d\0\0\0\x01a",
+    "errors": bytes_of(*[Error(b"CODE", b"text")] * 20),
+    "everything": bytes_of(
+        *(Noop(), NoJob(), JobCreated(b"H:9"), WorkStatus(b"H:9", 1, 2), WorkData(b"H:9", b"x")),
+        *(WorkComplete(b"H:9", b""), WorkFail(b"H:9"), WorkException(b"H:9", b""), WorkWarning(b"H:9", b"")),
+        *(StatusRes(b"H:9", True, True, 1, 2), StatusResUnique(b"u", True, True, 1, 2, 3), OptionRes(b"x")),
+        *(EchoRes(b"wrong"), JobAssign(b"H:9", b"unknown", b"")),
+    ),
+}
+
+MISDEEDS: dict[str, Script] = {
+    **{f"sends {name} and closes": _sends(data, waits=False) for name, data in _NONSENSE.items()},
+    **{f"sends {name} and waits": _sends(data, waits=True) for name, data in _NONSENSE.items()},
+    "resets": _reset,
+    "closes without a word": lambda peer: None,
+}
+"""Ways to misbehave towards clients and workers alike. Those that wait need probes to be found out."""
+
+
+# Servers that misbehave towards a client that has submitted one foreground job
+
+
+def _conversation(*packets: Packet, waits: bool = True) -> Script:
+    def script(peer: Peer) -> None:
+        peer.receive_until(SubmitJob)
+        peer.send(OptionRes(b"exceptions"), *packets)
+        if waits:
+            peer.wait_for_end()
+
+    return script
+
+
+def _byte_by_byte(peer: Peer) -> None:
+    peer.receive_until(SubmitJob)
+    for byte in bytes_of(OptionRes(b"exceptions"), JobCreated(b"H:1"), WorkComplete(b"H:1", b"result")):
+        peer.send(bytes([byte]))
+    peer.wait_for_end()
+
+
+CONVERSATIONS: dict[str, tuple[Script, Outcome | type[Lost]]] = {
+    "byte by byte": (_byte_by_byte, Completed(b"result")),
+    "result before handle": (_conversation(WorkComplete(b"H:1", b"result"), JobCreated(b"H:1")), Completed(b"result")),
+    "result twice": (_conversation(JobCreated(b"H:1"), *[WorkComplete(b"H:1", b"result")] * 2), Completed(b"result")),
+    "failure behind result": (
+        _conversation(JobCreated(b"H:1"), WorkComplete(b"H:1", b"result"), WorkFail(b"H:1")),
+        Completed(b"result"),
+    ),
+    "wrong handles first": (
+        _conversation(WorkFail(b"H:2"), JobCreated(b"H:1"), WorkComplete(b"H:2", b"x"), WorkFail(b"H:1")),
+        Failed(),
+    ),
+    "wrong handles only": (_conversation(JobCreated(b"H:1"), WorkComplete(b"H:2", b"x")), Lost),
+    "result and close": (_conversation(JobCreated(b"H:1"), WorkComplete(b"H:1", b"r"), waits=False), Completed(b"r")),
+    "exception": (_conversation(JobCreated(b"H:1"), WorkException(b"H:1", b"why")), Raised(b"why")),
+    "refusal": (_conversation(Error(b"CODE", b"text")), Rejected(b"CODE", b"text")),
+    "handle twice": (_conversation(JobCreated(b"H:1"), JobCreated(b"H:1")), Lost),
+    "handle and silence": (_conversation(JobCreated(b"H:1")), Lost),
+    "handle and close": (_conversation(JobCreated(b"H:1"), waits=False), Lost),
+}
+"""What a server does with a job, and how the job ends for a client that probes: the outcome, or `Lost`."""
+
+
+def _takes_and_dies(peer: Peer) -> None:
+    peer.receive_until(SubmitJob)
+    peer.send(OptionRes(b"exceptions"), JobCreated(b"H:1"), WorkData(b"H:1", b"old"))
+
+
+def _same_handle(peer: Peer) -> None:
+    peer.receive_until(SubmitJob)
+    peer.send(OptionRes(b"exceptions"), JobCreated(b"H:1"), WorkData(b"H:1", b"new "), WorkComplete(b"H:1", b"result"))
+    peer.wait_for_end()
+
+
+comes_back_with_the_same_handles: tuple[Script, Script] = (_takes_and_dies, _same_handle)
+"""The job of the first connection is `Lost`; that of the second completes with ``b"new result"``."""
