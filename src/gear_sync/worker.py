@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _READ: Final = selectors.EVENT_READ
 _NEVER: Final = float("inf")
+_LAST_WORDS: Final = 5.0  # seconds; how long servers may take to read the last reports of a worker that stops
 
 Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] | None"]
 _H = TypeVar("_H", bound=Callable[..., Any])
@@ -394,6 +395,8 @@ class Worker:
                     self._connect_due()
                     self._pump.wait(self._has_work, self._pause())
                     self._turn(start)
+                if not self._aborting:  # threads of the pool may have reports on their way
+                    self._pump.wait(self._is_sent, _LAST_WORDS)
         finally:
             self._aborting = True  # whatever still runs in a thread is on its own
             with self._pump.lock:
@@ -468,6 +471,9 @@ class Worker:
             return True
         with self._pump.lock:
             return self._grabber.stopping and self._grabber.drained
+
+    def _is_sent(self) -> bool:
+        return self._aborting or not any(server.link is not None and server.link.sending for server in self._servers)
 
     def _connect_due(self) -> None:
         if self._stopping:
@@ -584,6 +590,8 @@ class Worker:
             if timeout is not None:
                 job.limit = timeout
                 job.until = time.monotonic() + timeout
+                if job.until < self._wake_at:
+                    self._pump.wake()
         end = self._run(job, handler)
         with self._pump.lock:
             del self._running[job]
