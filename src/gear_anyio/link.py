@@ -136,7 +136,7 @@ class SocketLink(gear_sync.link.Link):
         # What the socket has not taken needs somebody who watches it, as what is held needs somebody who sends it.
         if self._driver is not None and not self._held and (self.sending or self.conn.output_size):
             self._held = True
-            self._driver.call_next_turn()
+            self._driver.call_next_turn()  # also to watch the socket, where it has not taken all
 
     def on_ready(self, events: int) -> None:
         """Read and write as far as the socket is ready."""
@@ -290,8 +290,10 @@ class StreamLink:
         self._receive = partial(stream.receive, _CHUNK) if isinstance(stream, anyio.abc.ByteStream) else stream.receive
         self._on_event = on_event
         self._on_read = on_read
+        self._in_flight = 0  # bytes given to the stream that it has not sent
+        self._scope: anyio.CancelScope | None = None
         self._work = anyio.Event()  # set when there is something to send, or the end
-        self._room = Room(lambda: 0 if conn.closed else conn.unsent + conn.output_size)
+        self._room = Room(lambda: 0 if conn.closed else self._in_flight + conn.unsent + conn.output_size)
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -306,6 +308,8 @@ class StreamLink:
             self._on_event(event)
         if conn.output_size or conn.closed:
             self._work.set()
+        if conn.closed and self._scope is not None:
+            self._scope.cancel()  # even if the writer is stuck
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends now, and `run` soon."""
@@ -325,7 +329,8 @@ class StreamLink:
         """Move bytes until the connection has ended; then close the stream."""
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._read, group.cancel_scope)
+                self._scope = group.cancel_scope
+                group.start_soon(self._read)
                 group.start_soon(keep_time, self)
                 await self._write()
                 group.cancel_scope.cancel()
@@ -334,7 +339,7 @@ class StreamLink:
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self._stream)
 
-    async def _read(self, scope: anyio.CancelScope) -> None:
+    async def _read(self) -> None:
         conn = self.conn
         while not conn.closed:
             try:
@@ -346,7 +351,6 @@ class StreamLink:
             self.settle()
             if self._on_read is not None:
                 self._on_read()
-        scope.cancel()  # even if the other task is stuck in sending
 
     async def _write(self) -> None:
         """Send: the only task that does, so that who is cancelled cuts no packet short."""
@@ -358,9 +362,12 @@ class StreamLink:
                 self._work = anyio.Event()
             data = conn.data_to_send()
             for start in range(0, len(data), _CHUNK):
-                conn.unsent = max(0, len(data) - start - _CHUNK)
+                chunk = data[start : start + _CHUNK]
+                conn.unsent = len(data) - start - len(chunk)
+                self._in_flight = len(chunk)
                 try:
-                    await self._stream.send(data[start : start + _CHUNK])
+                    await self._stream.send(chunk)
+                    self._in_flight = 0
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                     self._work = anyio.Event()
                     await self._work.wait()  # the reader tells the end: there may be results before it

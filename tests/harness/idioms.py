@@ -210,7 +210,9 @@ class ThreadedWorker:
             await in_thread(self.worker.run)
         finally:
             self.worker.abort()  # nothing else ends a thread whose task is cancelled
-            await in_thread(self.worker.close)
+
+    async def close(self) -> None:
+        await in_thread(self.worker.close)
 
 
 async def until(condition: Callable[[], object]) -> None:

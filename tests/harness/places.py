@@ -16,7 +16,7 @@ import gear_anyio
 import gear_sync
 from gearproto.addresses import Address
 
-from .idioms import AnyClient, AnyWorker, Idiom, in_thread, make_client, make_worker, until, working
+from .idioms import AnyClient, AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
 from .servers import Gearmand, Kind, OurServer, RunningServer
 
 __all__ = ["WAYS", "Host", "Place", "Way", "open_place", "pipe"]
@@ -97,7 +97,10 @@ class Place(ABC):
     def worker(self, *hosts: Host, concurrency: int | None = None, **options: Any) -> AnyWorker:
         """Make a worker for these servers, or for all that have been started."""
         addresses = [host.address for host in hosts or self._hosts]
-        return make_worker(self.idiom, addresses, concurrency=concurrency, connect=self.connect, **options)
+        worker = make_worker(self.idiom, addresses, concurrency=concurrency, connect=self.connect, **options)
+        if isinstance(worker, ThreadedWorker):
+            self._stack.push_async_callback(worker.close)
+        return worker
 
     async def connected_client(self, *hosts: Host, **options: Any) -> AnyClient:
         """Make a client that is closed with the place."""

@@ -1,0 +1,564 @@
+"""Workers of both packages: the same behaviour on every event loop, with every server, and over every transport."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+import gear_anyio
+import gear_sync
+from gearproto import Completed, Failed, JobFailed, JobRaised, LocalProtocolError, Raised
+from gearproto.events import Data, Progress, Warned
+from tests.adapters.conftest import StartWorker
+from tests.harness.idioms import AnyClient, AnyWorker, Gate, Idiom, until, working
+from tests.harness.places import Host, Place
+from tests.harness.threads import LIMIT
+
+pytestmark = pytest.mark.anyio
+
+Task = gear_sync.Task
+MIB = 1024 * 1024
+
+
+def reverse(job: Any) -> bytes:
+    result: bytes = job.workload[::-1]
+    return result
+
+
+def kinds(idiom: Idiom, plain: Callable[..., Any], coroutine: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return the kinds of a function that an idiom can run."""
+    return [plain] if idiom == "gear_sync" else [plain, coroutine]
+
+
+async def registered(client: AnyClient) -> set[bytes]:
+    return {row.function for row in await client.admin.status() if row.workers}
+
+
+# What functions are, and what they tell
+
+
+async def test_functions_of_every_kind_tell_the_same(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:
+    def plain(job: Any) -> bytes:
+        job.progress(1, 2)
+        job.send(b"piece ")
+        job.warn(b"careful")
+        return bytes(job.function + job.unique + job.reducer + job.workload)
+
+    async def coroutine(job: Any) -> bytes:
+        await job.progress(1, 2)
+        await job.send(b"piece ")
+        await job.warn(b"careful")
+        return bytes(job.function + job.unique + job.reducer + job.workload)
+
+    class Callable_:  # noqa: N801
+        def __call__(self, job: Any) -> Any:
+            return plain(job)
+
+    class Awaitable_:  # noqa: N801
+        async def __call__(self, job: Any) -> Any:
+            return await coroutine(job)
+
+    for function in kinds(idiom, plain, coroutine) + kinds(idiom, Callable_(), Awaitable_()):
+        worker = await start(f=function)
+        job = await client.submit("f", b"w", unique="u", reducer="r")
+        _, _, _, outcome = events = [event async for event in job.events(LIMIT)]
+        assert [type(event) for event in events] == [Progress, Data, Warned, Completed]
+        assert outcome == Completed(b"furw")
+        worker.stop()
+
+
+async def test_generators_send_pieces(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:
+    def pieces(job: Any) -> Generator[bytes, None, bytes]:
+        yield b"one "
+        yield b"two "
+        return b"three"
+
+    async def async_pieces(job: Any) -> AsyncIterator[bytes]:
+        yield b"one "
+        yield b"two "
+        yield b"three"
+
+    for number, function in enumerate(kinds(idiom, pieces, async_pieces)):
+        await start(**{f"f{number}": function})
+        job = await client.submit(f"f{number}")
+        events = [event.data async for event in job.events(LIMIT) if isinstance(event, Data)]
+        assert events[:2] == [b"one ", b"two "]
+        assert await job.result(0) == b"one two three"
+
+
+@pytest.mark.parametrize(
+    ("result", "data"),
+    [(b"bytes", b"bytes"), (bytearray(b"array"), b"array"), (memoryview(b"view"), b"view"), (None, b"")],
+)
+async def test_result_is_bytes_or_nothing(
+    idiom: Idiom, client: AnyClient, start: StartWorker, result: object, data: bytes
+) -> None:
+    async def coroutine(job: Any) -> object:
+        return result
+
+    for number, function in enumerate(kinds(idiom, lambda job: result, coroutine)):
+        await start(**{f"f{number}": function})
+        job = await client.submit(f"f{number}")
+        assert await job.result(LIMIT) == data
+
+
+async def test_what_functions_raise_is_how_the_job_ends(
+    idiom: Idiom, client: AnyClient, start: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised = {"failure": JobFailed("no reason"), "error": ValueError("\udcff"), "type": "text", "group": None}
+
+    def plain(job: Any) -> Any:
+        match raised[job.function.decode()[:-1]]:
+            case Exception() as error:
+                raise error
+            case None:
+                raise ExceptionGroup("several", [ValueError("one")])
+            case text:
+                return text
+
+    async def coroutine(job: Any) -> Any:
+        return plain(job)
+
+    for number, function in enumerate(kinds(idiom, plain, coroutine)):
+        await start(**{f"{name}{number}": function for name in raised})
+        ends = {}
+        for name in raised:
+            job = await client.submit(f"{name}{number}")
+            assert await job.wait(LIMIT)
+            ends[name] = job.outcome
+        assert ends["failure"] == Failed()
+        assert ends["error"] == Raised(rb"ValueError: \udcff")
+        assert ends["type"] == Raised(b"TypeError: memoryview: a bytes-like object is required, not 'str'")
+        assert ends["group"] == Raised(b"ExceptionGroup: several (1 sub-exception)")
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 3 * (number + 1)
+
+
+async def test_generator_that_raises_is_closed_and_ends_the_job(
+    idiom: Idiom, client: AnyClient, start: StartWorker
+) -> None:
+    def pieces(job: Any) -> Iterator[bytes]:
+        yield b"one"
+        raise JobFailed
+
+    async def async_pieces(job: Any) -> AsyncIterator[bytes]:
+        yield b"one"
+        raise JobFailed
+
+    for number, function in enumerate(kinds(idiom, pieces, async_pieces)):
+        await start(**{f"f{number}": function})
+        job = await client.submit(f"f{number}")
+        events = [event async for event in job.events(LIMIT)]
+        assert isinstance(events[0], Data)
+        assert events[1:] == [Failed()]
+
+
+async def test_result_over_the_packet_limit_is_an_exception_and_the_worker_goes_on(
+    client: AnyClient, start: StartWorker
+) -> None:
+    await start({"max_packet_size": 1000}, f=lambda job: b"x" * 1000 if job.workload else b"small")
+    job = await client.submit("f", b"large")
+    with pytest.raises(JobRaised, match="WORK_COMPLETE: .* bytes, limit 1000"):
+        await job.result(LIMIT)
+    job = await client.submit("f")
+    assert await job.result(LIMIT) == b"small"
+
+
+async def test_piece_over_the_packet_limit_is_an_exception_of_the_function(
+    client: AnyClient, start: StartWorker
+) -> None:
+    refused: list[str] = []
+
+    def f(job: Any) -> bytes:
+        with pytest.raises(LocalProtocolError) as caught:
+            job.send(b"x" * 1000)
+        refused.append(str(caught.value))
+        return b"all the same"
+
+    await start({"max_packet_size": 1000}, f=f)
+    job = await client.submit("f")
+    assert await job.result(LIMIT) == b"all the same"
+    assert "WORK_DATA" in refused[0]
+
+
+# Time limits
+
+
+async def test_function_that_takes_too_long_ends_with_an_exception(
+    idiom: Idiom, client: AnyClient, place: Place, host: Host
+) -> None:
+    over = Gate()
+    raised: list[BaseException] = []
+
+    def plain(job: Any) -> None:
+        over.wait()
+        try:
+            job.progress(1, 2)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    async def coroutine(job: Any) -> None:
+        await anyio.sleep_forever()
+
+    worker = place.worker(host, concurrency=1)
+    for number, function in enumerate(kinds(idiom, plain, coroutine)):
+        worker.register(f"f{number}", function, timeout=0.05)
+    worker.register("reverse", reverse)
+    await place.working(worker)
+    for number, _ in enumerate(kinds(idiom, plain, coroutine)):
+        job = await client.submit(f"f{number}")
+        with pytest.raises(JobRaised, match=r"TimeoutError: the job has taken longer than 0\.05 s"):
+            await job.result(LIMIT)
+    over.open()
+    job = await client.submit("reverse", b"ab")
+    assert await job.result(LIMIT) == b"ba"
+    await until(lambda: raised)
+    assert [type(error) for error in raised] == [TimeoutError]
+
+
+async def test_function_in_time_has_no_trouble_with_its_limit(client: AnyClient, place: Place, host: Host) -> None:
+    worker = place.worker(host)
+    worker.function("f", timeout=LIMIT)(reverse)
+    await place.working(worker)
+    job = await client.submit("f", b"ab")
+    assert await job.result(LIMIT) == b"ba"
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+async def test_limit_that_makes_no_sense_is_refused(place: Place, host: Host, timeout: float) -> None:
+    worker = place.worker(host)
+    with pytest.raises(LocalProtocolError, match="not above 0"):
+        worker.register("f", reverse, timeout=timeout)
+
+
+# How many at once
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+async def test_worker_runs_as_many_jobs_as_it_has_room_for_and_never_more(
+    idiom: Idiom, place: Place, servers: int
+) -> None:
+    room, count = 3, 30
+    for _ in range(servers):
+        await place.start()
+    lock = threading.Lock()
+    running = most = 0
+    full = threading.Barrier(room)
+
+    def enter() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+
+    def leave() -> None:
+        nonlocal running
+        with lock:
+            running -= 1
+
+    def plain(job: Any) -> bytes:
+        enter()
+        if job.workload:
+            full.wait(LIMIT)  # so many do run at once
+        leave()
+        return b"done"
+
+    async def coroutine(job: Any) -> bytes:
+        enter()
+        if job.workload:
+            await anyio.to_thread.run_sync(full.wait, LIMIT)
+        await anyio.lowlevel.checkpoint()
+        leave()
+        return b"done"
+
+    for function in kinds(idiom, plain, coroutine):
+        client = await place.connected_client(policy="round_robin")
+        jobs = await client.submit_many(Task("f", b"x" * (number < room)) for number in range(count))
+        await client.echo(b"")
+        worker = place.worker(concurrency=room)
+        worker.register("f", function)
+        async with working(worker):
+            assert [await job.result(LIMIT) for job in jobs] == [b"done"] * count
+        assert most == room
+        assert running == 0
+
+
+async def test_full_worker_leaves_jobs_to_others(place: Place, client: AnyClient, start: StartWorker) -> None:
+    gate, begun = Gate(), Gate()
+
+    def slow(job: Any) -> bytes:
+        begun.open()
+        gate.wait()
+        return b"slow"
+
+    await start(slow=slow, f=lambda job: b"first")
+    job = await client.submit("slow")
+    await begun.reached()
+    await start(f=lambda job: b"second")
+    for _ in range(5):
+        other = await client.submit("f")
+        assert await other.result(LIMIT) == b"second"
+    gate.open()
+    assert await job.result(LIMIT) == b"slow"
+
+
+async def test_room_for_no_job_is_refused(idiom: Idiom) -> None:
+    wrong: dict[str, Any] = {"threads": -1} if idiom == "gear_sync" else {"concurrency": 0}
+    kind: Any = gear_sync.Worker
+    if idiom != "gear_sync":
+        kind = gear_anyio.Worker
+    with pytest.raises(ValueError, match="not -1 or more|at the least|0 or more"):
+        kind("localhost", **wrong)
+
+
+# Functions come and go
+
+
+async def test_functions_come_and_go_while_the_worker_runs(client: AnyClient, start: StartWorker) -> None:
+    worker = await start({"client_id": "w"}, one=reverse)
+    await until_registered(client, {b"one"})
+    worker.register("two", reverse)
+    await until_registered(client, {b"one", b"two"})
+    job = await client.submit("two", b"ab")
+    assert await job.result(LIMIT) == b"ba"
+    worker.unregister("one")
+    await until_registered(client, {b"two"})
+    handle = await client.submit_background("one")
+    job = await client.submit("two", b"cd")
+    assert await job.result(LIMIT) == b"dc"
+    assert not (await client.status(handle)).running
+    worker.register("one", lambda job: b"again")
+    job = await client.submit("one")
+    assert await job.result(LIMIT) == b"again"
+    with pytest.raises(LocalProtocolError, match="was not offered"):
+        worker.unregister("three")
+
+
+async def until_registered(client: AnyClient, functions: set[bytes]) -> None:
+    async def are_registered() -> bool:
+        return await registered(client) == functions
+
+    await until(are_registered)
+
+
+async def test_function_may_change_what_the_worker_offers(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:
+    def change(job: Any) -> None:
+        worker.unregister("other")
+        worker.register("changed", reverse)
+
+    async def coroutine(job: Any) -> None:
+        change(job)
+
+    worker = await start(change=change if idiom == "gear_sync" else coroutine, other=reverse)
+    job = await client.submit("change")
+    assert await job.result(LIMIT) == b""
+    job = await client.submit("changed", b"ab")
+    assert await job.result(LIMIT) == b"ba"
+    await until_registered(client, {b"change", b"changed"})
+
+
+# The end
+
+
+@pytest.mark.parametrize("concurrency", [None, 2])
+async def test_worker_that_stops_ends_the_jobs_in_hand_and_takes_no_other(
+    place: Place, host: Host, client: AnyClient, concurrency: int | None
+) -> None:
+    gate, begun = Gate(), Gate()
+
+    def slow(job: Any) -> bytes:
+        begun.open()
+        gate.wait()
+        return b"x" * (4 * MIB)
+
+    worker = place.worker(host, concurrency=concurrency)
+    worker.register("slow", slow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        job = await client.submit("slow")
+        await begun.reached()
+        worker.stop()
+        handle = await client.submit_background("slow")
+        gate.open()
+        assert await job.result(LIMIT) == b"x" * (4 * MIB)
+    status = await client.status(handle)
+    assert (status.known, status.running) == (True, False)
+
+
+async def test_worker_that_aborts_leaves_its_job_to_another(
+    idiom: Idiom, place: Place, host: Host, client: AnyClient
+) -> None:
+    gate, begun = Gate(), Gate()
+    workers: list[AnyWorker] = []
+
+    def abort(job: Any) -> bytes:
+        begun.open()
+        gate.wait()
+        return b"never sent"
+
+    async def coroutine(job: Any) -> bytes:
+        begun.open()
+        workers[-1].abort()
+        await anyio.sleep_forever()
+        return b"never reached"
+
+    for function in kinds(idiom, abort, coroutine):
+        workers.append(place.worker(host, concurrency=1))
+        workers[-1].register("f", function)
+        job = await client.submit("f")
+        async with anyio.create_task_group() as group:
+            group.start_soon(workers[-1].run)
+            await begun.reached()
+            workers[-1].abort()
+        other = place.worker(host)
+        other.register("f", lambda job: b"by another")
+        async with working(other):
+            assert await job.result(LIMIT) == b"by another"
+    gate.open()
+
+
+async def test_jobs_that_do_not_end_in_time_are_left_to_others(
+    idiom: Idiom, place: Place, host: Host, client: AnyClient
+) -> None:
+    gate, begun = Gate(), Gate()
+
+    def hang(job: Any) -> bytes:
+        begun.open()
+        gate.wait()
+        return b"too late"
+
+    async def coroutine(job: Any) -> None:
+        begun.open()
+        await anyio.sleep_forever()
+
+    for function in kinds(idiom, hang, coroutine):
+        worker = place.worker(host, concurrency=1, stop_timeout=0.05)
+        worker.register("f", function)
+        job = await client.submit("f")
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.run)
+            await begun.reached()
+            worker.stop()
+        other = place.worker(host)
+        other.register("f", lambda job: b"by another")
+        async with working(other):
+            assert await job.result(LIMIT) == b"by another"
+    gate.open()
+
+
+async def test_worker_stopped_before_it_runs_does_not_run(place: Place, host: Host) -> None:
+    worker = place.worker(host)
+    worker.register("f", reverse)
+    worker.stop()
+    with anyio.fail_after(LIMIT):
+        await worker.run()
+
+
+async def test_workers_that_leave_in_peace_take_no_job_with_them(place: Place, host: Host, client: AnyClient) -> None:
+    jobs = await client.submit_many(Task("f", b"%d" % number) for number in range(10))
+    done: Counter[bytes] = Counter()
+    worker: AnyWorker
+
+    def one(job: Any) -> bytes:
+        done[job.workload] += 1
+        return bytes(job.workload)
+
+    for _ in range(10):
+        worker = place.worker(host, concurrency=1)
+        worker.register("f", one)
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.run)
+            before = len(done)
+            await until(lambda before=before: len(done) > before)
+            worker.stop()
+        if len(done) == len(jobs):
+            break
+    assert [await job.result(LIMIT) for job in jobs] == [b"%d" % number for number in range(10)]
+    assert {*done.values()} == {1}
+
+
+# Servers come and go
+
+
+async def test_worker_is_back_after_a_restart_with_all_it_offers(
+    place: Place, host: Host, client: AnyClient, start: StartWorker
+) -> None:
+    worker = await start({"client_id": "the worker", "retry_pauses": (0.01, 0.05)}, one=reverse)
+    worker.register("two", reverse, timeout=5)
+    await until_registered(client, {b"one", b"two"})
+    for _ in range(2):
+        await host.restart()
+        other = place.client(host, retry_pauses=(0.01, 0.05))
+        async with other:
+            await until_registered(other, {b"one", b"two"})
+            assert b"the worker" in {row.client_id for row in await other.admin.workers()}
+            job = await other.submit("two", b"ab")
+            assert await job.result(LIMIT) == b"ba"
+
+
+async def test_job_whose_server_is_lost_is_told_so_and_the_worker_goes_on(
+    idiom: Idiom, place: Place, host: Host
+) -> None:
+    begun, gate = Gate(), Gate()
+    raised: list[str] = []
+
+    def plain(job: Any) -> None:
+        begun.open()
+        gate.wait()
+        for _ in range(100):
+            try:
+                job.send(b"piece")
+            except BaseException as error:
+                raised.append(type(error).__name__)
+                raise
+
+    async def coroutine(job: Any) -> None:
+        begun.open()
+        await anyio.to_thread.run_sync(gate.wait)
+        for _ in range(100):
+            try:
+                await job.send(b"piece")
+            except BaseException as error:
+                raised.append(type(error).__name__)
+                raise
+
+    worker = place.worker(host, concurrency=1, retry_pauses=(0.01, 0.05))
+    for number, function in enumerate(kinds(idiom, plain, coroutine)):
+        worker.register(f"f{number}", function)
+    worker.register("reverse", reverse)
+    await place.working(worker)
+    for number, _ in enumerate(kinds(idiom, plain, coroutine)):
+        async with place.client(host, retry_pauses=(0.01, 0.05)) as client:
+            job = await client.submit(f"f{number}")
+            await begun.reached()
+            await host.restart()
+            gate.open()
+            assert await job.wait(LIMIT)
+            job = await client.submit("reverse", b"ab")
+            assert await job.result(LIMIT) == b"ba"
+    assert {*raised} <= {"ConnectionLost"}
+
+
+async def test_worker_serves_all_servers_and_goes_on_without_one(place: Place) -> None:
+    hosts = [await place.start() for _ in range(3)]
+    worker = place.worker(retry_pauses=(0.01, 0.05))
+    worker.register("reverse", reverse)
+    await place.working(worker)
+    for host in hosts:
+        async with place.client(host) as client:
+            job = await client.submit("reverse", b"ab")
+            assert await job.result(LIMIT) == b"ba"
+    await hosts[1].close()
+    for host in (hosts[0], hosts[2]):
+        async with place.client(host) as client:
+            job = await client.submit("reverse", b"cd")
+            assert await job.result(LIMIT) == b"dc"
