@@ -45,6 +45,8 @@ async def dial(address: Address, timeout: float, tls: ssl.SSLContext | None, con
             found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except TimeoutError:
         raise TimeoutError(f"no answer within {timeout:g} s") from None
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+        raise ConnectionError(str(error) or "the stream is broken") from error
     endpoints = list(dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found))
     return await _connected(Dial(address, endpoints, timeout, tls))
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -488,10 +489,9 @@ async def test_workers_that_leave_in_peace_take_no_job_with_them(place: Place, h
     for _ in range(10):
         worker = place.worker(host, concurrency=1)
         worker.register("f", one)
-        taken = done.total()
         async with anyio.create_task_group() as group:
             group.start_soon(worker.run)
-            await until(lambda: done.total() > taken)
+            await until(partial(lambda taken: done.total() > taken, done.total()))
             worker.stop()
         if len(done) == len(jobs):
             break
