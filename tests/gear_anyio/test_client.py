@@ -1,4 +1,4 @@
-"""`gear_anyio.Client`: cancellation, scopes, and what it does in time. What it does as `gear_sync.Client`: tests/adapters."""
+"""`gear_anyio.Client`: cancellation, scopes, and what it does in time; tests/adapters has the rest."""
 
 from __future__ import annotations
 
@@ -212,12 +212,16 @@ async def test_cancelled_block_ends_what_is_open(pipes: Pipes) -> None:
 
 async def test_error_in_the_block_comes_out_as_itself(pipes: Pipes) -> None:
     error = ValueError("of the caller")
-    with pytest.raises(ValueError, match="of the caller") as caught:
+
+    async def fail() -> None:
         async with client_of(pipes) as client:
             await client.submit("f")
             async with client_of(pipes) as inner:
                 await inner.submit("f")
                 raise error
+
+    with pytest.raises(ValueError, match="of the caller") as caught:
+        await fail()
     assert caught.value is error
 
 
@@ -232,13 +236,12 @@ async def test_client_can_be_used_from_task_groups_within_and_around_it(pipes: P
             await peer.receive(SubmitJob)
             await peer.send(JobCreated(b"H:%d" % number), WorkComplete(b"H:%d" % number, b"done"))
 
-    async with anyio.create_task_group() as outer:
-        async with client_of(pipes) as client:
-            outer.start_soon(serve)
-            async with anyio.create_task_group() as inner:
-                for group in (outer, inner, outer, inner):
-                    group.start_soon(use, client)
-            await until(lambda: len(outer_done(outer)) == 0)
+    async with anyio.create_task_group() as outer, client_of(pipes) as client:
+        outer.start_soon(serve)
+        async with anyio.create_task_group() as inner:
+            for group in (outer, inner, outer, inner):
+                group.start_soon(use, client)
+        await until(lambda: len(outer_done(outer)) == 0)
 
 
 def outer_done(group: TaskGroup) -> list[object]:
@@ -256,7 +259,7 @@ async def test_closed_client_lets_the_rest_of_its_block_be(pipes: Pipes) -> None
         client.close()
         assert job.outcome == Lost("closed by the client")
         await peer.expect_end()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         with pytest.raises(GearmanError, match="this client is closed"):
             await client.submit("f")
 
