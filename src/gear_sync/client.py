@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -194,21 +194,25 @@ class Client:
         """
         until = _NEVER if timeout is None else time.monotonic() + timeout
         ended: deque[Job] = deque()
-        left = 0
-        with self._pump.lock:
-            for job in jobs:
-                job.watch(ended.append)
-                left += 1
-        while left:
-            if not self._pump.wait(lambda: bool(ended or self._stranded), _left(until)):
-                raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
-            for job in list(self._stranded):
-                self._relaunch(job, until)
-            if not ended and time.monotonic() >= until:
-                raise TimeoutError(f"{left} jobs have not ended within {timeout:g} s; they go on")
-            while ended:
-                left -= 1
-                yield ended.popleft()
+        left: dict[Job, int] = Counter(jobs)
+        try:
+            with self._pump.lock:
+                for job in left:
+                    job.watch(ended.append)
+            while left:
+                if not self._pump.wait(lambda: bool(ended or self._stranded), _left(until)):
+                    self._check_open()
+                    raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
+                for job in list(self._stranded):
+                    self._relaunch(job, until)
+                if not ended and time.monotonic() >= until:
+                    raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
+                while ended:
+                    job = ended.popleft()
+                    yield from [job] * left.pop(job)
+        finally:
+            for job in left:
+                job.unwatch(ended.append)
 
     def submit_background(
         self,
@@ -393,7 +397,12 @@ class Client:
             self._relaunch(job, until)
             if time.monotonic() >= until:
                 return self._pump.wait(done, 0)
+        self._check_open()
         return False
+
+    def _check_open(self) -> None:
+        if self._pump.closed:
+            raise GearmanError("this client is closed")
 
     def _on_stranded(self, job: Job) -> None:
         """Keep a job until somebody who waits submits it once more, or the client is closed. With the lock held."""
@@ -468,8 +477,7 @@ class Client:
         pump = self._pump
         pump.check_process()
         with pump.lock:
-            if pump.closed:
-                raise GearmanError("this client is closed")
+            self._check_open()
             try:
                 pump.look()
                 if not session.connected:

@@ -195,6 +195,11 @@ class JobRecord:
         else:
             self._watchers.append(watcher)  # type: ignore[arg-type]
 
+    def unwatch(self, watcher: Callable[..., object]) -> None:
+        """Call a function no more, if it has not been called yet."""
+        if self._watchers is not None and watcher in self._watchers:
+            self._watchers.remove(watcher)
+
     def _tell_watchers(self) -> None:
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():

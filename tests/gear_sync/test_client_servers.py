@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -13,6 +14,7 @@ from gear_sync import Client, Job, Policy, Server, Task, Worker
 from gearproto import (
     Completed,
     Failed,
+    GearmanError,
     JobLost,
     JobNotSent,
     JobRejected,
@@ -451,6 +453,49 @@ def test_two_threads_may_wait_for_the_same_jobs() -> None:
         calls = [Call(lambda: list(client.as_completed(jobs, LIMIT))) for _ in range(3)]
         release.set()
         assert [call.result() for call in calls] == [jobs] * 3
+
+
+def test_jobs_that_are_looked_at_again_and_again_remember_nobody() -> None:
+    def script(peer: Peer) -> None:
+        greeted(peer)
+        taken(peer)
+        peer.wait_for_end()
+
+    with HostileServer(script) as server, Client(server.address) as client:
+        job = client.submit("f")
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                list(client.as_completed([job], 0))
+        assert job._watchers == []
+
+
+def test_close_while_another_thread_submits_a_job_again_ends_all_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    relaunching, go = threading.Event(), threading.Event()
+    launch = Client._launch
+
+    def slow_launch(client: Client, *arguments: Any) -> None:
+        if len(arguments) > 1:
+            relaunching.set()
+            assert go.wait(LIMIT)
+        launch(client, *arguments)
+
+    monkeypatch.setattr(Client, "_launch", slow_launch)
+    with HostileServer(loses_a_job) as server, Client(server.address) as client:
+        job = client.submit("f", unique="u", resubmit=True)
+        first = Call(job.result)
+        assert relaunching.wait(LIMIT)
+        waits: list[Callable[[], object]] = [job.result, lambda: list(job), lambda: list(client.as_completed([job]))]
+        calls = [Call(wait) for wait in waits]
+        poll_until(lambda: bool(client._pump._pumping) and len(client._pump._waiters) == 2, "all wait")
+        client.close()
+        for call in calls:
+            with pytest.raises(GearmanError, match="this client is closed"):
+                call.result()
+        go.set()
+        with pytest.raises(GearmanError, match="this client is closed"):
+            first.result()
+        with pytest.raises(JobLost):
+            job.result()
 
 
 # Many background jobs

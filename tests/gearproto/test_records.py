@@ -289,6 +289,26 @@ def test_watcher_is_not_told_of_a_job_that_is_stranded_but_of_its_end() -> None:
     assert seen == [Failed(), Failed()]
 
 
+def test_watcher_that_watches_no_more_is_not_called() -> None:
+    job = record()
+    seen: list[str] = []
+
+    def one(_job: JobRecord) -> None:
+        seen.append("one")
+
+    def two(_job: JobRecord) -> None:
+        seen.append("two")
+
+    job.unwatch(one)
+    job.watch(one)
+    job.watch(two)
+    job.unwatch(one)
+    job.unwatch(one)
+    job.end(Failed())
+    job.unwatch(two)
+    assert seen == ["two"]
+
+
 # Requests
 
 
