@@ -338,6 +338,19 @@ def test_silent_server_does_not_keep_the_jobs_of_others_waiting(servers: list[Ou
             assert [job.outcome for job in jobs[::2]] == [None] * 5
 
 
+def test_thread_that_waits_for_a_silent_server_does_not_keep_another_from_connecting(servers: list[OurServer]) -> None:
+    with (
+        HostileServer(silent) as blackhole,
+        Client([blackhole.address, servers[0].address], policy="round_robin") as client,
+    ):
+        stuck = Call(client.submit("f").wait)
+        poll_until(lambda: client._pump._pumping, "it waits")
+        handle = Call(lambda: client.submit_background("f")).result()
+        assert handle.server == parse_address(servers[0].address)
+        client.close()
+        assert stuck.result()
+
+
 # Questions
 
 
