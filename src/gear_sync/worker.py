@@ -345,6 +345,7 @@ class Worker:
             self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (handler, timeout)
             self._settle_all()
+        self._pump.wake()  # `run` has to know until when it waits for answers
 
     def serve(
         self, function: Function[_A, _R]

@@ -430,6 +430,42 @@ def test_silent_server_does_not_stall_work_on_the_others(
                 assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
 
 
+def test_silent_server_does_not_keep_a_new_function_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+    reports: list[Report] = []
+    first_asked = threading.Event()
+
+    def falls_silent(peer: Peer) -> None:
+        wants_a_job(peer)
+        peer.send(NoJob())
+        peer.receive_until(PreSleep)
+        first_asked.set()
+        peer.wait_for_end()
+
+    def has_a_job_of_the_new_function(peer: Peer) -> None:
+        wants_a_job(peer)
+        assert first_asked.wait(LIMIT)
+        peer.send(NoJob())
+        peer.receive_until(PreSleep)
+        wants_a_job(peer)
+        peer.send(JobAssignAll(b"H:1", b"late", b"", b"", b"abc"))
+        report = peer.receive_until(Report)
+        assert isinstance(report, Report)
+        reports.append(report)
+
+    with (
+        HostileServer(falls_silent) as first,
+        HostileServer(has_a_job_of_the_new_function) as second,
+        Worker([first.address, second.address]) as worker,
+        working(worker),
+    ):
+        poll_until(lambda: all(server.conn.state is Grab.ASLEEP for server in worker._servers), "the worker sleeps")
+        poll_until(lambda: worker._wake_at == float("inf"), "nobody is waited for")
+        worker.register("late", reverse)
+        second.join()
+    assert [report.data for report in reports] == [b"cba"]
+
+
 def test_worker_is_back_after_a_restart_with_its_own_pauses() -> None:
     server = OurServer()
     try:
