@@ -53,13 +53,26 @@ class Source(Protocol):
 
 
 class _Waiter:
-    """A thread that sleeps while another one pumps."""
+    """A thread that sleeps while another one pumps.
 
-    __slots__ = ("done", "woken")
+    `threading.Event` would do if KeyboardInterrupt could not break it. Hold the pump's lock in all but `sleep`.
+    """
+
+    __slots__ = ("_gate", "done")
 
     def __init__(self, done: Callable[[], bool]) -> None:
         self.done = done
-        self.woken = threading.Event()
+        self._gate = threading.Lock()
+
+    def prepare(self) -> None:
+        self._gate.acquire(blocking=False)
+
+    def sleep(self, timeout: float | None) -> None:
+        self._gate.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        if self._gate.locked():
+            self._gate.release()
 
 
 class _Watched:
@@ -197,10 +210,10 @@ class Pump:
                     self._waiters.pop(waiter, None)
                     deadline = self._prepare()
                 else:
-                    waiter.woken.clear()
+                    waiter.prepare()
                     self._waiters[waiter] = None
             if not pumping:
-                waiter.woken.wait(left)
+                waiter.sleep(left)
                 continue
             if deadline is not None:
                 due_in = deadline - time.monotonic()
@@ -220,7 +233,7 @@ class Pump:
                 self._release()
             if self._pumper is None:
                 for other in self._waiters:
-                    other.woken.set()
+                    other.wake()
                     break
 
     @property
@@ -288,7 +301,7 @@ class Pump:
     def _wake_waiters(self) -> None:
         for waiter in self._waiters:
             if self.closed or waiter.done():
-                waiter.woken.set()
+                waiter.wake()
 
     def close(self, reason: str) -> None:
         """Close all sources; whoever waits is told. Can be called twice."""
