@@ -9,6 +9,7 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent / "bench" / "server_load.py"
 ABUSE = SCRIPT.parent / "server_abuse.py"
+GEAR_API = SCRIPT.parent / "gear_api.py"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="it reads times from /proc")
 
@@ -33,3 +34,11 @@ def test_abuse_prints_a_row_for_each_server_and_abuse() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
     assert [row[:2] for row in rows[2:]] == [[a, n] for a in ("wrong", "stalled TLS") for n in ("one", "two")]
     assert all(float(cell.replace(",", "")) >= 0 for row in rows[2:] for cell in row[2:])
+
+
+def test_the_gear_api_is_measured_in_every_scenario() -> None:
+    command = [sys.executable, str(GEAR_API), "--scale", "0.01"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
+    assert len(rows) == 10
+    assert all(float(row[1].replace(",", "")) > 0 for row in rows[2:])

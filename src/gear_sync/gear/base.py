@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import threading
 import time
@@ -10,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from gearproto import RemoteProtocolError
+from gearproto.backoff import Backoff
 
 from .admin import AdminRequest
-from .backoff import Backoff
 from .connection import Connection
 from .errors import ConfigurationError, DisconnectError, GearmanError, NoConnectedServersError, TimeoutError
 from .hooks import BaseClientServer
@@ -112,9 +113,8 @@ class BaseClient(BaseClientServer):
                 if (other.host, other.port) == (host, port):
                     raise ConfigurationError(f"server {host}:{port} has been added already")
             self.inactive_connections.append(connection)
-            self._backoffs[connection] = Backoff()
-            self._retry_at[connection] = time.monotonic()
-            self.connections_condition.notify_all()
+            self._backoffs[connection] = Backoff(random.random)
+            self._start_attempt(connection)
 
     def waitForServer(self, timeout: float | None = None) -> None:
         """Wait until a server is connected; also return if the client is shut down meanwhile.
@@ -180,12 +180,16 @@ class BaseClient(BaseClientServer):
                     earliest = min(self._retry_at.values(), default=None)
                     self.connections_condition.wait(None if earliest is None else earliest - now)
                     continue
-                for connection in due:  # each in a thread of its own: one that hangs keeps no other from connecting
+                for connection in due:
                     del self._retry_at[connection]
-                    name = f"Gearman client connect {connection.host}:{connection.port}"
-                    thread = threading.Thread(target=self._attempt, args=(connection,), name=name, daemon=True)
-                    self._attempts[connection] = thread
-                    thread.start()
+                    self._start_attempt(connection)
+
+    def _start_attempt(self, connection: Connection) -> None:
+        """Try to open a connection in a thread of its own: one that hangs keeps no other from connecting."""
+        name = f"Gearman client connect {connection.host}:{connection.port}"
+        thread = threading.Thread(target=self._attempt, args=(connection,), name=name, daemon=True)
+        self._attempts[connection] = thread
+        thread.start()
 
     def _attempt(self, connection: Connection) -> None:
         """Try once to open a connection."""
@@ -224,8 +228,9 @@ class BaseClient(BaseClientServer):
         with self.connections_condition:
             known = self._problems.get(connection)
             self._problems[connection] = problem
-            now = time.monotonic()
-            self._retry_at[connection] = now + self._backoffs[connection].failed(now)
+            backoff = self._backoffs[connection]
+            backoff.failed(time.monotonic())
+            self._retry_at[connection] = backoff.retry_at
             self.connections_condition.notify_all()
         if problem != known and self.running:
             self.log.warning("No connection to %s", problem)
@@ -290,7 +295,7 @@ class BaseClient(BaseClientServer):
 
     def _poll_all(self) -> tuple[select.poll, dict[int, tuple[Connection, Transport]]]:
         """Return what to wait with, and whose the descriptors are."""
-        sessions = [(connection, connection.session) for connection in self._active()]
+        sessions = [(connection, connection.session) for connection in tuple(self.active_connections)]
         wanted = [
             (connection, transport, transport.fileno(), select.POLLOUT if transport.unsent else 0)
             for connection, transport in sessions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -210,10 +211,11 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.keepalive:
             Keepalive(self.tcp_keepidle, self.tcp_keepintvl, self.tcp_keepcnt).apply(sock)
-        with contextlib.suppress(BlockingIOError):
-            sock.connect(address)  # type: ignore[arg-type]  # it is what getaddrinfo has returned
-        self._await(sock, select.POLLOUT, stop, time.monotonic() + self.connect_timeout, "connecting")
-        if (code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0:
+        code = sock.connect_ex(address)  # type: ignore[arg-type]  # it is what getaddrinfo has returned
+        if code == errno.EINPROGRESS:
+            self._await(sock, select.POLLOUT, stop, time.monotonic() + self.connect_timeout, "connecting")
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
             raise OSError(code, os.strerror(code))
 
     def _await(self, sock: socket.socket, events: int, stop: socket.socket, deadline: float, what: str) -> None:

@@ -19,6 +19,7 @@ __all__ = ["Packet"]
 
 _HEADER: Final = Struct("!4sII")
 _NUL: Final = b"\0"
+_BINARY: Final = (bytes, bytearray)
 _SHOWN: Final = {
     "handle": "handle",
     "function": "function",
@@ -51,9 +52,9 @@ class Packet(Event):
             TypeError: code or data are no bytes.
             InvalidDataError: the code does not begin with NUL.
         """
-        if not isinstance(code, bytes | bytearray):
+        if not isinstance(code, _BINARY):
             raise TypeError(f"packet code must be bytes, not {type(code).__name__}")
-        if not isinstance(data, bytes | bytearray):
+        if not isinstance(data, _BINARY):
             raise TypeError(f"packet data must be bytes, not {type(data).__name__}")
         if code[:1] != _NUL:
             raise InvalidDataError(f"packet code {bytes(code)!r} does not begin with NUL")

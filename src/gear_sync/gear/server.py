@@ -332,20 +332,18 @@ class Server(ServerCommands):
         self._engine.serve(packet)
 
     def _submit(self, packet: Packet) -> None:
-        subject = _subject(packet)
-        if self.acl is None or self.acl.canInvoke(subject, bytes(packet.getArgument(0))):
+        if self.acl is None or self.acl.canInvoke(_subject(packet), bytes(packet.getArgument(0))):
             self._engine.serve(packet)
         else:
-            self.log.info("%s may not invoke %r", subject, packet.getArgument(0))
+            self.log.info("%s may not invoke %r", _subject(packet), packet.getArgument(0))
             assert packet.connection is not None
             self.sendError(packet.connection, 0, _DENIED)
 
     def _register(self, packet: Packet) -> None:
-        subject = _subject(packet)
-        if self.acl is None or self.acl.canRegister(subject, bytes(packet.getArgument(0))):
+        if self.acl is None or self.acl.canRegister(_subject(packet), bytes(packet.getArgument(0))):
             self._engine.serve(packet)
         else:
-            self.log.info("%s may not register %r", subject, packet.getArgument(0))
+            self.log.info("%s may not register %r", _subject(packet), packet.getArgument(0))
 
     def _unhandled(self, packet: Packet) -> None:
         super()._unhandled(packet)
