@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -65,6 +66,13 @@ def interrupted(call: Callable[[], object], at: int) -> Interrupter:
     finally:
         sys.setprofile(None)
     return interrupter
+
+
+@pytest.fixture(autouse=True)
+def no_socket_is_left_to_other_tests() -> Iterator[None]:
+    """Let the garbage collector find what an interrupted call has dropped."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
