@@ -170,6 +170,8 @@ class Transport:
         except OSError as error:
             if self._closed or error.errno == errno.EBADF:
                 return b""
+            if error.errno == errno.EAGAIN:  # from what only looks like a socket
+                return None
             raise
         return data if self._tunnel is None or not data else self._decrypt(self._tunnel, data)
 

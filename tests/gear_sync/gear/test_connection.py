@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
 
@@ -229,3 +230,24 @@ def test_a_server_shows_its_peers(server: gear.Server) -> None:
     poll_until(lambda: server.active_connections == [], "it is gone")
     with pytest.raises(gear.DisconnectError, match="the peer is gone"):
         connection.sendPacket(gear.Packet(RES, constants.NOOP, b""))
+
+
+def test_programs_may_bring_something_that_only_looks_like_a_socket() -> None:
+    class Scripted(socket.socket):
+        """A socket that receives what a test says, and tells by the number alone that there is nothing."""
+
+        def recv(self, *_arguments: object) -> bytes:
+            if script:
+                return script.pop(0)
+            nothing = OSError("nothing yet")
+            nothing.errno = errno.EAGAIN
+            raise nothing
+
+    script = [b"status", b"\n"]
+    connection = gear.ServerConnection(("host", 5), Scripted(), False, "server")
+    request = connection.readPacket()
+    assert isinstance(request, gear.ServerAdminRequest)
+    assert request.command == b"status"
+    with pytest.raises(gear.RetryIOError):
+        connection.readPacket()
+    connection.disconnect()
