@@ -194,7 +194,7 @@ class Client:
         """
         until = _NEVER if timeout is None else time.monotonic() + timeout
         ended: deque[Job] = deque()
-        left: dict[Job, int] = Counter(jobs)
+        left: dict[Job, int] = Counter(iter(jobs))  # a mapping would be taken for counts
         try:
             with self._pump.lock:
                 for job in left:

@@ -514,8 +514,6 @@ class Worker:
     def _turn(self, start: Callable[[WorkerJob], None]) -> None:
         now = time.monotonic()
         with self._pump.lock:
-            if self._stopping and not self._grabber.stopping:
-                self._grabber.stop()
             self.advance()
             for job in [job for job in self._running if job.until is not None and job.until <= now]:
                 self._give_up(job)
@@ -549,7 +547,9 @@ class Worker:
         return conn
 
     def advance(self) -> None:
-        """Ask servers for jobs, as far as there is room."""
+        """Ask servers for jobs, as far as there is room, and none once the worker is to stop."""
+        if self._stopping and not self._grabber.stopping:
+            self._grabber.stop()
         for conn in self._grabber.advance(time.monotonic()):
             for server in self._servers:
                 if server.conn is conn:
@@ -606,8 +606,6 @@ class Worker:
                 level = logging.INFO if self._stopping else logging.WARNING
                 address = job._server.address
                 _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
-            if self._stopping and not self._grabber.stopping:
-                self._grabber.stop()
             self.advance()
             job._server.settle()
         job._server.wait_until_sent(job.conn)

@@ -174,7 +174,9 @@ def test_close_comes_soon_whatever_the_server_does() -> None:
     with nothing_left_open(), HostileServer(*scripts) as server:
         for _ in scripts:
             client = Client(server.address)
-            job = client.submit("f")
+            job = None
+            with contextlib.suppress(JobNotSent):  # a server may be quick to break the protocol
+                job = client.submit("f")
             Call(client.close).result()
-            assert job.outcome is not None
+            assert job is None or job.outcome is not None
             server.wait_for_scripts(1)
