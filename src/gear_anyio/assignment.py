@@ -60,14 +60,22 @@ class WorkerJob(Assignment):
 
     async def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
-        self._check()
+        self.check()
         call(self.conn)
         await self.post.send(self.conn)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Make sure that the job can be reported on: it may have been assigned to this worker once more meanwhile.
+
+        Raises:
+            ConnectionLost: the server is gone.
+            TimeoutError: the job has ended.
+        """
         if not self.connected:
             raise ConnectionLost(f"{self.post.address}: the connection is gone, and job {self.handle!r} with it")
+        if self.given_up:
+            raise TimeoutError(f"job {self.handle!r} has ended, or has taken longer than its function may")
 
 
 class ThreadJob:
@@ -114,6 +122,9 @@ class ThreadJob:
         self._run(lambda: self._job.warn(data))
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if self._job.connected and self._job.given_up:
-            raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
-        anyio.from_thread.run(call)
+        self._job.check()
+        try:
+            anyio.from_thread.run(call)
+        except BaseException:
+            self._job.check()  # rather than how the event loop puts it
+            raise

@@ -20,7 +20,7 @@ import anyio.to_thread
 from gear_sync.tls import TLS, client_context
 from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised, WorkerConnection
 from gearproto.addresses import parse_addresses
-from gearproto.assignments import ended_by, server_timeout_ms, timed_out
+from gearproto.assignments import ended_by, raised, server_timeout_ms, timed_out
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
@@ -195,7 +195,7 @@ class Worker:
         """
         if self._group is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
-        self._limiter = anyio.CapacityLimiter(self._concurrency)
+        self._limiter = anyio.CapacityLimiter(math.inf)  # there is room for every job; hung threads are left behind
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -305,6 +305,9 @@ class Worker:
 
     async def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
+        if self._aborting:
+            self._grabber.ended()
+            return
         handler, timeout = self._functions.get(job.function, (None, None))
         end: _End | None = None
         try:
@@ -336,6 +339,12 @@ class Worker:
         try:
             result = await self._call(job, handler)
             return Completed(b"" if result is None else bytes(memoryview(result)))
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # Nobody has cancelled the function: what it waited for has been, as asyncio's tasks and futures can be.
+            _log.exception("job %r of %r awaited something that was cancelled", job.handle, job.function)
+            return raised(RuntimeError(f"{type(error).__name__}: what the function awaited was cancelled"))
         except Exception as error:
             if isinstance(error, JobFailed):
                 _log.info("job %r of %r failed: %s", job.handle, job.function, error)

@@ -10,7 +10,7 @@ from .events import JobAssigned
 from .outcomes import Completed, Failed, Raised
 from .worker import WorkerConnection
 
-__all__ = ["Assignment", "ended_by", "server_timeout_ms", "timed_out"]
+__all__ = ["Assignment", "ended_by", "raised", "server_timeout_ms", "timed_out"]
 
 TIMEOUT_GRACE: Final = 1.0
 """Seconds by which a server waits longer for a job than its worker: the worker, if it can, tells what happened."""
