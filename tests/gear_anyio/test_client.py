@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 import gear_anyio
 from gear_anyio import Client, Task
-from gearproto import ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
+from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.idioms import until
 from tests.harness.peers import Pipes, virtual_time
@@ -319,6 +319,24 @@ async def test_job_on_its_way_to_another_server_stays_lost_when_the_client_is_cl
         client.close()
         assert job.outcome == Lost("the server closed the connection")
     assert job.outcome == Lost("the server closed the connection")
+
+
+async def test_job_that_there_is_no_room_for_when_it_is_sent_again_is_lost(pipes: Pipes) -> None:
+    async with client_of(pipes, max_output_size=1000, retry_pauses=(0.001, 0.001)) as client:
+        jobs = [await client.submit("f", b"x" * 600, unique="0", resubmit=True)]
+        peer = await pipes.accept()
+        await peer.receive(SubmitJob)
+        jobs.append(await client.submit("f", b"x" * 600, unique="1", resubmit=True))
+        await peer.receive(SubmitJob)
+        await peer.close()
+        peer = await pipes.accept()
+        await peer.receive(SubmitJob)
+        await peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"done"))
+        for job in jobs:
+            assert await job.wait(LIMIT)
+        outcomes = [job.outcome for job in jobs]
+        assert Completed(b"done") in outcomes
+        assert Lost("the server closed the connection") in outcomes
 
 
 # Time
