@@ -178,7 +178,7 @@ class ThreadedClient:
         jobs: Iterable[ThreadedJob],
         timeout: float | None = None,  # noqa: ASYNC109  (as in gear_anyio)
     ) -> AsyncIterator[ThreadedJob]:
-        known = {job.job: job for job in jobs}
+        known = {job.job: job for job in jobs}  # as programs may pass it, with what they know of each job
         async for job in _iterate(self.client.as_completed(known, timeout)):
             yield known[job]
 
