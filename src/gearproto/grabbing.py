@@ -42,6 +42,7 @@ class Grabber:
         self._client_id = client_id
         self._functions: dict[bytes, int | None] = {}
         self._conns: dict[WorkerConnection, None] = {}  # in the order in which they are asked
+        self._leaving: dict[WorkerConnection, set[bytes]] = {}  # functions to be taken back once their jobs have ended
         self._patience: dict[WorkerConnection, float] = {}  # by connection that was asked: how long others wait for it
 
     def can_do(self, function: bytes, timeout_ms: int | None = None) -> None:
@@ -53,12 +54,16 @@ class Grabber:
         WorkerConnection().can_do(function, timeout_ms=timeout_ms)  # refuses what every server's would refuse
         self._functions[function] = timeout_ms
         for conn in self._conns:
+            self._leaving.get(conn, set()).discard(function)
             conn.can_do(function, timeout_ms=timeout_ms)
             if conn.state is Grab.ASLEEP and not self.stopping:
                 conn.stop_grabbing()  # there may be something for it now, so that it has to be asked again
 
     def cant_do(self, function: bytes) -> None:
         """Offer a function no more (``CANT_DO``). Jobs of it that are running go on.
+
+        Servers give the jobs of a worker that cannot do them to others. So one that has assigned jobs of the function,
+        or may be doing so, is told once they have ended, and asked for no further job until then.
 
         Raises:
             LocalProtocolError: it was not offered.
@@ -67,7 +72,10 @@ class Grabber:
             raise LocalProtocolError(f"worker: CANT_DO for {function!r}, which was not offered")
         del self._functions[function]
         for conn in self._conns:
-            conn.cant_do(function)
+            if conn.state is Grab.ASKED or conn.has_job_of(function):
+                self._leaving.setdefault(conn, set()).add(function)
+            else:
+                conn.cant_do(function)
 
     def attach(self, conn: WorkerConnection) -> None:
         """Introduce the worker to a server that has just been reached: its name, its functions."""
@@ -80,6 +88,7 @@ class Grabber:
     def detach(self, conn: WorkerConnection) -> None:
         """Forget a connection that has ended, if it was attached."""
         self._conns.pop(conn, None)
+        self._leaving.pop(conn, None)
         self._patience.pop(conn, None)
 
     def assigned(self) -> None:
@@ -110,6 +119,7 @@ class Grabber:
         Returns:
             The connections that have something to send because of it.
         """
+        told = self._take_back() if self._leaving else []
         patience = self._patience
         if patience:
             for conn, until in list(patience.items()):
@@ -117,14 +127,28 @@ class Grabber:
                     del patience[conn]
         room = self._capacity - self.running - len(patience)
         if room <= 0 or self.stopping:
-            return []
-        asked = [conn for conn in self._conns if conn.state is Grab.IDLE][:room]
+            return told
+        asked = [conn for conn in self._conns if conn.state is Grab.IDLE and conn not in self._leaving][:room]
         for conn in asked:
             conn.grab_job()
             del self._conns[conn]
             self._conns[conn] = None
             patience[conn] = now + DEFAULT_GRAB_TIMEOUT
-        return asked
+        return told + [conn for conn in asked if conn not in told]
+
+    def _take_back(self) -> list[WorkerConnection]:
+        """Take functions back whose last jobs have ended; return the connections that were told."""
+        told = []
+        for conn, functions in list(self._leaving.items()):
+            if conn.state is Grab.ASKED:
+                continue
+            for function in [function for function in functions if not conn.has_job_of(function)]:
+                functions.remove(function)
+                conn.cant_do(function)
+                told.append(conn)
+            if not functions:
+                del self._leaving[conn]
+        return list(dict.fromkeys(told))
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which `advance` has to be called next; None if never."""

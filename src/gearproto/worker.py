@@ -105,6 +105,7 @@ class WorkerConnection(Connection):
         self._asks_when_woken = asks_when_woken
         self._wanted = False
         self._in_hand: Counter[bytes] = Counter()
+        self._functions: dict[bytes, bytes] = {}  # of the jobs in hand, by handle
 
     @property
     def state(self) -> Grab:
@@ -118,6 +119,10 @@ class WorkerConnection(Connection):
         A job is assigned twice when its time limit ran out at the server and the same worker grabbed it again.
         """
         return MappingProxyType(self._in_hand)
+
+    def has_job_of(self, function: bytes) -> bool:
+        """Tell whether a job of a function is in hand."""
+        return function in self._functions.values()
 
     def can_do(self, function: bytes, *, timeout_ms: int | None = None) -> None:
         """Tell the server that this worker can run a function (``CAN_DO``, ``CAN_DO_TIMEOUT``).
@@ -262,6 +267,7 @@ class WorkerConnection(Connection):
         self._in_hand[handle] -= 1
         if not self._in_hand[handle]:
             del self._in_hand[handle]
+            del self._functions[handle]
 
     def _ask_for_job(self) -> None:
         self._ask(self._grab, type(self._grab))
@@ -297,6 +303,7 @@ class WorkerConnection(Connection):
             )
         self._advance(packet)
         self._in_hand[packet.handle] += 1
+        self._functions[packet.handle] = packet.function
         unique = b"" if isinstance(packet, JobAssign) else packet.unique
         reducer = packet.reducer if isinstance(packet, JobAssignAll) else b""
         return JobAssigned(packet.handle, packet.function, unique, reducer, packet.workload)

@@ -392,6 +392,32 @@ async def test_functions_come_and_go_while_the_worker_runs(client: AnyClient, st
         worker.unregister("three")
 
 
+async def test_job_whose_function_is_unregistered_meanwhile_runs_once_and_ends(
+    place: Place, host: Host, client: AnyClient
+) -> None:
+    gate, begun = Gate(), Gate()
+    runs: list[bytes] = []
+
+    def slow(job: Any) -> bytes:
+        runs.append(job.handle)
+        begun.open()
+        gate.wait()
+        return b"done"
+
+    worker = place.worker(host, concurrency=2)
+    worker.register("slow", slow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        job = await client.submit("slow")
+        await begun.reached()
+        worker.unregister("slow")
+        gate.open()
+        assert await job.result(LIMIT) == b"done"
+        await until_registered(client, set())
+        worker.stop()
+    assert len(runs) == 1
+
+
 async def until_registered(client: AnyClient, functions: set[bytes]) -> None:
     async def are_registered() -> bool:
         return await registered(client) == functions

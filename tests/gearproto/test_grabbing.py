@@ -69,6 +69,67 @@ def test_server_is_told_the_name_and_all_functions() -> None:
     assert output(conn) == [SetClientId(b"me"), CanDo(F), CanDoTimeout(G, 1500)]
 
 
+def test_function_is_taken_back_once_its_jobs_have_ended_and_nothing_is_asked_until_then() -> None:
+    grabber = Grabber(2)
+    grabber.can_do(F)
+    busy, idle = attached(grabber, 2)
+    assert grabber.advance(NOW) == [busy, idle]
+    asleep(grabber, idle)
+    assign(grabber, busy)
+    busy.data_to_send()
+    grabber.cant_do(F)
+    assert output(idle) == [CantDo(F)]
+    assert output(busy) == []
+    assert grabber.advance(NOW) == []
+    busy.work_complete(b"H:1", b"")
+    grabber.ended()
+    assert grabber.advance(NOW) == [busy]
+    assert output(busy)[1:] == [CantDo(F), GrabJobAll()]  # behind the report
+
+
+def test_server_that_may_just_be_assigning_a_job_is_told_after_its_answer() -> None:
+    for answer in (NoJob(), JobAssignAll(b"H:1", F, b"", b"", b"")):
+        grabber = Grabber()
+        grabber.can_do(F)
+        (conn,) = attached(grabber)
+        grabber.advance(NOW)
+        conn.data_to_send()
+        grabber.cant_do(F)
+        assert grabber.advance(NOW) == []
+        if receive(conn, answer):
+            grabber.assigned()
+            assert grabber.advance(NOW) == []
+            conn.work_complete(b"H:1", b"")
+            grabber.ended()
+        assert grabber.advance(NOW) == [conn]
+        assert CantDo(F) in output(conn)
+
+
+def test_function_that_is_offered_again_is_not_taken_back() -> None:
+    grabber = Grabber()
+    grabber.can_do(F)
+    (conn,) = attached(grabber)
+    grabber.advance(NOW)
+    assign(grabber, conn)
+    grabber.cant_do(F)
+    grabber.can_do(F)
+    conn.work_complete(b"H:1", b"")
+    grabber.ended()
+    grabber.advance(NOW)
+    assert CantDo(F) not in output(conn)
+
+
+def test_lost_server_has_nothing_to_be_taken_back() -> None:
+    grabber = Grabber()
+    grabber.can_do(F)
+    (conn,) = attached(grabber)
+    grabber.advance(NOW)
+    grabber.cant_do(F)
+    conn.connection_lost("gone")
+    grabber.detach(conn)
+    assert grabber.advance(NOW) == []
+
+
 def test_worker_without_a_name_tells_none() -> None:
     conn = connection()
     Grabber().attach(conn)
