@@ -447,6 +447,7 @@ class Client:
         if self._closed:
             raise GearmanError("this client is closed")
         await anyio.lowlevel.checkpoint_if_cancelled()
+        session.look()
         if not session.connected and (not await session.reach(self._start) or self._closed):
             return False
         call(session.records)

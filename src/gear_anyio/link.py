@@ -35,6 +35,10 @@ class Link(Protocol):
         """Hand out all events, and let the output be sent."""
         ...
 
+    def look(self) -> None:
+        """Read what has come since the event loop looked, as far as the transport can tell without waiting."""
+        ...
+
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends now, and `run` soon."""
         ...
@@ -137,6 +141,10 @@ class SocketLink(gear_sync.link.Link):
         if self._driver is not None and not self._held and (self.sending or self.conn.output_size):
             self._held = True
             self._driver.call_next_turn()  # also to watch the socket, where it has not taken all
+
+    def look(self) -> None:
+        """Read what has come since the event loop looked."""
+        self.read_all()
 
     def on_ready(self, events: int) -> None:
         """Read and write as far as the socket is ready."""
@@ -310,6 +318,9 @@ class StreamLink:
             self._work.set()
         if conn.closed and self._scope is not None:
             self._scope.cancel()  # even if the writer is stuck
+
+    def look(self) -> None:
+        """Do nothing: streams tell what has come to those who wait only."""
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends now, and `run` soon."""

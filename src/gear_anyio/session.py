@@ -147,6 +147,11 @@ class Session:
             dialed.set()
         await link.run()
 
+    def look(self) -> None:
+        """Read what has come to an idle connection since the event loop looked, so that its end shows."""
+        if self._link is not None and self.records.idle:
+            self._link.look()
+
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
         if self._link is not None:

@@ -169,7 +169,7 @@ class Worker:
         return register
 
     def unregister(self, name: str | bytes) -> None:
-        """Take no further jobs of a function (``CANT_DO``).
+        """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
         Raises:
             LocalProtocolError: it is not registered.

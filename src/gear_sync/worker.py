@@ -372,7 +372,9 @@ class Worker:
         return register
 
     def unregister(self, name: str | bytes) -> None:
-        """Take no further jobs of a function (``CANT_DO``). May be called from any thread, at any time.
+        """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
+
+        May be called from any thread, at any time.
 
         Raises:
             LocalProtocolError: it is not registered.

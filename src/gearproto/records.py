@@ -335,6 +335,11 @@ class Records(Generic[_R, _A]):
             del self._open[request]
         return record
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is open."""
+        return not self._open
+
     def __contains__(self, record: object) -> bool:
         """Tell whether a request is open."""
         return record in self._open.values()
