@@ -16,6 +16,7 @@ from gearproto import GearmanError
 __all__ = ["Pump", "Source"]
 
 _READ: Final = selectors.EVENT_READ
+_JUST_NOW: Final = 0.0001  # seconds; to look again so soon would tell no more, and cost a system call
 
 
 class Source(Protocol):
@@ -109,6 +110,7 @@ class Pump:
         self._watched: dict[Source, _Watched] = {}
         self._pid = os.getpid()
         self._pumper: _Waiter | None = None
+        self._moved_at = 0.0  # when a pumping thread has read last
         self._waiters: dict[_Waiter, None] = {}
         self._selector = selectors.DefaultSelector()
         try:
@@ -150,7 +152,7 @@ class Pump:
 
     def look(self) -> None:
         """Read what has come while nobody pumped, so that an end of a connection shows."""
-        if self._pumping:
+        if self._pumping or time.monotonic() - self._moved_at < _JUST_NOW:
             return
         for source in self._sources:
             source.read_all()
@@ -259,7 +261,8 @@ class Pump:
                         self._wakes.recv(4096)
                 else:
                     key.data.on_ready(events)
-            if deadline is not None and (now := time.monotonic()) >= deadline:
+            now = self._moved_at = time.monotonic()
+            if deadline is not None and now >= deadline:
                 for source in self._sources:
                     source.on_deadline(now)
         except BaseException as error:

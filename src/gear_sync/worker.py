@@ -215,7 +215,7 @@ class _Server:
     def on_ready(self, events: int) -> None:
         if self.link is not None:
             self.link.on_ready(events)
-            self._worker.advance()
+            self._worker.on_moved()
         elif self._dial is not None:
             self._dial.advance(time.monotonic(), events)
             self._on_dialed()
@@ -308,7 +308,7 @@ class Worker:
         self._stop_timeout = stop_timeout
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}
         self._assigned: deque[WorkerJob] = deque()
-        self._running: dict[WorkerJob, None] = {}
+        self._running: dict[WorkerJob, None] = {}  # those that have a time limit
         self._stopping = False
         self._aborting = False
         self._abort_at = _NEVER
@@ -470,8 +470,8 @@ class Worker:
     # One turn of `run`
 
     def _is_over(self) -> bool:
-        if self._aborting:
-            return True
+        if self._aborting or not self._stopping:
+            return self._aborting
         with self._pump.lock:
             return self._grabber.stopping and self._grabber.drained
 
@@ -483,7 +483,7 @@ class Worker:
             return
         now = time.monotonic()
         for server in self._servers:
-            if server.due_at <= now:
+            if server.link is None and server.due_at <= now:
                 server.connect(self._connect, self._connect_timeout, self._tls)
 
     def _has_work(self) -> bool:
@@ -503,22 +503,25 @@ class Worker:
     def _due_at(self) -> float:
         """Return when `run` has to do something even if nothing happens."""
         when = self._abort_at
-        if (patience := self._grabber.next_deadline()) is not None and patience < when:
+        patience = self._grabber.next_deadline()
+        if patience is not None and patience < when:
             when = patience
         if not self._stopping:
             for server in self._servers:
-                when = min(when, server.due_at)
+                if server.link is None and server.due_at < when:
+                    when = server.due_at
         for job in self._running:
-            if job.until is not None and not job.given_up:
-                when = min(when, job.until)
+            if job.until is not None and job.until < when and not job.given_up:
+                when = job.until
         return when
 
     def _turn(self, start: Callable[[WorkerJob], None]) -> None:
         now = time.monotonic()
-        with self._pump.lock:
-            self.advance()
-            for job in [job for job in self._running if job.until is not None and job.until <= now]:
-                self._give_up(job)
+        if now >= self._wake_at or self._stopping is not self._grabber.stopping:
+            with self._pump.lock:
+                self.advance()
+                for job in [job for job in self._running if job.until is not None and job.until <= now]:
+                    self._give_up(job)
         if self.abort_if_overdue(now):
             return
         while self._assigned and not self._aborting:
@@ -556,6 +559,12 @@ class Worker:
             for server in self._servers:
                 if server.conn is conn:
                     server.settle()
+                    break
+
+    def on_moved(self) -> None:
+        """Ask for jobs after the events of a connection, unless `run` does so when it has done the job that came."""
+        if not self._assigned or self._threads:
+            self.advance()
 
     def on_assigned(self, job: WorkerJob) -> None:
         """Take a job."""
@@ -588,16 +597,16 @@ class Worker:
         if self._aborting:
             return
         handler, timeout = self._functions.get(job.function, (None, None))
-        with self._pump.lock:
-            self._running[job] = None
-            if timeout is not None:
+        if timeout is not None:
+            with self._pump.lock:
+                self._running[job] = None
                 job.limit = timeout
                 job.until = time.monotonic() + timeout
                 if job.until < self._wake_at:
                     self._pump.wake()
         end = self._run(job, handler)
         with self._pump.lock:
-            del self._running[job]
+            self._running.pop(job, None)
             self._grabber.ended()
             if job.given_up:
                 pass
@@ -609,7 +618,8 @@ class Worker:
                 address = job._server.address
                 _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
             self.advance()
-            job._server.settle()
+            if job.conn.output_size:  # else it has left with the next GRAB_JOB
+                job._server.settle()
         job._server.wait_until_sent(job.conn)
         if self._threads:
             self._pump.wake()
