@@ -79,7 +79,8 @@ def work(
         client_id: The name that administrators see.
         count: Number of jobs after which to leave, failed ones included.
         threads: Number of jobs to run at once; one job at a time unless given.
-        timeout: Seconds that a job may take before servers give it to another worker; no limit unless given.
+        timeout: Seconds that a job may take: with --threads it ends with an exception then, and a second later the
+            servers give a job that has not ended to another worker; no limit unless given.
         server: see Servers.
         tls: see TlsFlag.
         tls_ca: see TlsCa.

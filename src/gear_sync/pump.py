@@ -246,7 +246,12 @@ class Pump:
         """Tell the selector what to look at; return when something is due."""
         try:
             self._watch()
-            return min((due for source in self._sources if (due := source.next_deadline()) is not None), default=None)
+            deadline = None
+            for source in self._sources:
+                due = source.next_deadline()
+                if due is not None and (deadline is None or due < deadline):
+                    deadline = due
+            return deadline
         except BaseException as error:
             self.interrupted(error)
             self._renew()
