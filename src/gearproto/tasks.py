@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import isfinite
 
 from .addresses import Address
 from .client import submission
@@ -77,8 +78,10 @@ class JobHandle(bytes):
 
 
 def _epoch(when: datetime | float) -> int:
-    if not isinstance(when, datetime):
-        return int(when)
-    if when.tzinfo is None:
-        raise LocalProtocolError("client: run_at needs a time zone")
-    return int(when.timestamp())
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise LocalProtocolError("client: run_at needs a time zone")
+        when = when.timestamp()
+    if not isfinite(when):
+        raise LocalProtocolError(f"client: run_at is {when}, which is no time")
+    return int(when)

@@ -66,3 +66,9 @@ def test_handle_is_the_bytes_of_the_server_and_knows_the_server() -> None:
     assert handle == b"H:a:1"
     assert {handle: 1}[b"H:a:1"] == 1  # type: ignore[index]
     assert handle.server == address
+
+
+@pytest.mark.parametrize("run_at", [float("nan"), float("inf"), float("-inf")])
+def test_time_that_is_none_is_refused(run_at: float) -> None:
+    with pytest.raises(LocalProtocolError, match="which is no time"):
+        Task("f", run_at=run_at).packet(background=True)
