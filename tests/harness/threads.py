@@ -61,7 +61,8 @@ def working(worker: Worker) -> Iterator[Call[None]]:
 
 @contextmanager
 def nothing_left_open() -> Iterator[None]:
-    """Check that a block leaves as many descriptors and threads as it finds."""
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    """Check that a block leaves as many descriptors as it finds, and no thread of its own."""
+    threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
     yield
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert set(threading.enumerate()) <= threads
+    assert len(os.listdir("/proc/self/fd")) == descriptors

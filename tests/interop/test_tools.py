@@ -235,10 +235,14 @@ def test_empty_result_completes_the_job_and_the_worker_goes_on(ours: Site, proce
 
 def test_worker_is_listed_with_its_id_and_functions(ours: Site, processes: Processes, worker: str) -> None:
     processes.start_worker(worker)
-    await_worker(ours, b"wait")
     pattern = rb"\d+ 127\.0\.0\.1 %b-worker : (\w+) (\w+) (\w+) (\w+) (\w+)\n" % worker.encode()
-    found = [match for row in ours.connect().ask_rows(b"workers") if (match := re.fullmatch(pattern, row))]
-    assert [set(match.groups()) for match in found] == [{b"reverse", b"talk", b"fail", b"throw", b"wait"}]
+    administrator = ours.connect()
+
+    def listed() -> list[set[bytes]]:
+        rows = administrator.ask_rows(b"workers")
+        return [set(match.groups()) for row in rows if (match := re.fullmatch(pattern, row))]
+
+    poll_until(lambda: listed() == [{b"reverse", b"talk", b"fail", b"throw", b"wait"}], "the worker is listed")
 
 
 def test_killed_worker_gives_its_job_back(ours: Site, processes: Processes, worker: str) -> None:
