@@ -6,8 +6,7 @@ import math
 import random
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -17,12 +16,12 @@ import anyio.abc
 import anyio.lowlevel
 
 from gear_sync.tls import TLS, client_context
-from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, JobNotSent, Lost, NotSent, Priority
+from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.dispatch import Dispatch, unreachable
+from gearproto.dispatch import Dispatch, as_query, check_submissions, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
@@ -103,11 +102,10 @@ class Client:
             for address in self._addresses
         ]
         self._chooser = ServerChooser(self._sessions, policy)
-        self._by_order = ServerChooser(self._sessions, Policy.ORDERED)
         self._group: anyio.abc.TaskGroup | None = None
         self._closed = False
         self._scopes: dict[anyio.CancelScope, None] = {}  # of all that runs for the client
-        self._unfinished: dict[Job, NotSent | Lost] = {}  # stranded, and on their way to another server
+        self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
         self.admin = Admin(self._ask_admin)
 
     async def __aenter__(self) -> Self:
@@ -133,9 +131,9 @@ class Client:
         self._closed = True
         for session in self._sessions:
             session.close("closed by the client")
-        for job, came_to in self._unfinished.items():
+        for job in self._unfinished:
             if job.outcome is None:
-                job.end(came_to if isinstance(came_to, Lost) else NotSent("closed by the client"))
+                job.end(NotSent("closed by the client"))
         for scope in self._scopes:  # not the group's, which is around the caller's block too
             scope.cancel()
 
@@ -315,8 +313,7 @@ class Client:
         """
         jobs = [self._job(task, background=background, resubmit=resubmit) for task in tasks]
         if len(self._sessions) > 1:  # else the one session submits all or none
-            trial = ClientConnection(**self._limits)
-            trial.submit_jobs(job.task.packet(background=background) for job in jobs if job.task is not None)
+            check_submissions(jobs, self._limits)
         return jobs
 
     # Queries
@@ -349,14 +346,14 @@ class Client:
         return await self._status(last, request)
 
     async def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
-        with _as_query():
+        with as_query():
             records, event = await self._ask(self._only(address), request)
             return records.status(event)
 
     async def echo(self, data: bytes) -> bytes:
         """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
-        with _as_query():
-            records, event = await self._ask(self._by_order.candidates(), lambda conn: conn.echo(data))
+        with as_query():
+            records, event = await self._ask(self._chooser.in_order(), lambda conn: conn.echo(data))
             return records.echoed(event)
 
     def admin_of(self, server: str | tuple[str, int]) -> Admin:
@@ -374,28 +371,23 @@ class Client:
         return Admin(ask)
 
     def _ask_admin(self, command: Command[_T]) -> Awaitable[_T]:
-        return self._reply(self._by_order.candidates(), command)
+        return self._reply(self._chooser.in_order(), command)
 
     async def _reply(self, candidates: Candidates, command: Command[_T]) -> _T:
-        with _as_query():
+        with as_query():
             records, event = await self._ask(candidates, lambda conn: conn.admin(command))
             return records.reply(command, event)
 
     def _only(self, address: Address) -> Candidates:
         if address not in self._addresses:
             raise ValueError(f"{address} is none of this client's servers")
-        return Candidates(self._sessions, [self._addresses.index(address)])
+        return self._chooser.only(self._addresses.index(address))
 
     # Placing
 
-    async def _launch(self, jobs: Sequence[Job], came_to: NotSent | Lost | None = None) -> None:
-        """Submit jobs; those for which no server can be reached end.
-
-        Args:
-            jobs: the jobs, with their candidates.
-            came_to: what an earlier submission came to, in which the jobs end then.
-        """
-        dispatch = Dispatch(jobs, self._patience, came_to, self._known_failures())
+    async def _launch(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs; those for which no server can be reached end."""
+        dispatch = Dispatch(jobs, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
             for index, group in groups.items():
@@ -407,22 +399,20 @@ class Client:
 
     def _on_stranded(self, job: Job) -> None:
         """Submit a job once more whose submission came to nothing."""
-        came_to = job.restart()
-        assert came_to is not None
         if self._closed or self._group is None:
-            job.end(came_to)
+            assert job.stranded is not None
+            job.end(job.stranded)
             return
-        if isinstance(came_to, Lost):
-            job.candidates = self._chooser.candidates(job.unique)
-        self._unfinished[job] = came_to
-        self._start(lambda: self._relaunch(job, came_to))
+        job.restart(self._chooser)
+        self._unfinished[job] = None
+        self._start(lambda: self._relaunch(job))
 
-    async def _relaunch(self, job: Job, came_to: NotSent | Lost) -> None:
+    async def _relaunch(self, job: Job) -> None:
         try:
-            await self._launch([job], came_to)
+            await self._launch([job])
         except GearmanError as error:  # there is no room for it, or the client is closed
             if job.outcome is None:
-                job.end(came_to if isinstance(came_to, Lost) else NotSent(str(error)))
+                job.end(NotSent(str(error)))
         finally:
             del self._unfinished[job]
 
@@ -527,12 +517,3 @@ class _AsCompleted(AsyncIterator[Job]):
                 raise TimeoutError(f"{self._left} jobs have not ended within {self._timeout:g} s; they go on")
         self._left -= 1
         return self._ended.popleft()
-
-
-@contextmanager
-def _as_query() -> Iterator[None]:
-    """Tell of a query that was not sent what is told of one that was lost: neither has done anything."""
-    try:
-        yield
-    except JobNotSent as error:
-        raise ConnectionLost(str(error)) from error

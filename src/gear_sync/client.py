@@ -7,17 +7,16 @@ import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
-from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, JobNotSent, Lost, NotSent, Priority
+from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.dispatch import Dispatch, unreachable
+from gearproto.dispatch import Dispatch, as_query, check_submissions, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
@@ -98,7 +97,6 @@ class Client:
         ]
         self._stranded: dict[Job, None] = {}
         self._chooser = ServerChooser(self._sessions, policy)
-        self._by_order = ServerChooser(self._sessions, Policy.ORDERED)
         self._pump = Pump()
         for session in self._sessions:
             self._pump.add(session)
@@ -288,8 +286,7 @@ class Client:
         """
         jobs = [self._job(task, background=background, resubmit=resubmit) for task in tasks]
         if len(self._sessions) > 1:  # else the one session submits all or none
-            trial = ClientConnection(**self._limits)
-            trial.submit_jobs(job.task.packet(background=background) for job in jobs if job.task is not None)
+            check_submissions(jobs, self._limits)
         return jobs
 
     # Queries
@@ -322,14 +319,14 @@ class Client:
         return self._status(last, request)
 
     def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
-        with _as_query():
+        with as_query():
             records, event = self._ask(self._only(address), request)
             return records.status(event)
 
     def echo(self, data: bytes) -> bytes:
         """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
-        with _as_query():
-            candidates = self._by_order.candidates()
+        with as_query():
+            candidates = self._chooser.in_order()
             records, event = self._ask(candidates, lambda conn: conn.echo(data))
             return records.echoed(event)
 
@@ -344,17 +341,17 @@ class Client:
         return Admin(lambda command: self._reply(self._only(address), command))
 
     def _ask_admin(self, command: Command[_T]) -> _T:
-        return self._reply(self._by_order.candidates(), command)
+        return self._reply(self._chooser.in_order(), command)
 
     def _reply(self, candidates: Candidates, command: Command[_T]) -> _T:
-        with _as_query():
+        with as_query():
             records, event = self._ask(candidates, lambda conn: conn.admin(command))
             return records.reply(command, event)
 
     def _only(self, address: Address) -> Candidates:
         if address not in self._addresses:
             raise ValueError(f"{address} is none of this client's servers")
-        return Candidates(self._sessions, [self._addresses.index(address)])
+        return self._chooser.only(self._addresses.index(address))
 
     # The end
 
@@ -417,7 +414,6 @@ class Client:
 
     def _relaunch(self, job: Job, until: float) -> None:
         """Submit a stranded job once more, unless another thread does; it ends if there is nowhere to."""
-        came_to = job.stranded
         taken = False
         try:
             with self._pump.lock:
@@ -425,29 +421,25 @@ class Client:
                     return
                 taken = True
                 del self._stranded[job]
-                came_to = job.restart()
-                if isinstance(came_to, Lost):
-                    job.candidates = self._chooser.candidates(job.unique)
-            self._launch([job], came_to, until)
+                job.restart(self._chooser)
+            self._launch([job], until)
         except BaseException:
             with self._pump.lock:
                 if taken and job.outcome is None and not any(job in session.records for session in self._sessions):
                     self._stranded.pop(job, None)
-                    job.end(came_to or NotSent("interrupted"))
+                    job.end(job.stranded or NotSent("interrupted"))
             raise
 
-    def _launch(self, jobs: Sequence[Job], came_to: NotSent | Lost | None = None, until: float = _NEVER) -> None:
+    def _launch(self, jobs: Sequence[Job], until: float = _NEVER) -> None:
         """Submit jobs; those for which no server can be reached end.
 
         Args:
             jobs: the jobs, with their candidates.
-            came_to: what an earlier submission came to, in which the jobs end then.
             until: when to leave off; the jobs are stranded again then.
         """
-        first = self._sessions[0]
-        if len(self._sessions) == 1 and came_to is None and self._try(first, lambda records: records.submit(jobs)):
+        if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
-        dispatch = Dispatch(jobs, self._connect_timeout, came_to, self._known_failures())
+        dispatch = Dispatch(jobs, self._connect_timeout, self._known_failures())
         while dispatch.left:
             with self._pump.lock:
                 groups = dispatch.plan(time.monotonic())
@@ -565,12 +557,3 @@ class Client:
 def _left(until: float) -> float | None:
     """Return the seconds until a time; None if there are no end of them."""
     return None if until == _NEVER else max(0.0, until - time.monotonic())
-
-
-@contextmanager
-def _as_query() -> Iterator[None]:
-    """Tell of a query that was not sent what is told of one that was lost: neither has done anything."""
-    try:
-        yield
-    except JobNotSent as error:
-        raise ConnectionLost(str(error)) from error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from .addresses import Address
-from .outcomes import Lost, NotSent
+from .client import ClientConnection
+from .connection import Limits
+from .errors import ConnectionLost, JobNotSent
+from .outcomes import NotSent
 from .policies import ServerChooser, Try, WaitUntil
 from .records import JobRecord
 
-__all__ = ["Dispatch", "unreachable"]
+__all__ = ["Dispatch", "as_query", "check_submissions", "unreachable"]
 
 _R = TypeVar("_R", bound=JobRecord)
 
@@ -19,6 +23,29 @@ def unreachable(failures: Iterable[tuple[Address, OSError]]) -> str:
     """Say why no server could be reached."""
     text = "; ".join(f"{address}: {error.strerror or error}" for address, error in failures)
     return f"no server could be reached: {text}"
+
+
+@contextmanager
+def as_query() -> Iterator[None]:
+    """Tell of a query that was not sent what is told of one that was lost: neither has done anything."""
+    try:
+        yield
+    except JobNotSent as error:
+        raise ConnectionLost(str(error)) from error
+
+
+def check_submissions(jobs: Iterable[JobRecord], limits: Limits) -> None:
+    """Refuse jobs that go to several servers, if one breaks a rule: some servers would have got theirs by then.
+
+    Args:
+        jobs: jobs that are not submitted yet.
+        limits: the limits of the connections that they are meant for.
+
+    Raises:
+        LocalProtocolError: one breaks a rule.
+    """
+    trial = ClientConnection(**limits)
+    trial.submit_jobs(job.task.packet(background=job.background) for job in jobs if job.task is not None)
 
 
 class Dispatch(Generic[_R]):
@@ -35,7 +62,6 @@ class Dispatch(Generic[_R]):
         self,
         jobs: Iterable[_R],
         patience: float,
-        came_to: NotSent | Lost | None = None,
         failures: Iterable[tuple[Address, OSError]] = (),
     ) -> None:
         """Begin with jobs that go nowhere yet.
@@ -43,21 +69,18 @@ class Dispatch(Generic[_R]):
         Args:
             jobs: the jobs.
             patience: seconds that it is worth waiting for a server that failed lately, if no other is there.
-            came_to: what an earlier submission of theirs came to.
             failures: why servers failed before; told of where none is tried any more.
         """
         self.left = list(jobs)
         self.retry_at = 0.0
         self._patience = patience
-        self._came_to = came_to
         self._failures: dict[Address, OSError] = {}
         self._failed_before = failures
 
     def plan(self, now: float) -> dict[int, list[_R]]:
         """Return the servers to try now, by their indexes, with the jobs for each; these are no longer `left`.
 
-        Jobs for which there is no server end, as `Lost` if they were lost before, and as `NotSent` otherwise. Jobs that
-        have ended meanwhile are dropped.
+        Jobs for which there is no server end as `NotSent`. Jobs that have ended meanwhile are dropped.
 
         Args:
             now: monotonic time in seconds.
@@ -74,7 +97,7 @@ class Dispatch(Generic[_R]):
                     self.retry_at = min(when, self.retry_at) if waiting else when
                     waiting.append(job)
                 case _:
-                    job.end(self._came_to if isinstance(self._came_to, Lost) else self._not_sent())
+                    job.end(self._not_sent())
         self.left = waiting
         return groups
 
@@ -95,7 +118,7 @@ class Dispatch(Generic[_R]):
         stranded, self.left = self.left, []
         for job in stranded:
             job.candidates = chooser.candidates(job.unique)
-            job.strand(self._came_to or self._not_sent())
+            job.strand(self._not_sent())
         return stranded
 
     def _not_sent(self) -> NotSent:

@@ -81,15 +81,23 @@ class ServerChooser:
         """Return the way of one job, or one query, through the servers."""
         count = len(self._standings)
         if count == 1:
-            return Candidates(self._standings, (0,))
+            return self.only(0)
         if self._policy is Policy.ORDERED:
-            order = sorted(range(count), key=lambda index: not self._standings[index].connected)
-            return Candidates(self._standings, order)
+            return self.in_order()
         if self._policy is Policy.UNIQUE_HASH and unique:
             start = (crc32(unique) >> 16 & 0x7FFF) % count
         else:
             start = self._turn = (self._turn + 1) % count
         return Candidates(self._standings, [(start + index) % count for index in range(count)])
+
+    def in_order(self) -> Candidates:
+        """Return the way of a query that any server can answer: `Policy.ORDERED`, whatever the policy is."""
+        order = sorted(range(len(self._standings)), key=lambda index: not self._standings[index].connected)
+        return Candidates(self._standings, order)
+
+    def only(self, index: int) -> Candidates:
+        """Return the way of what is meant for one server."""
+        return Candidates(self._standings, (index,))
 
 
 class Candidates:

@@ -36,7 +36,7 @@ from .events import (
     Warned,
 )
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
-from .policies import Candidates
+from .policies import Candidates, ServerChooser
 from .tasks import JobHandle, Task, as_bytes
 
 __all__ = ["Answer", "JobEvent", "JobRecord", "Records", "outcome_error"]
@@ -85,6 +85,7 @@ class JobRecord:
     __slots__ = (
         "_events",
         "_lives",
+        "_lost",
         "_pieces",
         "_watchers",
         "background",
@@ -124,6 +125,7 @@ class JobRecord:
         self.outcome: Outcome | None = None
         self.progress: tuple[int, int] | None = None
         self._lives = MAX_RESUBMISSIONS if resubmit else 0
+        self._lost: Lost | None = None  # what an earlier submission came to
         self._pieces: list[bytes] = []
         self._watchers: list[Callable[[JobRecord], object]] | None = None
         self._events: deque[JobEvent] = deque()
@@ -166,19 +168,32 @@ class JobRecord:
         """Take note that the submission came to nothing, and may be sent once more."""
         self.stranded = came_to
 
-    def restart(self) -> NotSent | Lost | None:
-        """Forget what came of a stranded submission, as it is to be sent once more; return what it came to."""
+    def restart(self, chooser: ServerChooser) -> None:
+        """Forget what came of a stranded submission, as it is to be sent once more.
+
+        One that never left goes on to the servers that were not tried; one that was lost may go to any again.
+
+        Args:
+            chooser: chooses among the servers.
+        """
         stranded, self.stranded = self.stranded, None
         if isinstance(stranded, Lost):
+            self._lost = stranded
             self._lives -= 1
+            self.candidates = chooser.candidates(self.unique)
         self.handle = None
         self.progress = None
         self._pieces.clear()
         self._events.clear()
-        return stranded
 
     def end(self, outcome: Outcome) -> None:
-        """Give the job its outcome."""
+        """Give the job its outcome.
+
+        A job of which an earlier submission was lost may have run, whatever became of the later ones: it is `Lost`
+        where it would be `NotSent` or `Rejected` otherwise.
+        """
+        if self._lost is not None and isinstance(outcome, NotSent | Rejected):
+            outcome = self._lost
         if self.outcome is None:
             self._events.append(outcome)
         self.outcome = outcome

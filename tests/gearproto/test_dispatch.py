@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import Lost, NotSent
+from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, NotSent
 from gearproto.addresses import Address
-from gearproto.dispatch import Dispatch, unreachable
+from gearproto.dispatch import Dispatch, as_query, check_submissions, unreachable
 from gearproto.policies import Policy, ServerChooser
 from gearproto.records import JobRecord
 from gearproto.tasks import Task
@@ -166,27 +166,18 @@ def test_reasons_are_told_in_the_systems_words_or_in_ours(failures: list[tuple[A
     assert unreachable(failures) == "no server could be reached: " + "; ".join(words[server] for server, _ in failures)
 
 
-# Jobs that were under way before
+# Leaving off
 
 
-@pytest.mark.parametrize("came_to", [Lost("reset"), NotSent("closed"), None])
-def test_job_that_was_lost_before_stays_lost(came_to: Lost | NotSent | None) -> None:
-    job = one_job(Server(retry_at=100.0))
-    assert Dispatch([job], PATIENCE, came_to).plan(0.0) == {}
-    assert job.outcome == (came_to if isinstance(came_to, Lost) else NotSent("no server could be reached: "))
-
-
-@pytest.mark.parametrize("came_to", [Lost("reset"), NotSent("closed")])
-def test_stranded_jobs_keep_what_they_came_to_and_may_go_anywhere_again(came_to: Lost | NotSent) -> None:
-    standings = [Server(), Server()]
-    chooser = ServerChooser(standings, Policy.ORDERED)
+def test_stranded_jobs_may_go_anywhere_again() -> None:
+    chooser = ServerChooser([Server(), Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
-    dispatch = Dispatch([job], PATIENCE, came_to)
+    dispatch = Dispatch([job], PATIENCE)
     for index, server in enumerate((A, B)):
         assert dispatch.plan(0.0) == {index: [job]}
         dispatch.failed(server, REFUSED, [job])
     assert dispatch.strand(chooser) == [job]
-    assert (dispatch.left, job.stranded, job.outcome) == ([], came_to, None)
+    assert (dispatch.left, job.outcome) == ([], None)
     assert Dispatch([job], PATIENCE).plan(0.0) == {0: [job]}
 
 
@@ -197,3 +188,18 @@ def test_stranded_job_that_was_never_under_way_is_not_sent() -> None:
     dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
     dispatch.strand(chooser)
     assert job.stranded == NotSent("no server could be reached: a:4730: Connection refused")
+
+
+# Other rules of clients
+
+
+def test_query_that_was_not_sent_is_told_as_one_that_was_lost() -> None:
+    with pytest.raises(ConnectionLost, match="refused"), as_query():
+        raise JobNotSent("refused")
+
+
+def test_jobs_for_several_servers_are_all_checked_before_one_is_submitted() -> None:
+    good, bad = (JobRecord(Task(name), ServerChooser([Server()], Policy.ORDERED).candidates()) for name in ("f", ""))
+    check_submissions([good], {})
+    with pytest.raises(LocalProtocolError, match="function must not be empty"):
+        check_submissions([good, bad], {})

@@ -160,3 +160,17 @@ def test_walk_ends_however_the_servers_change_meanwhile(policy: Policy, data: st
         changed.connected = data.draw(st.booleans())
         changed.retry_at = now + data.draw(st.sampled_from([0.0, 0.1, 0.8]))
     assert len(set(tried)) == len(tried) <= len(servers)
+
+
+@given(st.lists(standings, min_size=1, max_size=5), policies, st.data())
+def test_query_goes_in_order_or_to_the_one_it_is_meant_for_whatever_the_policy(
+    servers: list[Standing], policy: Policy, data: st.DataObject
+) -> None:
+    chooser = ServerChooser(servers, policy)
+    index = data.draw(st.sampled_from(range(len(servers))))
+    assert chooser.only(index).next(NEVER, NEVER) == Try(index)
+    expected = ServerChooser(servers, Policy.ORDERED).candidates()
+    ways = chooser.in_order(), expected
+    for _ in servers:
+        first, second = (way.next(NEVER, NEVER) for way in ways)
+        assert first == second

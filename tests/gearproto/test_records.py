@@ -32,7 +32,7 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from gearproto.policies import Candidates
+from gearproto.policies import Candidates, Policy, ServerChooser
 from gearproto.records import MAX_RESUBMISSIONS, Answer, JobRecord, Records, outcome_error
 from gearproto.tasks import JobHandle, Task
 from tests.harness.connections import output, sent
@@ -40,6 +40,7 @@ from tests.harness.connections import output, sent
 H = b"H:a:1"
 SERVER = parse_address("a.example:4730")
 NOWHERE = Candidates((), ())
+CHOOSER = ServerChooser((), Policy.ORDERED)
 
 OUTCOMES: list[tuple[Outcome, type[Exception], str]] = [
     (Failed(), JobFailed, "the worker reported WORK_FAIL"),
@@ -212,7 +213,8 @@ def test_lost_submission_is_sent_once_more_only_so_often() -> None:
     job = record(unique=b"u", resubmit=True)
     for _ in range(MAX_RESUBMISSIONS):
         lose(submitted(job))
-        assert job.restart() == Lost("gone")
+        assert job.stranded == Lost("gone")
+        job.restart(CHOOSER)
         assert job.stranded is None
     lose(submitted(job))
     assert job.outcome == Lost("gone")
@@ -224,8 +226,30 @@ def test_unsent_submissions_are_sent_once_more_without_end() -> None:
         connection = connected()
         connection.submit([job])
         lose(connection)
-        assert job.restart() == NotSent("gone")
+        assert job.stranded == NotSent("gone")
+        job.restart(CHOOSER)
     assert job.outcome is None
+
+
+@pytest.mark.parametrize("outcome", [NotSent("refused"), Rejected(b"QUEUE_FULL", b"no room"), Failed(), Lost("again")])
+def test_job_that_was_lost_once_may_have_run_whatever_became_of_it_later(outcome: Outcome) -> None:
+    job = record(unique=b"u", resubmit=True)
+    lose(submitted(job))
+    job.restart(CHOOSER)
+    job.end(outcome)
+    assert job.outcome == (Lost("gone") if isinstance(outcome, NotSent | Rejected) else outcome)
+
+
+def test_unsent_submission_after_a_lost_one_is_no_proof_that_nothing_left() -> None:
+    job = record(unique=b"u", resubmit=True)
+    lose(submitted(job))
+    job.restart(CHOOSER)
+    connection = connected()
+    connection.submit([job])
+    lose(connection)
+    job.restart(CHOOSER)
+    job.end(NotSent("no server could be reached"))
+    assert job.outcome == Lost("gone")
 
 
 def test_resubmission_needs_a_unique() -> None:
@@ -238,7 +262,7 @@ def test_restarted_job_knows_nothing_of_its_first_submission() -> None:
     connection = submitted(job)
     pump(connection, JobCreated(H), WorkData(H, b"half"), WorkStatus(H, 1, 2), WorkWarning(H, b"w"))
     lose(connection)
-    job.restart()
+    job.restart(CHOOSER)
     assert (job.handle, job.progress, job.has_event) == (None, None, False)
     pump(submitted(job), JobCreated(b"H:b:1"), WorkComplete(b"H:b:1", b"whole"))
     assert job.result_data() == b"whole"
@@ -284,7 +308,7 @@ def test_watcher_is_not_told_of_a_job_that_is_stranded_but_of_its_end() -> None:
     job.strand(NotSent("gone"))
     job.watch(lambda job: seen.append(job.outcome))
     assert seen == []
-    job.restart()
+    job.restart(CHOOSER)
     job.end(Failed())
     assert seen == [Failed(), Failed()]
 
