@@ -1,4 +1,4 @@
-"""The worker: runs functions for job servers, each job in a task of its own."""
+"""The worker: runs functions for job servers, several jobs at once."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from gearproto.tasks import as_bytes
 
 from .assignment import ThreadJob, WorkerJob
 from .dial import Connect
+from .hands import Hands
 from .post import Post
 
 __all__ = ["Worker"]
@@ -103,7 +104,7 @@ class Worker:
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
         self._functions: dict[bytes, tuple[Callable[..., Any], float | None]] = {}
-        self._group: anyio.abc.TaskGroup | None = None
+        self._hands: Hands[WorkerJob] | None = None
         self._limiter: anyio.CapacityLimiter | None = None
         self._stopping = False
         self._aborting = False
@@ -193,12 +194,12 @@ class Worker:
                 thread, and where the event loop can handle signals.
             task_status: told once functions and servers can be used.
         """
-        if self._group is not None:
+        if self._hands is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
         self._limiter = anyio.CapacityLimiter(math.inf)  # there is room for every job; hung threads are left behind
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
+                self._hands = Hands(group, self._work)
                 for post in self._posts:
                     group.start_soon(post.run)
                 if handle_signals and threading.current_thread() is threading.main_thread():
@@ -275,10 +276,10 @@ class Worker:
         return conn
 
     def on_assigned(self, event: JobAssigned, post: Post) -> None:
-        """Run a job in a task of its own."""
+        """Run a job."""
         self._grabber.assigned()
-        assert self._group is not None
-        self._group.start_soon(self._work, WorkerJob(event, post))
+        assert self._hands is not None
+        self._hands.give(WorkerJob(event, post))
 
     def on_closed(self, post: Post) -> None:
         """Take note of a lost connection."""

@@ -19,7 +19,7 @@ __all__ = ["Link"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
-_CHUNK: Final = 256 * 1024
+_CHUNK: Final = 64 * 1024  # buffers of 128 KiB and more are mapped anew for each read, which takes as long as the read
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 

@@ -1,0 +1,94 @@
+"""Tasks that are kept to run one job after another."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.abc
+
+__all__ = ["Hands"]
+
+_J = TypeVar("_J")
+
+
+class Hands(Generic[_J]):
+    """Runs jobs at once, each in a task that has nothing else to do: to begin a task takes longer than many a job.
+
+    What a job sets in its context (`contextvars`), the next one of its task does not see.
+    """
+
+    def __init__(self, group: anyio.abc.TaskGroup, work: Callable[[_J], Coroutine[Any, Any, None]]) -> None:
+        """Begin without tasks.
+
+        Args:
+            group: where tasks run, until it is cancelled.
+            work: runs a job.
+        """
+        self._group = group
+        self._work = work
+        self._idle: list[_Hand[_J]] = []
+
+    def give(self, job: _J) -> None:
+        """Run a job."""
+        if self._idle:
+            self._idle.pop().take(job)
+        else:
+            self._group.start_soon(self._run, _Hand(job))
+
+    async def _run(self, hand: _Hand[_J]) -> None:
+        while True:
+            await _in_own_context(self._work(hand.job))
+            hand.put_down()
+            self._idle.append(hand)
+            while not hand.taken.is_set():
+                try:
+                    await hand.taken.wait()
+                except anyio.get_cancelled_exc_class():
+                    if anyio.current_effective_deadline() == -math.inf:
+                        raise
+                    # Nobody but a job has cancelled this task, as asyncio lets it; it shows only now.
+
+
+class _Hand(Generic[_J]):
+    """A task, and the job it has.
+
+    Attributes:
+        job: the job, or the last one.
+        taken: set when there is a job.
+    """
+
+    __slots__ = ("job", "taken")
+
+    def __init__(self, job: _J) -> None:
+        self.job = job
+        self.put_down()
+
+    def take(self, job: _J) -> None:
+        self.job = job
+        self.taken.set()
+
+    def put_down(self) -> None:
+        self.taken = anyio.Event()
+
+
+@types.coroutine
+def _in_own_context(call: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Await a call in a copy of the task's context."""
+    context = copy_context()
+    step: Callable[[Any], Any] = call.send
+    value: Any = None
+    while True:
+        try:
+            wanted = context.run(step, value)
+        except StopIteration:
+            return
+        try:
+            value = yield wanted
+            step = call.send
+        except BaseException as error:
+            step, value = call.throw, error
