@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
@@ -630,9 +631,7 @@ class Worker:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)
             return Failed()
         try:
-            result = handler(job)
-            if isinstance(result, Generator):
-                result = _run_generator(job, result)
+            result = copy_context().run(_call, job, handler)  # what a function sets there, the next job does not see
             return Completed(b"" if result is None else bytes(memoryview(result)))
         except BaseException as error:
             if not isinstance(error, Exception) and not self._threads:
@@ -651,14 +650,18 @@ def _refuse_coroutines(handler: Callable[..., Any]) -> None:
         raise TypeError(f"{handler.__qualname__} is asynchronous: only gear_anyio.Worker runs it")
 
 
-def _run_generator(job: WorkerJob, pieces: Generator[bytes, None, bytes | None]) -> bytes | None:
-    with contextlib.closing(pieces):
+def _call(job: WorkerJob, handler: Handler) -> bytes | None:
+    """Call a function of any kind, and return its result."""
+    result = handler(job)
+    if not isinstance(result, Generator):
+        return result
+    with contextlib.closing(result):
         while True:
             try:
-                piece = next(pieces)
+                piece = next(result)
             except StopIteration as end:
-                result: bytes | None = end.value
-                return result
+                last: bytes | None = end.value
+                return last
             job.send(piece)
 
 

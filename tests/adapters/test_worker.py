@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,8 @@ pytestmark = pytest.mark.anyio
 
 Task = gear_sync.Task
 MIB = 1024 * 1024
+
+_context: ContextVar[bytes] = ContextVar("_context", default=b"nothing")
 
 
 def reverse(job: Any) -> bytes:
@@ -105,6 +108,32 @@ async def test_generators_send_pieces(idiom: Idiom, client: AnyClient, start: St
         events = [event.data async for event in job.events(LIMIT) if isinstance(event, Data)]
         assert events[:2] == [b"one ", b"two "]
         assert await job.result(0) == b"one two three"
+
+
+async def test_what_a_job_sets_in_its_context_the_next_does_not_see(
+    idiom: Idiom, client: AnyClient, start: StartWorker
+) -> None:
+    def plain(job: Any) -> bytes:
+        seen = _context.get()
+        _context.set(job.workload)
+        return seen
+
+    def pieces(job: Any) -> Generator[bytes, None, None]:
+        yield plain(job)
+        yield _context.get()
+
+    async def coroutine(job: Any) -> bytes:
+        return plain(job)
+
+    async def async_pieces(job: Any) -> AsyncIterator[bytes]:
+        yield plain(job)
+        yield _context.get()
+
+    for number, function in enumerate(kinds(idiom, plain, coroutine) + kinds(idiom, pieces, async_pieces)):
+        await start(**{f"f{number}": function})
+        for workload in (b"1", b"2"):
+            result = await (await client.submit(f"f{number}", workload)).result(LIMIT)
+            assert result in (b"nothing", b"nothing" + workload)
 
 
 @pytest.mark.parametrize(
