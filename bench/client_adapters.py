@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 import gear_anyio
 import gear_sync
@@ -69,6 +70,11 @@ class AsyncioAdapter:
 
     def connect(self, host: str, port: int) -> None:
         self.address = (host, port)
+        self.load()
+
+    def load(self) -> None:
+        """Import the event loop before anything is measured."""
+        anyio.run(anyio.lowlevel.checkpoint, backend=self.backend)
 
     def run(self, use: Callable[[gear_anyio.Client], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -119,6 +125,7 @@ class AsyncioAdapter:
 
     def worker_connect(self, host: str, port: int) -> None:
         self.left = 0
+        self.load()
         self.worker = gear_anyio.Worker((host, port))
         self.worker.register("f0", self.echo)
 
