@@ -387,6 +387,8 @@ class Client:
 
     async def _launch(self, jobs: Sequence[Job]) -> None:
         """Submit jobs; those for which no server can be reached end."""
+        if len(self._sessions) == 1 and await self._try(self._sessions[0], lambda records: records.submit(jobs)):
+            return  # the common case, without a plan
         dispatch = Dispatch(jobs, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
@@ -432,13 +434,19 @@ class Client:
 
     async def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached."""
+        return await self._try(session, call) or (
+            await session.reach(self._start) and not self._closed and await self._try(session, call)
+        )
+
+    async def _try(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
+        """Queue something for a server, if there is a connection; return whether there is."""
         if self._group is None:
             raise GearmanError("this client is not open: use it in its async with block")
         if self._closed:
             raise GearmanError("this client is closed")
         await anyio.lowlevel.checkpoint_if_cancelled()
         session.look()
-        if not session.connected and (not await session.reach(self._start) or self._closed):
+        if not session.connected:
             return False
         call(session.records)
         session.settle()
