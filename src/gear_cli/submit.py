@@ -275,7 +275,7 @@ def _collect(job: Job, output: _Output, until: float | None, timeout: float | No
                 output.piece(event.data)
             elif isinstance(event, Warned):
                 output.warning(event.data)
-            else:
+            elif isinstance(event, Outcome):
                 output.end(job.handle, event)
     except TimeoutError:
         output.end(job.handle, TimeoutError(f"no result within {timeout:g} s"))

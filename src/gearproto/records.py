@@ -34,14 +34,29 @@ from .events import (
     RequestLost,
     StatusReceived,
     Warned,
+    event,
 )
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from .policies import Candidates, ServerChooser
 from .tasks import JobHandle, Task, as_bytes
 
-__all__ = ["Answer", "JobEvent", "JobRecord", "Records", "outcome_error"]
+__all__ = ["Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome_error"]
 
-JobEvent = Progress | Data | Warned | Outcome
+
+@event
+class Resubmitted:
+    """The submission was lost, and has been sent once more: what was told of the job before counts no longer.
+
+    Whoever joins pieces of the result drops those that came before, as the next run sends its own.
+
+    Attributes:
+        cause: why the connection of the lost submission went, for people.
+    """
+
+    cause: str
+
+
+JobEvent = Progress | Data | Warned | Resubmitted | Outcome
 """What happens to a job, as its client sees it; the outcome comes last."""
 
 MAX_RESUBMISSIONS: Final = 5
@@ -171,20 +186,23 @@ class JobRecord:
     def restart(self, chooser: ServerChooser) -> None:
         """Forget what came of a stranded submission, as it is to be sent once more.
 
-        One that never left goes on to the servers that were not tried; one that was lost may go to any again.
+        One that never left goes on to the servers that were not tried. One that was lost may go to any again, and is
+        told as `Resubmitted`, in place of what nobody has taken of its events.
 
         Args:
             chooser: chooses among the servers.
         """
         stranded, self.stranded = self.stranded, None
-        if isinstance(stranded, Lost):
-            self._lost = stranded
-            self._lives -= 1
-            self.candidates = chooser.candidates(self.unique)
+        if not isinstance(stranded, Lost):
+            return  # nothing can have come of it
+        self._lost = stranded
+        self._lives -= 1
+        self.candidates = chooser.candidates(self.unique)
         self.handle = None
         self.progress = None
         self._pieces.clear()
         self._events.clear()
+        self._events.append(Resubmitted(stranded.cause))
 
     def end(self, outcome: Outcome) -> None:
         """Give the job its outcome.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from gearproto import (
 )
 from gearproto.addresses import Address
 from gearproto.events import Data, Progress, Warned
+from gearproto.records import Resubmitted
 from gearproto.tasks import JobHandle
 from tests.adapters.conftest import StartWorker
 from tests.harness.idioms import AnyClient, AnyJob, Gate, settle, until
@@ -403,6 +404,36 @@ async def test_lost_job_is_submitted_again_if_that_is_asked_for(
     await host.restart()
     await start(reverse=reverse)
     assert [await job.result(LIMIT) for job in jobs] == [b"ba", b"dc", b"fe"]
+
+
+async def test_whoever_joins_the_pieces_of_a_job_that_is_submitted_again_has_them_once(
+    client: AnyClient, host: Host, start: StartWorker
+) -> None:
+    first, second = Gate(), Gate()
+
+    def pieces(job: Any) -> Iterator[bytes]:
+        yield b"one "
+        if not first.is_open:
+            first.open()
+            second.wait()
+        yield b"two "
+
+    await start(pieces=pieces)
+    job = await client.submit("pieces", unique="u", resubmit=True)
+    joined: list[bytes] = []
+    seen: list[type] = []
+    async for event in job:
+        seen.append(type(event))
+        if isinstance(event, Data):
+            joined.append(event.data)
+            if joined == [b"one "] and Resubmitted not in seen:
+                await first.reached()
+                await host.restart()
+                second.open()
+        elif isinstance(event, Resubmitted):
+            joined.clear()
+    assert seen == [Data, Resubmitted, Data, Data, Completed]
+    assert b"".join(joined) == await job.result() == b"one two "
 
 
 async def test_job_without_a_unique_is_not_to_be_submitted_again(client: AnyClient) -> None:

@@ -33,7 +33,7 @@ from gearproto.packets import (
     WorkWarning,
 )
 from gearproto.policies import Candidates, Policy, ServerChooser
-from gearproto.records import MAX_RESUBMISSIONS, Answer, JobRecord, Records, outcome_error
+from gearproto.records import MAX_RESUBMISSIONS, Answer, JobEvent, JobRecord, Records, Resubmitted, outcome_error
 from gearproto.tasks import JobHandle, Task
 from tests.harness.connections import output, sent
 
@@ -263,10 +263,47 @@ def test_restarted_job_knows_nothing_of_its_first_submission() -> None:
     pump(connection, JobCreated(H), WorkData(H, b"half"), WorkStatus(H, 1, 2), WorkWarning(H, b"w"))
     lose(connection)
     job.restart(CHOOSER)
-    assert (job.handle, job.progress, job.has_event) == (None, None, False)
+    assert (job.handle, job.progress) == (None, None)
     pump(submitted(job), JobCreated(b"H:b:1"), WorkComplete(b"H:b:1", b"whole"))
     assert job.result_data() == b"whole"
     assert job.handle == b"H:b:1"
+
+
+def events(job: JobRecord) -> list[JobEvent]:
+    """Take all events that there are."""
+    taken = []
+    while (event := job.take_event()) is not None:
+        taken.append(event)
+    return taken
+
+
+def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
+    job = record(unique=b"u", resubmit=True)
+    connection = submitted(job)
+    pump(connection, JobCreated(H), WorkData(H, b"ha"))
+    assert [event.data for event in events(job) if isinstance(event, Data)] == [b"ha"]
+    pump(connection, WorkData(H, b"lf"))
+    lose(connection)
+    job.restart(CHOOSER)
+    connection = connected()
+    connection.submit([job])
+    lose(connection)  # this time nothing has left
+    job.restart(CHOOSER)
+    connection = submitted(job)
+    pump(connection, JobCreated(H), WorkData(H, b"who"), WorkComplete(H, b"le"))
+    resubmitted, piece, end = events(job)
+    assert resubmitted == Resubmitted("gone")
+    assert isinstance(piece, Data)
+    assert (piece.data, end) == (b"who", Completed(b"le"))
+
+
+def test_submission_that_never_left_is_not_told_as_sent_once_more() -> None:
+    job = record()
+    connection = connected()
+    connection.submit([job])
+    lose(connection)
+    job.restart(CHOOSER)
+    assert not job.has_event
 
 
 def test_stranded_job_may_end_in_what_it_came_to() -> None:
