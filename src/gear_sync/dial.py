@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gearproto.addresses import Address
 
-from .tls import reason
+from .tls import handshake_reason
 
 __all__ = ["Connect", "Dial", "resolve"]
 
@@ -102,7 +102,8 @@ class Dial:
             self._next(error)
             return
         if self.trying is not None and now >= self.deadline:
-            self._next(TimeoutError(f"no answer within {self._timeout:g} s"))
+            silence = f"no answer within {self._timeout:g} s"
+            self._next(TimeoutError(f"TLS: {silence}: it may not speak TLS" if self._shaking is not None else silence))
 
     def close(self) -> None:
         """Give up, or give back the socket that nobody has taken."""
@@ -150,7 +151,6 @@ class Dial:
         self.trying = self._shaking = self._tls.wrap_socket(
             sock, server_hostname=self._address.host, do_handshake_on_connect=False
         )
-        self.deadline = self._until
         self._shake()
 
     def _shake(self) -> None:
@@ -161,7 +161,7 @@ class Dial:
             self.wants = _READ
         except ssl.SSLWantWriteError:
             self.wants = _WRITE
-        except ssl.SSLError as error:
-            raise ConnectionError(f"TLS: {reason(error)}") from error
+        except (ssl.SSLError, ConnectionError) as error:
+            raise ConnectionError(f"TLS: {handshake_reason(error)}") from error
         else:
             self.sock, self.trying = self._shaking, None

@@ -20,6 +20,8 @@ __all__ = ["Link"]
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 64 * 1024  # buffers of 128 KiB and more are mapped anew for each read, which takes as long as the read
+_TLS_ALERT: Final = b"\x15\x03"  # how TLS begins to tell that it understands nothing
+_NO_TLS_HERE: Final = "speak TLS, which this connection does not"
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -43,6 +45,7 @@ class Link:
         self.conn = conn
         self.sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._heard = self._tls is not None  # a word of the server's, be it that of a handshake
         self._on_event = on_event
         self._unsent: memoryview | None = None
         self.closed = False
@@ -107,8 +110,16 @@ class Link:
         except _NOT_NOW:
             return False
         except OSError as error:
-            self.close(_told(error))
+            self._fail(error)
             return True
+        if not self._heard:
+            self._heard = True
+            if not data:
+                self.close(f"the server closed the connection without a word: it may {_NO_TLS_HERE}")
+                return True
+            if data.startswith(_TLS_ALERT):
+                self.close(f"the server seems to {_NO_TLS_HERE}")
+                return True
         if not data:
             self.conn.receive_eof()
             return True
@@ -121,8 +132,14 @@ class Link:
         """Read what came before the end: a server that is gone may have sent results first."""
         with contextlib.suppress(OSError):
             while data := self.sock.recv(_CHUNK):
+                self._heard = True
                 self.conn.receive_data(data)
         self.drain()
+
+    def _fail(self, error: OSError) -> None:
+        """Close the socket after an error; where not a word has come it may have met TLS."""
+        reason = _told(error)
+        self.close(reason if self._heard else f"{reason} without a word: it may {_NO_TLS_HERE}")
 
     def drain(self) -> None:
         """Hand out all events."""
@@ -149,7 +166,7 @@ class Link:
                 return
             except OSError as error:
                 self._read_rest()
-                self.close(_told(error))
+                self._fail(error)
                 return
             self.conn.unsent -= sent
             self._unsent = self._unsent[sent:] if self.conn.unsent else None

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeAlias, cast
 
-__all__ = ["TLS", "PeerCertificate", "Tunnel", "client_context", "reason", "server_context"]
+__all__ = ["TLS", "PeerCertificate", "Tunnel", "client_context", "handshake_reason", "reason", "server_context"]
 
 _Path: TypeAlias = "str | os.PathLike[str]"
 
@@ -175,6 +175,13 @@ def reason(error: OSError) -> str:
         return _REASONS.get(error.reason) or error.reason.lower().replace("_", " ")
     text = error.strerror or str(error)
     return "a file is damaged" if "PEM lib" in text else text
+
+
+def handshake_reason(error: OSError) -> str:
+    """Say in a few words why a server could not be reached over TLS: one that does not speak it may just hang up."""
+    if isinstance(error, ssl.SSLEOFError | ConnectionError):
+        return "it has closed the connection in the handshake, and may not speak TLS"
+    return reason(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import gear_sync
@@ -32,6 +33,33 @@ def test_server_whose_certificate_is_unknown_is_refused(gear: Run) -> None:
         assert (done.returncode, done.stdout) == (3, b"")
         assert b"its certificate is refused" in done.stderr
         assert done.stderr.count(b"\n") == 1
+
+
+def test_tls_on_one_side_only_is_told_as_such(gear: Run) -> None:
+    ours = authority("ours")
+    with (
+        gear_sync.Server("localhost", 0) as plain,
+        gear_sync.Server("localhost", 0, tls=ours.issue("localhost")) as tls,
+    ):
+        to_plain, to_tls = f"--server=localhost:{plain.port}", f"--server=localhost:{tls.port}"
+        done = gear("submit", "f", "text", to_plain, f"--tls-ca={ours.ca}")
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert f"localhost:{plain.port}: TLS: it ".encode() in done.stderr
+        assert b"not speak TLS" in done.stderr
+        done = gear("submit", "f", "text", to_tls, "--no-exceptions")
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"it may speak TLS, which this connection does not" in done.stderr
+        for words, said in (
+            ([to_plain, f"--tls-ca={ours.ca}"], f"localhost:{plain.port}: TLS: it "),
+            ([to_tls], f"localhost:{tls.port}: .* it may speak TLS, which this connection does not"),
+        ):
+            with subprocess.Popen(
+                command("work", "f", "cat", *words), stderr=subprocess.PIPE, env=environment()
+            ) as worker:
+                assert worker.stderr is not None
+                assert re.search(said, worker.stderr.readline().decode())
+                worker.terminate()
+                assert worker.wait(WAIT) == 0
 
 
 def test_file_that_is_of_no_use_is_named(refusal: Refusal) -> None:

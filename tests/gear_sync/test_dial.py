@@ -5,22 +5,26 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+import ssl
 import time
 from typing import Any
 
 import pytest
 
+from gear_sync import TLS, Server
 from gear_sync.dial import Dial, resolve
+from gear_sync.tls import client_context
 from gearproto.addresses import Address
+from tests.harness.certificates import authority
 from tests.harness.servers import full_listener
 from tests.harness.threads import LIMIT, nothing_left_open
 
 NAME = Address("name", 1)
 
 
-def dialed(endpoints: list[tuple[int, Any]], timeout: float = LIMIT) -> Dial:
+def dialed(endpoints: list[tuple[int, Any]], timeout: float = LIMIT, tls: ssl.SSLContext | None = None) -> Dial:
     """Dial until there is a socket or an error."""
-    dial = Dial(NAME, endpoints, timeout, None)
+    dial = Dial(NAME, endpoints, timeout, tls)
     until = time.monotonic() + LIMIT
     while not dial.done:
         assert time.monotonic() < until
@@ -73,6 +77,21 @@ def test_address_that_does_not_answer_leaves_time_for_the_next() -> None:
         dial = dialed([*inet(silent), *inet(listener)], 0.2)
         assert dial.sock is not None
         assert dial.sock.getpeername() == listener.getsockname()
+        dial.close()
+
+
+def test_address_that_does_not_shake_hands_leaves_time_for_the_next() -> None:
+    ours = authority("ours")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Server("127.0.0.1", 0, tls=ours.issue()) as server,
+        nothing_left_open(),
+    ):
+        tls = client_context(TLS(ca=ours.ca, check_host=False))
+        dial = dialed([*inet(silent), (socket.AF_INET, ("127.0.0.1", server.port))], 1.0, tls)
+        assert dial.error is None
+        assert dial.sock is not None
+        assert dial.sock.getpeername() == ("127.0.0.1", server.port)
         dial.close()
 
 

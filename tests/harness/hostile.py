@@ -75,6 +75,10 @@ class Peer:
             self._decoder.feed(data)
         return event
 
+    def receive_some(self) -> bytes:
+        """Return what the other side has sent, whatever it is."""
+        return self._sock.recv(65536)
+
     def receive_until(self, kind: type[Event]) -> Event:
         """Return the next packet of a kind; others are dropped."""
         while not isinstance(event := self.receive(), kind):

@@ -1,0 +1,116 @@
+"""What clients and workers of both packages are told where one side speaks TLS, and the other does not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gear_sync import TLS
+from gearproto import ConnectionLost, JobLost, JobNotSent
+from tests.harness.certificates import authority
+from tests.harness.hostile import HostileServer, Peer
+from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.servers import Gearmand, OurServer, RunningServer
+from tests.harness.threads import LIMIT
+
+pytestmark = pytest.mark.anyio
+
+GOOD = authority("good")
+OURS = TLS(ca=GOOD.ca)
+MAY_NOT = "it has closed the connection in the handshake, and may not speak TLS|it does not speak TLS"
+MAY = "without a word: it may speak TLS, which this connection does not"
+
+
+@asynccontextmanager
+async def worker_of(idiom: Idiom, address: object, **options: Any) -> AsyncIterator[None]:
+    """Run a worker for the time of a block."""
+    worker = make_worker(idiom, address, **options)
+    async with working(worker):
+        yield
+    if isinstance(worker, ThreadedWorker):
+        await worker.close()
+
+
+def takes_all(peer: Peer) -> None:
+    peer.wait_for_end()
+
+
+def hangs_up(peer: Peer) -> None:
+    peer.receive_some()
+
+
+def resets(peer: Peer) -> None:
+    peer.receive_some()
+    peer.reset()
+
+
+def refuses_as_tls_does(peer: Peer) -> None:
+    peer.receive_some()
+    peer.send(b"\x15\x03\x01\0\x02\x02\x46")  # an alert: protocol version
+
+
+@pytest.mark.parametrize("start", [OurServer, pytest.param(Gearmand, marks=pytest.mark.interop("gearmand"))])
+async def test_server_that_does_not_speak_tls_is_told_as_such(
+    idiom: Idiom, start: Callable[[], RunningServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await in_thread(start)
+    try:
+        address = ("localhost", server.port)
+        at = rf"localhost:{server.port}: TLS: ({MAY_NOT})"
+        async with make_client(idiom, address, tls=OURS) as client:
+            with pytest.raises(JobNotSent, match=f"no server could be reached: {at}"):
+                await client.submit("f")
+            with pytest.raises(ConnectionLost, match=at):
+                await client.echo(b"")
+        async with worker_of(idiom, address, tls=OURS):
+            await until(lambda: "TLS" in caplog.text)
+        (message, *_) = caplog.messages
+        assert message.startswith(f"localhost:{server.port}: TLS: it ")
+        assert "not speak TLS" in message
+    finally:
+        await in_thread(server.close)
+
+
+@pytest.mark.parametrize("script", [hangs_up, resets])
+async def test_handshake_that_is_cut_may_have_met_no_tls(idiom: Idiom, script: Callable[[Peer], None]) -> None:
+    with HostileServer(script) as server:
+        async with make_client(idiom, ("localhost", server.address[1]), tls=OURS) as client:
+            with pytest.raises(JobNotSent, match=f"TLS: ({MAY_NOT})"):
+                await client.submit("f")
+
+
+async def test_handshake_that_is_not_answered_may_have_met_no_tls(idiom: Idiom) -> None:
+    with HostileServer(takes_all) as server:
+        async with make_client(idiom, ("localhost", server.address[1]), tls=OURS, connect_timeout=0.05) as client:
+            with pytest.raises(JobNotSent, match=r"TLS: no answer within 0\.05 s: it may not speak TLS"):
+                await client.submit("f")
+
+
+async def test_server_that_speaks_tls_is_told_as_such(idiom: Idiom, caplog: pytest.LogCaptureFixture) -> None:
+    server = await in_thread(lambda: OurServer(tls=GOOD.issue()))
+    try:
+        async with make_client(idiom, server.address, exceptions=False) as client:
+            with pytest.raises(ConnectionLost, match=f"{server.address}: .* {MAY}"):
+                await client.echo(b"")
+            job = await client.submit("f")
+            with pytest.raises(JobLost, match=MAY):
+                await job.result(LIMIT)
+        async with worker_of(idiom, server.address):
+            await until(lambda: any(message.startswith(f"{server.address}: ") for message in caplog.messages))
+        assert any(MAY in message for message in caplog.messages)
+    finally:
+        await in_thread(server.close)
+
+
+@pytest.mark.parametrize("script", [hangs_up, resets, refuses_as_tls_does])
+async def test_connection_that_ends_before_any_answer_may_have_met_tls(
+    idiom: Idiom, script: Callable[[Peer], None]
+) -> None:
+    with HostileServer(script) as server:
+        async with make_client(idiom, server.address, exceptions=False) as client:
+            job = await client.submit("f")
+            with pytest.raises(JobLost, match="speak TLS, which this connection does not"):
+                await job.result(LIMIT)
