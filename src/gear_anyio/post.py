@@ -79,6 +79,7 @@ class Post:
         self._connect_timeout = connect_timeout
         self._backoff = backoff
         self._link: Link | None = None
+        self._reason = ""  # why the last connection has ended
 
     @property
     def connected(self) -> bool:
@@ -102,6 +103,10 @@ class Post:
             self._office.advance()
             link.settle()
             await link.run()
+            self._tell_end()  # not from the event: a worker that is cancelled does not come here, and has no need to
+
+    def _tell_end(self) -> None:
+        _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, self._reason)
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -132,7 +137,7 @@ class Post:
         if isinstance(event, JobAssigned):
             self._office.on_assigned(event, self)
         elif isinstance(event, ConnectionClosed):
-            _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, event.reason)
+            self._reason = event.reason
             self._link = None
             self._backoff.failed(anyio.current_time())
             self._office.on_closed(self)

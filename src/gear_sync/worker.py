@@ -402,7 +402,7 @@ class Worker:
                 if not self._aborting:  # threads of the pool may have reports on their way
                     self._pump.wait(self._is_sent, _LAST_WORDS)
         finally:
-            self._aborting = True  # whatever still runs in a thread is on its own
+            self._aborting = self._stopping = True  # whatever still runs in a thread is on its own
             with self._pump.lock:
                 for server in self._servers:
                     server.close("closed by the worker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from gearproto.packets import (
 )
 from tests.harness.idioms import AnyClient, Gate, in_thread, until
 from tests.harness.peers import PipePeer, Pipes, virtual_time
-from tests.harness.places import Host, Place, open_place
+from tests.harness.places import Host, Place, Way, open_place
 from tests.harness.servers import OurServer
 from tests.harness.threads import LIMIT
 
@@ -120,6 +121,30 @@ async def test_cancelled_worker_leaves_its_job_to_another(place: Place, host: Ho
     other.register("f", lambda job: b"by another")
     await place.working(other)
     assert await job.result(LIMIT) == b"by another"
+
+
+@pytest.mark.parametrize("way", ["ours", "pipes"])
+async def test_worker_that_is_cancelled_leaves_without_a_warning(
+    anyio_backend: Any, way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_place(anyio_backend, way) as place:
+        host = await place.start()
+        client = await place.connected_client(host)
+        async with anyio.create_task_group() as group:
+            group.start_soon(place.worker(host, client_id="w").run)
+            await until(lambda: is_there(client, b"w"))
+            await host.restart()
+            await until(lambda: is_there(client, b"w"))
+            assert any("closed the connection" in record.getMessage() for record in caplog.records)
+            caplog.clear()
+            group.cancel_scope.cancel()
+        assert caplog.messages == []
+
+
+async def is_there(client: AnyClient, client_id: bytes) -> bool:
+    with contextlib.suppress(ConnectionLost):
+        return any(row.client_id == client_id for row in await client.admin.workers())
+    return False
 
 
 async def test_aborted_worker_begins_no_other_job(pipes: Pipes) -> None:

@@ -534,6 +534,17 @@ def test_second_signal_interrupts_and_the_job_stays_for_others(
         assert job.result(LIMIT) == b"by another"
 
 
+def test_function_that_exits_ends_the_worker_without_a_warning(
+    client: Client, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Worker(server.address) as leaving:
+        leaving.register("f", lambda job: sys.exit(3))
+        client.submit("f")
+        with pytest.raises(SystemExit):
+            leaving.run()
+    assert caplog.messages == []
+
+
 def test_killed_process_s_job_is_done_by_another_worker(
     client: Client, worker: Worker, program: subprocess.Popen[str]
 ) -> None:
