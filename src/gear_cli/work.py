@@ -9,10 +9,13 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter, validators
@@ -38,6 +41,8 @@ from .options import (
 __all__ = ["work"]
 
 _log: Final = logging.getLogger(__name__)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_LAST_CHANCE: Final = 1.0  # seconds that a worker has to end by itself after the second signal
 
 Handler = Callable[[WorkerJob], Any]
 
@@ -60,6 +65,8 @@ def work(
 ) -> int:
     """Run jobs until SIGTERM or SIGINT; the job in hand is finished first.
 
+    A second signal ends the worker at once, its commands too; the servers give their jobs to other workers.
+
     A command gets the workload on its stdin, and what it writes to stdout is the result; if it ends otherwise than
     with 0, the job has failed. One word is run by the shell, so that it may be a whole pipeline in quotes; several
     words are run as they are. Put -- before a command that has options of its own. It finds the job's names in
@@ -69,7 +76,7 @@ def work(
 
     Lost servers are tried again with growing pauses.
 
-    Exit codes: 0 stopped, or --count jobs done; 2 wrong usage.
+    Exit codes: 0 stopped, or --count jobs done; 2 wrong usage; 130 ended by a second signal.
 
     Args:
         function: Name of the function, as clients call it.
@@ -79,8 +86,9 @@ def work(
         client_id: The name that administrators see.
         count: Number of jobs after which to leave, failed ones included.
         threads: Number of jobs to run at once; one job at a time unless given.
-        timeout: Seconds that a job may take: with --threads it ends with an exception then, and a second later the
-            servers give a job that has not ended to another worker; no limit unless given.
+        timeout: Seconds that a job may take. A command is killed then, and its job ends with an exception, as does that
+            of a Python function with --threads; a second later the servers give a job that has not ended to another
+            worker. No limit unless given.
         server: see Servers.
         tls: see TlsFlag.
         tls_ca: see TlsCa.
@@ -91,19 +99,59 @@ def work(
     if bool(command) == (target is not None):
         raise UsageError("give either a command or --target, one of the two.")
     addresses = server_addresses(server)
-    handler = _load(target) if target is not None else _command(command)
+    commands = _Commands()
+    handler = _load(target) if target is not None else _command(command, commands)
     log_to_stderr(verbose)
     name = None if client_id is None else os.fsencode(client_id)
     context = client_tls(tls, tls_ca, tls_certificate, tls_key)
     try:
         worker = Worker(addresses, client_id=name, threads=threads, tls=context)
-        with worker:
+        with worker, _ending_at_the_second_signal(worker, commands):
             limited = handler if count is None else _limited(handler, count, worker)
             worker.register(os.fsencode(function), limited, timeout=timeout)
             worker.run()
     except LocalProtocolError as error:  # a name that is too long, say
         raise UsageError(f"{error}.") from error
+    finally:
+        commands.kill()  # those of threads that are left behind
     return Exit.DONE
+
+
+@contextmanager
+def _ending_at_the_second_signal(worker: Worker, commands: _Commands) -> Iterator[None]:
+    """See to it that the process ends soon after a second signal, whatever a function does.
+
+    The worker raises KeyboardInterrupt then. But a function can keep that from being raised or from getting anywhere,
+    and it can leave threads behind that Python waits for at its end.
+    """
+    wakes, waker = socket.socketpair()
+    waker.setblocking(False)
+
+    def watch() -> None:
+        signals = 0
+        with wakes:
+            while signals < 2:
+                numbers = wakes.recv(64)
+                if not numbers:
+                    return
+                signals += sum(number in _SIGNALS for number in numbers)
+        worker.abort()  # before the commands: that they are killed is not to be told as a failure
+        time.sleep(_LAST_CHANCE)
+        commands.kill()
+        os._exit(Exit.INTERRUPTED)
+
+    threading.Thread(target=watch, name="second signal", daemon=True).start()
+    # Python calls its handlers in the main thread, when that comes to it; this descriptor is written to at once.
+    before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            waker.send(bytes(_SIGNALS))  # it may have been the first, of a worker that was to stop anyway
+        raise
+    finally:
+        signal.set_wakeup_fd(before)
+        waker.close()
 
 
 def _limited(handler: Handler, count: int, worker: Worker) -> Handler:
@@ -150,7 +198,70 @@ def _described(error: Exception) -> str:
     return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
 
-def _command(words: Sequence[str]) -> Handler:
+class _Commands:
+    """The commands that run."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._killed = False
+        self._lock = threading.Lock()
+
+    def run(self, words: Sequence[str], job: WorkerJob) -> bytes:
+        """Run a command for a job, and return what it writes.
+
+        Raises:
+            JobFailed: it ended otherwise than with 0.
+            TimeoutError: it has taken longer than it may.
+        """
+        with self._start(words, job) as process:
+            try:
+                left = None if job.until is None else max(0.0, job.until - time.monotonic())
+                output, _ = process.communicate(job.workload, left)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"the job has taken longer than {job.limit:g} s") from None
+            finally:
+                with self._lock:
+                    self._running.remove(process)
+                _kill(process)
+        code = process.returncode
+        if code:
+            text = f"the command ended with {code}" if code > 0 else f"the command was killed by signal {-code}"
+            _log.warning("job %s: %s", os.fsdecode(job.handle), text)
+            raise JobFailed(text)
+        return output
+
+    def _start(self, words: Sequence[str], job: WorkerJob) -> subprocess.Popen[bytes]:
+        names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
+        with self._lock:
+            if self._killed:
+                raise JobFailed("the worker ends")
+            # In a process group of its own: Ctrl-C is for the worker, which lets the command end.
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
+                process_group=0,
+            )
+            self._running.add(process)
+        return process
+
+    def kill(self) -> None:
+        """Kill all commands, and start no other."""
+        with self._lock:
+            self._killed = True
+            for process in self._running:
+                _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command and what it has started, unless it has ended."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _command(words: Sequence[str], commands: _Commands) -> Handler:
     """Return a handler that runs a command.
 
     Raises:
@@ -162,31 +273,6 @@ def _command(words: Sequence[str]) -> Handler:
         raise UsageError(f"there is no command {words[0]}.")
 
     def run(job: WorkerJob) -> bytes:
-        return _run(words, job)
+        return commands.run(words, job)
 
     return run
-
-
-def _run(words: Sequence[str], job: WorkerJob) -> bytes:
-    names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
-    # In a process group of its own: Ctrl-C is for the worker, which lets the command end.
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
-        process_group=0,
-    )
-    try:
-        output, _ = process.communicate(job.workload)
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    code = process.returncode
-    if code:
-        text = f"the command ended with {code}" if code > 0 else f"the command was killed by signal {-code}"
-        _log.warning("job %s: %s", os.fsdecode(job.handle), text)
-        raise JobFailed(text)
-    return output

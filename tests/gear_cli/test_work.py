@@ -10,6 +10,7 @@ import pytest
 
 import gear_sync
 from gearproto import JobFailed, JobRaised
+from tests.harness.threads import Call
 
 from .conftest import WAIT, Refusal, Run, command, environment
 
@@ -127,6 +128,86 @@ def test_second_signal_ends_the_worker_and_its_command_at_once(
         assert worker.wait(WAIT) == 130
     assert gear("work", "slow", at, "--count=1", "echo another one").returncode == 0
     assert job.result(WAIT) == b"another one\n"
+
+
+HANGING = """
+import ctypes, threading, time
+
+def say_so():
+    print("started", flush=True)
+
+def deaf(job):
+    say_so()
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
+def locked(job):
+    mutex = ctypes.create_string_buffer(128)
+    libc = ctypes.CDLL(None)
+    libc.pthread_mutex_lock(mutex)
+    say_so()
+    libc.pthread_mutex_lock(mutex)  # no signal ends this
+
+def leaves_a_thread(job):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    say_so()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("function", ["deaf", "locked", "leaves_a_thread"])
+def test_second_signal_ends_the_worker_whatever_its_function_does(
+    at: str, client: gear_sync.Client, gear: Run, tmp_path: Path, function: str, threads: int
+) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    job = client.submit("f")
+    words = command("work", "f", at, f"--target=hanging:{function}", f"--threads={threads}")
+    with subprocess.Popen(words, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"started\n"
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)
+        try:
+            assert worker.wait(WAIT) == 130
+        finally:
+            worker.kill()
+    assert gear("work", "f", at, "--count=1", "echo another one").returncode == 0
+    assert job.result(WAIT) == b"another one\n"
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_command_ends_with_the_worker_that_is_made_to_end(
+    at: str, client: gear_sync.Client, tmp_path: Path, threads: int
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    client.submit("slow")
+    words = command("work", "slow", at, f"--threads={threads}", f"exec sleep 60 > {fifo}")
+    with subprocess.Popen(words, env=environment()) as worker, fifo.open("rb") as end:
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(WAIT) == 130
+        assert Call(end.read).result() == b""  # it ends when the command does
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_command_that_takes_too_long_is_killed(
+    gear: Run, at: str, client: gear_sync.Client, tmp_path: Path, threads: int
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    job = client.submit("slow")
+    words = command("work", "slow", at, f"--threads={threads}", "--timeout=0.5", f"exec sleep 60 > {fifo}")
+    with subprocess.Popen(words, env=environment()) as worker, fifo.open("rb") as end:
+        assert Call(end.read).result() == b""
+        with pytest.raises(JobRaised, match=r"TimeoutError: the job has taken longer than 0\.5 s"):
+            job.result(WAIT)
+        worker.terminate()
+        assert worker.wait(WAIT) == 0
 
 
 def test_server_that_cannot_be_reached_is_tried_again(unused_port: int) -> None:
