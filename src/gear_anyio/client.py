@@ -392,12 +392,34 @@ class Client:
         dispatch = Dispatch(jobs, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
-            for index, group in groups.items():
-                session = self._sessions[index]
-                if not await self._use(session, lambda records, group=group: records.submit(group)):  # type: ignore[misc]
-                    dispatch.failed(session.address, session.failure, group)
+            if len(groups) == 1:
+                (placing,) = groups.items()
+                await self._place(dispatch, *placing)
+            elif groups:
+                await self._place_all(dispatch, groups)
             if not groups and dispatch.left:
                 await anyio.sleep_until(dispatch.retry_at)
+
+    async def _place(self, dispatch: Dispatch[Job], index: int, jobs: list[Job]) -> None:
+        session = self._sessions[index]
+        if not await self._use(session, lambda records: records.submit(jobs)):
+            dispatch.failed(session.address, session.failure, jobs)
+
+    async def _place_all(self, dispatch: Dispatch[Job], groups: dict[int, list[Job]]) -> None:
+        """Submit jobs to their servers side by side: one that hangs holds only its own up."""
+        errors: list[GearmanError] = []
+
+        async def place(index: int, jobs: list[Job]) -> None:
+            try:
+                await self._place(dispatch, index, jobs)
+            except GearmanError as error:  # not to come out of the group as one of many
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for placing in groups.items():
+                group.start_soon(place, *placing)
+        if errors:
+            raise errors[0]
 
     def _on_stranded(self, job: Job) -> None:
         """Submit a job once more whose submission came to nothing."""

@@ -443,16 +443,46 @@ class Client:
         while dispatch.left:
             with self._pump.lock:
                 groups = dispatch.plan(time.monotonic())
-            for index, group in groups.items():
-                session = self._sessions[index]
-                if not self._use(session, lambda records, group=group: records.submit(group), until):  # type: ignore[misc]
-                    dispatch.failed(session.address, session.failure, group)
+            self._place(dispatch, groups, until)
             if dispatch.left and time.monotonic() >= until:
                 with self._pump.lock:
                     for job in dispatch.strand(self._chooser):
                         self._on_stranded(job)
             elif dispatch.left and not groups:
                 self._sleep(min(dispatch.retry_at, until))
+
+    def _place(self, dispatch: Dispatch[Job], groups: dict[int, list[Job]], until: float) -> None:
+        """Submit jobs to their servers, to each as soon as it is reached: one that hangs holds only its own up.
+
+        Args:
+            dispatch: is told of the servers that could not be reached.
+            groups: the jobs, by the index of their server.
+            until: when to leave off.
+        """
+
+        def submit(session: Session, jobs: list[Job]) -> bool:
+            return self._try(session, lambda records: records.submit(jobs))
+
+        waiting = [
+            (session, jobs)
+            for session, jobs in ((self._sessions[index], jobs) for index, jobs in groups.items())
+            if not submit(session, jobs)
+        ]
+        for session, _jobs in waiting:
+            self._dial(session)
+
+        def reached_or_not() -> bool:
+            return not all(session.dialing for session, _jobs in waiting)
+
+        while waiting:
+            in_time = self._pump.wait(reached_or_not, _left(until))
+            still: list[tuple[Session, list[Job]]] = []
+            for session, jobs in waiting:
+                if in_time and session.dialing:
+                    still.append((session, jobs))
+                elif not (session.connected and submit(session, jobs)):
+                    dispatch.failed(session.address, session.failure, jobs)
+            waiting = still
 
     def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object], until: float) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached.
@@ -485,14 +515,25 @@ class Client:
 
     def _reach(self, session: Session, until: float) -> bool:
         """Connect to a server; return whether that went well, within the time."""
+        self._dial(session)
+        self._pump.wait(lambda: not session.dialing, _left(until))
+        return session.connected
+
+    def _dial(self, session: Session) -> None:
+        """Begin to connect to a server, unless that is being done."""
         try:
             sock = None if self._connect is None else self._connect(session.address)
             endpoints = resolve(session.address) if sock is None else []
         except OSError as error:
             with self._pump.lock:
                 session.fail(error)
-            return False
+            return
         with self._pump.lock:
+            if self._pump.closed:  # meanwhile
+                if sock is not None:
+                    sock.close()
+                session.fail(ConnectionAbortedError("closed by the client"))
+                return
             try:
                 if sock is not None:
                     session.use(sock)
@@ -502,8 +543,6 @@ class Client:
             except BaseException as error:
                 self._pump.interrupted(error)
                 raise
-        self._pump.wait(lambda: not session.dialing, _left(until))
-        return session.connected
 
     def _known_failures(self) -> list[tuple[Address, OSError]]:
         return [(session.address, session.failure) for session in self._sessions if session.failure]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from zlib import crc32
 
 import pytest
 
+import gear_sync.client
 from gear_sync import Client, Job, Policy, Server, Task, Worker
 from gearproto import (
     Completed,
@@ -22,7 +24,7 @@ from gearproto import (
     Lost,
     NotSent,
 )
-from gearproto.addresses import parse_address
+from gearproto.addresses import Address, parse_address
 from gearproto.packets import (
     Error,
     GetStatus,
@@ -321,6 +323,33 @@ def test_stranded_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> No
         assert job.outcome is None
         client.close()
         assert isinstance(job.outcome, Lost)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_client_that_is_closed_while_it_connects_leaves_nothing_open(
+    by_name: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, closed = threading.Event(), threading.Event()
+
+    def connect(address: Address) -> socket.socket:
+        begun.set()
+        assert closed.wait(LIMIT)
+        return socket.create_connection((address.host, address.port))
+
+    def resolve(address: Address) -> list[tuple[int, Any]]:
+        begun.set()
+        assert closed.wait(LIMIT)
+        return [(socket.AF_INET, (address.host, address.port))]
+
+    monkeypatch.setattr(gear_sync.client, "resolve", resolve)
+    with socket.create_server(("127.0.0.1", 0)) as listener, nothing_left_open():
+        client = Client(listener.getsockname(), connect=None if by_name else connect)
+        call = Call(lambda: client.submit("f"))
+        assert begun.wait(LIMIT)
+        client.close()
+        closed.set()
+        with pytest.raises(JobNotSent, match="closed by the client"):
+            call.result()
 
 
 def test_silent_server_does_not_keep_the_jobs_of_others_waiting(servers: list[OurServer]) -> None:

@@ -1,0 +1,190 @@
+"""How clients and workers of both packages reach servers: by name, by each of its addresses, past those that hang."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+
+import gearproto.grabbing
+from gear_sync import TLS, Server, Task
+from gearproto import JobNotSent
+from tests.harness.certificates import authority
+from tests.harness.hostile import HostileServer
+from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.servers import OurServer, full_listener
+from tests.harness.threads import LIMIT
+
+pytestmark = pytest.mark.anyio
+
+PAUSES = (0.001, 0.01)
+
+
+class Names:
+    """The resolver: what the name ``jobs.example`` stands for, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        self.asked = 0
+        self._resolve = socket.getaddrinfo
+
+    def getaddrinfo(self, host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+        if host not in ("jobs.example", b"jobs.example"):
+            return self._resolve(host, port, *args, **options)
+        self.asked += 1
+        if not self.hosts:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [found for host in self.hosts for found in self._resolve(host, port, *args, **options)]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
+    return names
+
+
+@pytest.fixture
+def server() -> Iterator[OurServer]:
+    server = OurServer()
+    yield server
+    server.close()
+
+
+def reverse(job: Any) -> bytes:
+    result: bytes = job.workload[::-1]
+    return result
+
+
+@asynccontextmanager
+async def running(worker: AnyWorker) -> AsyncIterator[None]:
+    """Run a worker for the time of a block, and close it."""
+    worker.register("reverse", reverse)
+    async with working(worker):
+        yield
+    if isinstance(worker, ThreadedWorker):
+        await worker.close()
+
+
+async def test_name_is_looked_up_for_each_attempt_of_a_client(idiom: Idiom, names: Names, server: OurServer) -> None:
+    async with make_client(idiom, ("jobs.example", server.port), retry_pauses=PAUSES) as client:
+        with pytest.raises(JobNotSent, match=r"jobs\.example:.* Name or service not known"):
+            await client.submit("f")
+        names.hosts = ["127.0.0.2"]  # where nobody listens
+        with pytest.raises(JobNotSent, match="Connection refused"):
+            await client.submit("f")
+        names.hosts = ["127.0.0.2", "127.0.0.1"]
+        assert await client.echo(b"x") == b"x"
+        await in_thread(server.close)
+        names.hosts = ["127.0.0.2"]
+        with Server("127.0.0.2", server.port):  # it has moved
+            assert await client.echo(b"y") == b"y"
+
+
+async def test_name_is_looked_up_for_each_attempt_of_a_worker(idiom: Idiom, names: Names, server: OurServer) -> None:
+    async with (
+        running(make_worker(idiom, ("jobs.example", server.port), retry_pauses=PAUSES)),
+        make_client(idiom, server.address) as client,
+    ):
+        await until(lambda: names.asked > 1)
+        names.hosts = ["127.0.0.2", "127.0.0.1"]
+        job = await client.submit("reverse", b"ab")
+        assert await job.result(LIMIT) == b"ba"
+        await in_thread(server.close)
+        names.hosts = ["127.0.0.2"]
+        with Server("127.0.0.2", server.port) as moved:
+            async with make_client(idiom, ("127.0.0.2", moved.port)) as other:
+                job = await other.submit("reverse", b"cd")
+                assert await job.result(LIMIT) == b"dc"
+
+
+async def test_name_with_addresses_of_both_families_is_reached_by_either(
+    idiom: Idiom, names: Names, server: OurServer
+) -> None:
+    names.hosts = ["::1", "127.0.0.1"]  # the server listens at the second only
+    async with make_client(idiom, ("jobs.example", server.port)) as client:
+        assert await client.echo(b"four") == b"four"
+    names.hosts = ["127.0.0.1", "::1"]
+    with Server("::1", 0) as six:
+        async with make_client(idiom, ("jobs.example", six.port)) as client:
+            assert await client.echo(b"six") == b"six"
+
+
+@contextlib.contextmanager
+def hangs_in_connect() -> Iterator[tuple[str, int]]:
+    with full_listener() as listener:
+        yield listener.getsockname()[:2]
+
+
+@contextlib.contextmanager
+def says_nothing() -> Iterator[tuple[str, int]]:
+    with HostileServer(lambda peer: peer.wait_for_end()) as server:
+        yield server.address
+
+
+silences = pytest.mark.parametrize("silence", [hangs_in_connect, says_nothing])
+
+
+@silences
+async def test_silent_server_keeps_no_job_of_a_worker_waiting(
+    idiom: Idiom,
+    server: OurServer,
+    silence: Callable[[], contextlib.AbstractContextManager[tuple[str, int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+    with silence() as address:
+        async with (
+            running(make_worker(idiom, [address, server.address], connect_timeout=2 * LIMIT)),
+            make_client(idiom, server.address) as client,
+        ):
+            for job in await client.submit_many([Task("reverse", b"ab")] * 5):
+                assert await job.result(LIMIT) == b"ba"
+
+
+async def test_handshake_that_hangs_keeps_no_job_of_a_worker_waiting(idiom: Idiom) -> None:
+    ours = authority("ours")
+    tls = TLS(ca=ours.ca, check_host=False)
+    with says_nothing() as address:
+        server = await in_thread(lambda: OurServer(tls=replace(ours.issue(), ca=None)))
+        try:
+            async with (
+                running(make_worker(idiom, [address, server.address], tls=tls, connect_timeout=2 * LIMIT)),
+                make_client(idiom, server.address, tls=tls) as client,
+            ):
+                job = await client.submit("reverse", b"ab")
+                assert await job.result(LIMIT) == b"ba"
+        finally:
+            await in_thread(server.close)
+
+
+@silences
+async def test_silent_server_keeps_no_job_for_another_waiting(
+    idiom: Idiom,
+    server: OurServer,
+    silence: Callable[[], contextlib.AbstractContextManager[tuple[str, int]]],
+) -> None:
+    ran: list[bytes] = []
+
+    def note(job: Any) -> None:
+        ran.append(job.workload)
+
+    with silence() as address:
+        worker = make_worker(idiom, server.address)
+        worker.register("note", note)
+        async with (
+            running(worker),
+            make_client(idiom, [address, server.address], policy="round_robin", connect_timeout=2 * LIMIT) as client,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(client.submit_many, [Task("note", b"%d" % number) for number in range(4)])
+            await until(lambda: len(ran) == 2)
+            group.cancel_scope.cancel()
+            client.close()
+    assert sorted(ran) == [b"1", b"3"]
