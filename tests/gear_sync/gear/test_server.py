@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -45,7 +44,7 @@ from gearproto.packets import (
 from tests.harness.gear_api import GearServer, Shop
 from tests.harness.raw import RawConnection, packet_bytes
 from tests.harness.servers import poll_until
-from tests.harness.threads import LIMIT, Call
+from tests.harness.threads import LIMIT, Call, nothing_left_open
 
 Open = Callable[[], RawConnection]
 
@@ -436,10 +435,9 @@ def test_names_and_logs(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    before = threading.active_count()
-    for _ in range(3):
-        gear.Server(0).shutdown()
-    assert threading.active_count() == before
+    with nothing_left_open():
+        for _ in range(3):
+            gear.Server(0).shutdown()
 
 
 def test_calls_of_many_threads_at_once_are_all_done(shop: Shop) -> None:
