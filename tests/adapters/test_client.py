@@ -329,6 +329,16 @@ async def test_full_queue_rejects_a_job(client: AnyClient) -> None:
     assert isinstance(error, JobRejected)
 
 
+async def test_queue_limit_can_be_one_for_each_priority_and_taken_back(client: AnyClient) -> None:
+    await client.submit_background("f")
+    await client.admin.max_queue("f", 0, 1, 0)
+    await client.submit_background("f", priority=Priority.HIGH)
+    with pytest.raises(JobRejected, match="QUEUE_ERROR"):
+        await client.submit_background("f")
+    await client.admin.max_queue("f", 0)
+    await client.submit_background("f")
+
+
 async def test_absent_server_is_told_as_not_sent(place: Place, host: Host) -> None:
     client = await place.connected_client(host, retry_pauses=(0.001, 0.001))
     await host.close()
@@ -513,7 +523,7 @@ async def test_admin_api(client: AnyClient, host: Host, start: StartWorker) -> N
     with pytest.raises(ServerError, match="UNKNOWN_JOB"):
         await admin.cancel(b"H:nothing:1")
     assert await admin.version()
-    assert await admin.verbose()
+    assert await admin.verbose() == "ERROR"
     assert await admin.pid() > 0
     await admin.drop_function("made")
     with pytest.raises(ServerError, match="function: not found"):
