@@ -1,9 +1,12 @@
 """``gear submit`` against a real server: what it prints, and how it exits."""
 
+import io
 import json
 import os
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +22,15 @@ Here = Callable[..., tuple[int, bytes, bytes]]
 
 
 @pytest.fixture
-def here(capfdbinary: pytest.CaptureFixture[bytes]) -> Here:
-    """Run ``gear submit`` in this process; return its exit code and what it has written."""
+def here(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Run ``gear submit`` in this process: ``here(*words, stdin=b"")``; return exit code, stdout and stderr."""
 
-    def run(*words: str) -> tuple[int, bytes, bytes]:
-        code = main(["submit", *words])
+    def run(*words: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+        with io.TextIOWrapper(tempfile.TemporaryFile()) as file, monkeypatch.context() as patch:
+            file.buffer.write(stdin)
+            file.buffer.seek(0)
+            patch.setattr(sys, "stdin", file)
+            code = main(["submit", *words])
         out, err = capfdbinary.readouterr()
         return code, out, err
 
@@ -42,12 +49,12 @@ def test_pieces_of_a_result_are_written_in_their_order(here: Here, at: str) -> N
 
 
 @pytest.mark.parametrize("words", [(), ("-",), ("--file=-",), ("--file", "-"), ("--", "-")])
-def test_workload_comes_from_stdin(gear: Run, at: str, words: tuple[str, ...]) -> None:
-    assert gear("submit", at, "echo", *words, stdin=b"from stdin").stdout == b"from stdin"
+def test_workload_comes_from_stdin(here: Here, at: str, words: tuple[str, ...]) -> None:
+    assert here(at, "echo", *words, stdin=b"from stdin") == (0, b"from stdin", b"")
 
 
-def test_workload_comes_from_an_argument(gear: Run, here: Here, at: str) -> None:
-    assert gear("submit", "echo", "an argument", at, stdin=b"ignored").stdout == b"an argument"
+def test_workload_comes_from_an_argument(here: Here, at: str) -> None:
+    assert here("echo", "an argument", at, stdin=b"ignored") == (0, b"an argument", b"")
     assert here(at, "echo", "--", "--json") == (0, b"--json", b"")
 
 
@@ -88,19 +95,18 @@ def test_each_line_is_a_job_and_results_keep_their_order(gear: Run, at: str) -> 
 
 
 @pytest.mark.parametrize(("stdin", "stdout"), [(b"", b""), (b"a\n\nb", b"a\n\nb\n")])
-def test_last_line_needs_no_ending_and_an_empty_one_is_a_job(gear: Run, at: str, stdin: bytes, stdout: bytes) -> None:
-    assert gear("submit", "echo", "--lines", at, stdin=stdin).stdout == stdout
+def test_last_line_needs_no_ending_and_an_empty_one_is_a_job(here: Here, at: str, stdin: bytes, stdout: bytes) -> None:
+    assert here("echo", "--lines", at, stdin=stdin) == (0, stdout, b"")
 
 
-def test_lines_come_from_a_file(gear: Run, at: str, tmp_path: Path) -> None:
+def test_lines_come_from_a_file(here: Here, at: str, tmp_path: Path) -> None:
     (tmp_path / "lines").write_bytes(b"1\n2\n")
-    assert gear("submit", "pieces", "--lines", "--file", str(tmp_path / "lines"), at).stdout == b"1\n2\n"
+    assert here("pieces", "--lines", "--file", str(tmp_path / "lines"), at) == (0, b"1\n2\n", b"")
 
 
-def test_job_without_a_result_leaves_an_empty_line(gear: Run, at: str) -> None:
-    done = gear("submit", "odd", "--lines", at, stdin=b"1\n2\n3\n")
-    assert (done.returncode, done.stdout) == (1, b"odd\n\nodd\n")
-    assert done.stderr == b"gear submit: line 2: the job failed.\n"
+def test_job_without_a_result_leaves_an_empty_line(here: Here, at: str) -> None:
+    failed = b"gear submit: line 2: the job failed.\n"
+    assert here("odd", "--lines", at, stdin=b"1\n2\n3\n") == (1, b"odd\n\nodd\n", failed)
 
 
 def test_result_of_a_line_is_out_before_the_next_line_is_in(at: str) -> None:
@@ -138,21 +144,20 @@ def test_reader_that_goes_away_ends_it_quietly(at: str) -> None:
 # Background jobs
 
 
-def test_background_prints_the_handle(gear: Run, idle: gear_sync.Server) -> None:
-    done = gear(
-        "submit", "nobody", "x", "--background", "--priority=low", "--unique=u", f"--server=127.0.0.1:{idle.port}"
-    )
-    assert done.returncode == 0
+def test_background_prints_the_handle(here: Here, idle: gear_sync.Server) -> None:
+    at = f"--server=127.0.0.1:{idle.port}"
+    code, out, _err = here("nobody", "x", "--background", "--priority=low", "--unique=u", at)
+    assert code == 0
     with gear_sync.Client(idle.address) as client:
-        assert client.status(done.stdout.removesuffix(b"\n")).known
+        assert client.status(out.removesuffix(b"\n")).known
         assert client.status_unique("u").known
         assert [row.low for row in client.admin.priority_status() if row.function == b"nobody"] == [1]
 
 
-def test_background_jobs_of_lines_print_a_handle_each(gear: Run, idle: gear_sync.Server) -> None:
+def test_background_jobs_of_lines_print_a_handle_each(here: Here, idle: gear_sync.Server) -> None:
     at = f"--server=127.0.0.1:{idle.port}"
-    done = gear("submit", "nobody", "--background", "--lines", "--json", at, stdin=b"1\n2\n")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    _code, out, _err = here("nobody", "--background", "--lines", "--json", at, stdin=b"1\n2\n")
+    found = [json.loads(line) for line in out.splitlines()]
     assert [job["outcome"] for job in found] == ["queued", "queued"]
     with gear_sync.Client(idle.address) as client:
         assert {job.handle.decode() for job in client.admin.jobs()} == {job["handle"] for job in found}
@@ -171,12 +176,12 @@ def test_background_jobs_of_lines_print_a_handle_each(gear: Run, idle: gear_sync
     ],
 )
 def test_json_tells_handle_outcome_and_data(
-    gear: Run, at: str, function: str, workload: bytes, code: int, expected: dict[str, str]
+    here: Here, at: str, function: str, workload: bytes, code: int, expected: dict[str, str]
 ) -> None:
-    done = gear("submit", function, "--json", at, stdin=workload)
-    found = json.loads(done.stdout)
+    exit_code, out, _err = here(function, "--json", at, stdin=workload)
+    found = json.loads(out)
     assert found.pop("handle").startswith("H:")
-    assert (done.returncode, found) == (code, expected)
+    assert (exit_code, found) == (code, expected)
 
 
 # Exit codes
@@ -236,11 +241,11 @@ def test_no_server_exits_with_3(refusal: Refusal, unused_port: int) -> None:
     assert refusal("submit", "echo", "x", "--background", f"--server=127.0.0.1:{unused_port}") == (3, text)
 
 
-def test_no_server_for_lines_exits_with_3(gear: Run, unused_port: int) -> None:
-    done = gear("submit", "echo", "--lines", f"--server=127.0.0.1:{unused_port}", stdin=b"1\n2\n")
-    assert (done.returncode, done.stdout) == (3, b"")
-    assert done.stderr.startswith(b"gear submit: no server could be reached: ")
-    assert done.stderr.count(b"\n") == 1
+def test_no_server_for_lines_exits_with_3(here: Here, unused_port: int) -> None:
+    code, out, err = here("echo", "--lines", f"--server=127.0.0.1:{unused_port}", stdin=b"1\n2\n")
+    assert (code, out) == (3, b"")
+    assert err.startswith(b"gear submit: no server could be reached: ")
+    assert err.count(b"\n") == 1
 
 
 def test_timeout_exits_with_4(here: Here, idle: gear_sync.Server) -> None:

@@ -3,16 +3,31 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import gear_sync
+from gear_cli.main import main
 from gearproto import JobFailed, JobRaised
 from tests.harness.threads import Call
 
 from .conftest import WAIT, Refusal, Run, command, environment
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Here:
+    """Run ``gear work`` in this process; return its exit code, and what it and its commands have written."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(["work", *words])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture
@@ -31,23 +46,22 @@ def client(idle: gear_sync.Server) -> Iterator[gear_sync.Client]:
     "words", [("tr a-z A-Z | cat",), ("tr", "a-z", "A-Z"), ("--", "tr", "-s", "a-z", "A-Z"), ("--", "tr a-z A-Z")]
 )
 def test_command_reads_the_workload_and_writes_the_result(
-    gear: Run, at: str, client: gear_sync.Client, words: tuple[str, ...]
+    here: Here, at: str, client: gear_sync.Client, words: tuple[str, ...]
 ) -> None:
     jobs = client.submit_many(gear_sync.Task(function="up", workload=text) for text in (b"one", b"two"))
-    done = gear("work", "up", at, "--count=2", *words)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert here("up", at, "--count=2", *words) == (0, "", "")
     assert [job.result(WAIT) for job in jobs] == [b"ONE", b"TWO"]
 
 
-def test_command_may_leave_its_workload_unread(gear: Run, at: str, client: gear_sync.Client) -> None:
+def test_command_may_leave_its_workload_unread(here: Here, at: str, client: gear_sync.Client) -> None:
     job = client.submit("f", b"x" * 1_000_000)
-    assert gear("work", "f", at, "--count=1", "echo done").returncode == 0
+    assert here("f", at, "--count=1", "echo done") == (0, "", "")
     assert job.result(WAIT) == b"done\n"
 
 
-def test_command_is_told_the_names_of_the_job(gear: Run, at: str, client: gear_sync.Client) -> None:
+def test_command_is_told_the_names_of_the_job(here: Here, at: str, client: gear_sync.Client) -> None:
     job = client.submit("f", unique="u")
-    assert gear("work", "f", at, "--count=1", 'echo "$GEAR_FUNCTION $GEAR_UNIQUE $GEAR_HANDLE"').returncode == 0
+    assert here("f", at, "--count=1", 'echo "$GEAR_FUNCTION $GEAR_UNIQUE $GEAR_HANDLE"') == (0, "", "")
     result = job.result(WAIT)
     assert job.handle is not None
     assert result == b"f u " + job.handle + b"\n"
@@ -62,12 +76,12 @@ def test_command_is_told_the_names_of_the_job(gear: Run, at: str, client: gear_s
     ],
 )
 def test_command_that_does_not_end_with_0_fails_the_job(
-    gear: Run, at: str, client: gear_sync.Client, text: str, warning: str
+    here: Here, at: str, client: gear_sync.Client, caplog: pytest.LogCaptureFixture, text: str, warning: str
 ) -> None:
     job = client.submit("f")
-    done = gear("work", "f", at, "--count=1", text)
-    assert done.returncode == 0
-    assert warning in done.stderr.decode()
+    code, out, _err = here("f", at, "--count=1", text)
+    assert (code, out) == (0, "")
+    assert warning in caplog.text
     with pytest.raises(JobFailed):
         job.result(WAIT)
 
@@ -254,18 +268,19 @@ def test_nonsense_exits_with_2(
     assert sentence in text
 
 
-def test_several_jobs_run_at_once_if_asked_for(gear: Run, at: str, client: gear_sync.Client, tmp_path: Path) -> None:
+def test_several_jobs_run_at_once_if_asked_for(here: Here, at: str, client: gear_sync.Client, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     meet = (
         f"cd {tmp_path} && if mkdir first 2>/dev/null; then echo met > pipe; else cat pipe; fi"  # each waits for both
     )
     jobs = client.submit_many([gear_sync.Task("meet"), gear_sync.Task("meet")])
-    assert gear("work", "meet", at, "--threads=2", "--count=2", meet).returncode == 0
+    assert here("meet", at, "--threads=2", "--count=2", meet) == (0, "", "")
     assert sorted(job.result(WAIT) for job in jobs) == [b"", b"met\n"]
 
 
-def test_function_s_time_limit_is_told_to_the_server(gear: Run, at: str, client: gear_sync.Client) -> None:
+def test_function_s_time_limit_is_told_to_the_server(here: Here, at: str, client: gear_sync.Client) -> None:
     job = client.submit("f")
-    assert gear("work", "f", at, "--threads=1", "--timeout=0.01", "--count=1", "cat && sleep 0.5").returncode == 0
+    code, _out, _err = here("f", at, "--threads=1", "--timeout=0.01", "--count=1", "cat && sleep 0.1")
+    assert code == 0
     with pytest.raises(JobRaised, match=r"TimeoutError: the job has taken longer than 0\.01 s"):
         job.result(WAIT)

@@ -11,6 +11,7 @@ thing that it hears.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import subprocess
 import sys
@@ -223,6 +224,11 @@ def _content(file: IO[bytes]) -> bytes:
     return file.read()
 
 
+@functools.cache
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
 class Processes:
     """Runs programs of others against a server; ends those that still run when it is closed."""
 
@@ -272,7 +278,7 @@ class Processes:
         """Return the command line of a script, its arguments still missing."""
         chosen = LANGUAGES[language]
         program = programs.require(chosen.program)
-        if subprocess.run([program, *chosen.check], check=False, capture_output=True).returncode:
+        if not _succeeds(program, *chosen.check):
             programs.unavailable(f"{language} has no Gearman library")
         path = self._folder / f"{role}.{language}"
         path.write_text(chosen.scripts[role], encoding="utf-8")
