@@ -36,44 +36,42 @@ class Hands(Generic[_J]):
     def give(self, job: _J) -> None:
         """Run a job."""
         if self._idle:
-            self._idle.pop().take(job)
+            self._idle.pop().give(job)
         else:
-            self._group.start_soon(self._run, _Hand(job))
+            self._group.start_soon(self._run, job)
 
-    async def _run(self, hand: _Hand[_J]) -> None:
+    async def _run(self, job: _J) -> None:
+        hand: _Hand[_J] = _Hand()
         while True:
-            await _in_own_context(self._work(hand.job))
-            hand.put_down()
+            await _in_own_context(self._work(job))
+            del job  # it may be big
             self._idle.append(hand)
-            while not hand.taken.is_set():
-                try:
-                    await hand.taken.wait()
-                except anyio.get_cancelled_exc_class():
-                    if anyio.current_effective_deadline() == -math.inf:
-                        raise
-                    # Nobody but a job has cancelled this task, as asyncio lets it; it shows only now.
+            job = await hand.take()
 
 
 class _Hand(Generic[_J]):
-    """A task, and the job it has.
+    """A task that waits for a job."""
 
-    Attributes:
-        job: the job, or the last one.
-        taken: set when there is a job.
-    """
+    __slots__ = ("_given", "_jobs")
 
-    __slots__ = ("job", "taken")
+    def __init__(self) -> None:
+        self._jobs: list[_J] = []
+        self._given = anyio.Event()
 
-    def __init__(self, job: _J) -> None:
-        self.job = job
-        self.put_down()
+    def give(self, job: _J) -> None:
+        self._jobs.append(job)
+        self._given.set()
 
-    def take(self, job: _J) -> None:
-        self.job = job
-        self.taken.set()
-
-    def put_down(self) -> None:
-        self.taken = anyio.Event()
+    async def take(self) -> _J:
+        while not self._jobs:
+            try:
+                await self._given.wait()
+            except anyio.get_cancelled_exc_class():
+                if anyio.current_effective_deadline() == -math.inf:
+                    raise
+                # Nobody but a job has cancelled this task, as asyncio lets it; it shows only now.
+        self._given = anyio.Event()
+        return self._jobs.pop()
 
 
 @types.coroutine

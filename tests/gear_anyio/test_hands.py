@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from contextvars import ContextVar
 
 import anyio
-import anyio.abc
+import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +119,26 @@ async def test_time_limit_inside_a_job_ends_what_it_is_around_and_no_more() -> N
             await turns()
         group.cancel_scope.cancel()
     assert ended == ["a", "b"]
+
+
+async def test_job_that_has_ended_takes_no_memory() -> None:
+    class Job:
+        """Something that tells when it is gone."""
+
+    async def work(job: Job) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        hands = Hands(group, work)
+        for _ in range(2):  # in a new task, and in one that was there
+            job = Job()
+            seen = weakref.ref(job)
+            hands.give(job)
+            del job
+            await turns()
+            gc.collect()
+            assert seen() is None
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
