@@ -521,24 +521,25 @@ class Client:
 
     def _dial(self, session: Session) -> None:
         """Begin to connect to a server, unless that is being done."""
+        began = time.monotonic()
         try:
             sock = None if self._connect is None else self._connect(session.address)
             endpoints = resolve(session.address) if sock is None else []
         except OSError as error:
             with self._pump.lock:
-                session.fail(error)
+                session.fail(error, began)
             return
         with self._pump.lock:
             if self._pump.closed:  # meanwhile
                 if sock is not None:
                     sock.close()
-                session.fail(ConnectionAbortedError("closed by the client"))
+                session.fail(ConnectionAbortedError("closed by the client"), began)
                 return
             try:
                 if sock is not None:
                     session.use(sock)
                 else:
-                    session.dial(endpoints, self._connect_timeout)
+                    session.dial(endpoints, self._connect_timeout, began)
                 self._pump.settled(watch=True)
             except BaseException as error:
                 self._pump.interrupted(error)

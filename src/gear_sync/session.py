@@ -82,15 +82,16 @@ class Session:
 
     # The connection
 
-    def dial(self, endpoints: list[Endpoint], timeout: float) -> None:
+    def dial(self, endpoints: list[Endpoint], timeout: float, began: float) -> None:
         """Begin to connect, unless that is so already.
 
         Args:
             endpoints: the server's addresses.
             timeout: seconds for all of them together.
+            began: monotonic time in seconds at which they began to be looked up.
         """
         if self._link is None and self._dial is None:
-            self._dialed_at = time.monotonic()
+            self._dialed_at = began
             self._dial = Dial(self.address, endpoints, timeout, self._tls)
             self._on_dialed()
 
@@ -102,11 +103,11 @@ class Session:
         else:
             sock.close()
 
-    def fail(self, error: OSError) -> None:
-        """Take note that the server cannot be reached."""
+    def fail(self, error: OSError, began: float) -> None:
+        """Take note that the server cannot be reached, which was tried from a monotonic time on."""
         now = time.monotonic()
         self.failure = error
-        self._backoff.failed(now, now - self._dialed_at if self._dial is not None else 0.0)
+        self._backoff.failed(now, now - began)
         self._dial = None
 
     @property
@@ -118,7 +119,7 @@ class Session:
         dial = self._dial
         assert dial is not None
         if dial.error is not None:
-            self.fail(dial.error)
+            self.fail(dial.error, self._dialed_at)
         elif dial.sock is not None:
             self._on_connected(dial.sock)
 

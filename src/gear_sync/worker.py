@@ -121,6 +121,7 @@ class _Server:
         self.backoff = backoff
         self.link: Link | None = None
         self._dial: Dial | None = None
+        self._blocked = 0.0  # seconds that all servers had to wait for the last attempt to connect to this one
         self._worker = worker
 
     @property
@@ -134,9 +135,13 @@ class _Server:
 
     def connect(self, connect: Connect | None, timeout: float, tls: ssl.SSLContext | None) -> None:
         """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
+        began = time.monotonic()
         try:
-            sock = None if connect is None else connect(self.address)
-            endpoints = resolve(self.address) if sock is None else []
+            try:
+                sock = None if connect is None else connect(self.address)
+                endpoints = resolve(self.address) if sock is None else []
+            finally:
+                self._blocked = time.monotonic() - began
         except OSError as error:
             self._failed(error)
             return
@@ -152,7 +157,7 @@ class _Server:
     def _failed(self, error: OSError) -> None:
         _log.warning("%s: %s", self.address, error.strerror or error)
         self._dial = None
-        self.backoff.failed(time.monotonic())
+        self.backoff.failed(time.monotonic(), self._blocked)
 
     def _on_dialed(self) -> None:
         dial = self._dial

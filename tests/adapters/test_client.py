@@ -402,6 +402,22 @@ async def test_jobs_of_a_closed_client_are_lost(place: Place, host: Host) -> Non
                 await call("f")
 
 
+async def test_exceptions_are_asked_for_again_after_a_restart(
+    client: AnyClient, host: Host, start: StartWorker
+) -> None:
+    def explode(job: Any) -> None:
+        raise ValueError("no such luck")
+
+    await start(explode=explode)
+    for restart in (False, True):
+        if restart:
+            await host.restart()
+            await until(lambda: is_registered(client, b"explode"))
+        job = await client.submit("explode")
+        with pytest.raises(JobRaised, match="no such luck"):
+            await job.result(LIMIT)
+
+
 # Submitting again
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,10 +15,20 @@ import pytest
 
 import gearproto.grabbing
 from gear_sync import TLS, Server, Task
-from gearproto import JobNotSent
+from gearproto import JobLost, JobNotSent
 from tests.harness.certificates import authority
-from tests.harness.hostile import HostileServer
-from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.hostile import HostileServer, Peer
+from tests.harness.idioms import (
+    AnyWorker,
+    Gate,
+    Idiom,
+    ThreadedWorker,
+    in_thread,
+    make_client,
+    make_worker,
+    until,
+    working,
+)
 from tests.harness.servers import OurServer, full_listener
 from tests.harness.threads import LIMIT
 
@@ -188,3 +199,29 @@ async def test_silent_server_keeps_no_job_for_another_waiting(
             group.cancel_scope.cancel()
             client.close()
     assert sorted(ran) == [b"1", b"3"]
+
+
+@pytest.mark.parametrize("role", ["client", "worker"])
+async def test_server_that_closes_at_once_is_left_alone_for_longer_and_longer(idiom: Idiom, role: str) -> None:
+    begun: list[float] = []
+    ended: list[float] = []
+    first, attempts = 0.01, 6
+    over = Gate()
+
+    def closes_at_once(peer: Peer) -> None:
+        begun.append(time.monotonic())
+        if len(begun) == attempts:
+            over.open()
+        ended.append(time.monotonic())
+
+    with HostileServer(*[closes_at_once] * attempts) as server:
+        if role == "worker":
+            async with running(make_worker(idiom, server.address, retry_pauses=(first, LIMIT))):
+                await over.reached()
+        else:
+            async with make_client(idiom, server.address, retry_pauses=(first, LIMIT)) as client:
+                while not over.is_open:
+                    with contextlib.suppress(JobNotSent, JobLost):
+                        await client.submit_background("f")
+    pauses = [begin - end for begin, end in zip(begun[1:], ended[:-1], strict=True)]
+    assert all(pause >= 0.75 * first * 2**number for number, pause in enumerate(pauses)), pauses

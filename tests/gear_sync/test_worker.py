@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -671,6 +673,35 @@ def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
             runner.register("f", reverse)
             Call(runner.run).result()
     assert pauses == [min(0.001 * 2**attempt, longest) for attempt in range(5)]
+
+
+def test_name_that_takes_long_to_look_up_leaves_most_of_the_time_to_other_servers(
+    monkeypatch: pytest.MonkeyPatch, server: Server, client: Client
+) -> None:
+    takes = 0.02
+    lookups: list[tuple[float, float]] = []
+    over = threading.Event()
+
+    def resolve(address: Address) -> list[tuple[int, Any]]:
+        if address.host != "slow.example":
+            return [(socket.AF_INET, (address.host, address.port))]
+        began = time.monotonic()
+        while time.monotonic() < began + takes:
+            time.sleep(takes)
+        lookups.append((began, time.monotonic()))
+        if len(lookups) == 4:
+            over.set()
+        if len(lookups) % 2:
+            raise OSError("no such name")
+        return [(socket.AF_INET, ("127.0.0.1", 9))]  # where nobody listens
+
+    monkeypatch.setattr(gear_sync.worker, "resolve", resolve)
+    with Worker(["slow.example", server.address], retry_pauses=(0.001, 0.001)) as runner:
+        runner.register("f", reverse)
+        with working(runner):
+            assert over.wait(LIMIT)
+            assert client.submit("f", b"ab").result(LIMIT) == b"ba"
+    assert all(after[0] - before[1] >= 4 * takes for before, after in pairwise(lookups))
 
 
 def test_silent_server_is_found_by_probes_and_left(no_pauses: None, caplog: pytest.LogCaptureFixture) -> None:

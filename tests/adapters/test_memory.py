@@ -1,0 +1,89 @@
+"""Jobs that have ended leave nothing behind, in clients and workers of both packages and in the server."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any, Final
+
+import pytest
+
+from gear_sync import Task
+from gearproto import JobFailed
+from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.servers import OurServer
+from tests.harness.threads import LIMIT
+
+pytestmark = pytest.mark.anyio
+
+BATCH: Final = 100  # jobs of each kind
+ROUNDS: Final = 10
+
+
+def reverse(job: Any) -> bytes:
+    result: bytes = job.workload[::-1]
+    return result
+
+
+def talk(job: Any) -> bytes:
+    job.progress(1, 2)
+    job.send(b"piece")
+    return b"end"
+
+
+def fail(job: Any) -> None:
+    raise JobFailed
+
+
+async def async_reverse(job: Any) -> bytes:
+    return reverse(job)
+
+
+async def async_talk(job: Any) -> bytes:
+    await job.progress(1, 2)
+    await job.send(b"piece")
+    return b"end"
+
+
+async def async_fail(job: Any) -> None:
+    raise JobFailed
+
+
+FUNCTIONS: Final = {False: (reverse, talk, fail), True: (async_reverse, async_talk, async_fail)}
+
+
+def objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())
+
+
+async def test_memory_does_not_grow_with_jobs_that_have_ended(idiom: Idiom) -> None:
+    server = await in_thread(OurServer)
+    try:
+        worker = make_worker(idiom, server.address, concurrency=4)
+        for name, function in zip(("reverse", "talk", "fail"), FUNCTIONS[idiom != "gear_sync"], strict=True):
+            worker.register(name, function, timeout=LIMIT)
+        async with make_client(idiom, server.address) as client, working(worker):
+
+            async def run() -> None:
+                for number in range(ROUNDS):
+                    tasks = [
+                        Task("reverse", b"%d" % index, unique=b"%d %d" % (number, index)) for index in range(BATCH)
+                    ]
+                    tasks += [Task("talk")] * BATCH + [Task("fail")] * BATCH
+                    async for job in client.as_completed(await client.submit_many(tasks), LIMIT):
+                        assert job.outcome is not None
+                    await client.submit_background_many([Task("reverse", b"%d" % number)] * BATCH)
+                await until(is_idle)
+
+            async def is_idle() -> bool:
+                return not any(row.total for row in await client.admin.status())
+
+            await run()
+            before = objects()
+            await run()
+            grown = objects() - before
+            assert grown < ROUNDS * BATCH // 2, f"{grown} objects more after {ROUNDS * 4 * BATCH} jobs more"
+        if isinstance(worker, ThreadedWorker):
+            await worker.close()
+    finally:
+        await in_thread(server.close)
