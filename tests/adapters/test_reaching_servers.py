@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -16,6 +16,8 @@ import pytest
 import gearproto.grabbing
 from gear_sync import TLS, Server, Task
 from gearproto import JobLost, JobNotSent
+from gearproto.addresses import Address
+from gearproto.packets import GrabJobAll, Packet, WorkComplete
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import (
@@ -225,3 +227,43 @@ async def test_server_that_closes_at_once_is_left_alone_for_longer_and_longer(id
                         await client.submit_background("f")
     pauses = [begin - end for begin, end in zip(begun[1:], ended[:-1], strict=True)]
     assert all(pause >= 0.75 * first * 2**number for number, pause in enumerate(pauses)), pauses
+
+
+class NotingSocket(socket.socket):
+    """A socket that notes each piece that it sends."""
+
+    sent: Final[list[bytes]] = []
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        size = super().send(data, flags)
+        self.sent.append(bytes(data[:size]))
+        return size
+
+
+async def test_report_and_the_next_request_leave_in_one_write(idiom: Idiom, server: OurServer) -> None:
+    NotingSocket.sent.clear()
+
+    def open_socket(address: Address) -> socket.socket:
+        sock = NotingSocket()
+        sock.connect((address.host, address.port))
+        sock.setblocking(False)
+        return sock
+
+    async def open_socket_soon(address: Address) -> socket.socket:
+        return open_socket(address)
+
+    connect = open_socket if idiom == "gear_sync" else open_socket_soon
+    async with (
+        running(make_worker(idiom, server.address, connect=connect)),
+        make_client(idiom, server.address) as client,
+    ):
+        for job in await client.submit_many([Task("reverse", b"ab")] * 3):
+            await job.result(LIMIT)
+    ends = [data for data in NotingSocket.sent if bytes_sent(WorkComplete) in data]
+    assert len(ends) == 3
+    assert all(bytes_sent(GrabJobAll) in data for data in ends)
+
+
+def bytes_sent(kind: type[Packet]) -> bytes:
+    """Return how packets of a kind begin that a worker sends."""
+    return b"\0REQ" + kind.spec.number.to_bytes(4, "big")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import anyio.lowlevel
 import pytest
 
 import gear_sync
-from gear_anyio import ThreadJob, Worker, WorkerJob
+from gear_anyio import Task, ThreadJob, Worker, WorkerJob
 from gearproto import ConnectionLost
 from gearproto.packets import (
     CanDo,
@@ -31,7 +32,7 @@ from gearproto.packets import (
     WorkData,
     WorkException,
 )
-from tests.harness.idioms import AnyClient, Gate, in_thread, until
+from tests.harness.idioms import AnyClient, Gate, in_thread, settle, until
 from tests.harness.peers import PipePeer, Pipes, virtual_time
 from tests.harness.places import Host, Place, Way, open_place
 from tests.harness.servers import OurServer
@@ -145,6 +146,34 @@ async def is_there(client: AnyClient, client_id: bytes) -> bool:
     with contextlib.suppress(ConnectionLost):
         return any(row.client_id == client_id for row in await client.admin.workers())
     return False
+
+
+@pytest.mark.parametrize("way", ["ours", "pipes"])
+@pytest.mark.parametrize("end", ["stop", "abort", "cancel"])
+async def test_no_task_outlives_a_client_or_worker(anyio_backend: Any, way: Way, end: str) -> None:
+    async with open_place(anyio_backend, way) as place:
+        host = await place.start()
+        begun = Gate()
+
+        async def hang(job: WorkerJob) -> None:
+            begun.open()
+            await anyio.sleep(0 if end == "stop" else math.inf)
+
+        await settle()
+        before = len(anyio.get_running_tasks())
+        async with place.client(host) as client, anyio.create_task_group() as group:
+            worker = place.worker(host, concurrency=2)
+            worker.register("hang", hang, timeout=LIMIT)
+            group.start_soon(worker.run)
+            await client.submit_many([Task("hang"), Task("nobody")])
+            await begun.reached()
+            if end == "cancel":
+                group.cancel_scope.cancel()
+            else:
+                getattr(worker, end)()
+        if way == "pipes":  # the server's tasks take notice first
+            await until(lambda: len(anyio.get_running_tasks()) <= before)
+        assert len(anyio.get_running_tasks()) == before
 
 
 async def test_aborted_worker_begins_no_other_job(pipes: Pipes) -> None:

@@ -325,6 +325,25 @@ def test_stranded_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> No
         assert isinstance(job.outcome, Lost)
 
 
+def test_close_ends_a_connect_that_hangs() -> None:
+    with full_listener() as listener, nothing_left_open():
+        client = Client(listener.getsockname(), connect_timeout=2 * LIMIT)
+        call = Call(lambda: client.submit("f"))
+        (session,) = client._sessions
+        poll_until(lambda: session.dialing, "it connects")
+        client.close()
+        with pytest.raises(JobNotSent, match="closed by the client"):
+            call.result()
+
+
+def test_client_starts_no_thread(servers: list[OurServer]) -> None:
+    before = threading.active_count()
+    with Client([server.address for server in servers], policy="round_robin") as client:
+        client.submit_many([Task("f")] * 10)
+        client.echo(b"")
+        assert threading.active_count() == before
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 def test_client_that_is_closed_while_it_connects_leaves_nothing_open(
     by_name: bool, monkeypatch: pytest.MonkeyPatch
