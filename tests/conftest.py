@@ -1,5 +1,6 @@
-"""Hypothesis profiles, and the marker ``interop``."""
+"""Hypothesis profiles, the marker ``interop``, and a short way for the garbage collector."""
 
+import gc
 import os
 
 import pytest
@@ -18,6 +19,12 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what lives until the end out of the garbage collector's way: to look through all tests takes it 0.15 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -250,29 +250,27 @@ def test_handles_differ_from_start_to_start(start: Start) -> None:
     assert all(handle.startswith(b"X:") for handle in handles)
 
 
-def test_delayed_job_starts_when_it_is_due(start: Start) -> None:
-    server = start()
-    with RawConnection(server) as client, RawConnection(server) as worker:
-        worker.send(CanDo(b"f"), PreSleep())
-        worker.expect_nothing()
+def test_time_of_a_delayed_job_and_limit_of_a_running_one_are_kept_though_nothing_arrives(start: Start) -> None:
+    server = start(job_retries=1)
+    with contextlib.ExitStack() as stack:
+        client, worker, slow, other = [stack.enter_context(RawConnection(server)) for _ in range(4)]
+        worker.send(CanDo(b"delayed"), PreSleep())
+        slow.send(CanDoTimeout(b"limited", 1))  # a second is the least
+        for connection in (worker, slow):
+            connection.expect_nothing()
+        limited = client.submit(SubmitJob(b"limited", b"", b""))
+        assert slow.grab().handle == limited
+        other.send(CanDo(b"limited"), PreSleep())
+        other.expect_nothing()
         due = int(time.time()) + 1
-        handle = client.submit(SubmitJobEpoch(b"f", b"", due, b""))
+        delayed = client.submit(SubmitJobEpoch(b"delayed", b"", due, b""))
         worker.expect(Noop())
         assert time.time() >= due
-        assert worker.grab().handle == handle
-
-
-def test_job_over_its_time_limit_goes_to_another_worker(start: Start) -> None:
-    server = start(job_retries=1)
-    with RawConnection(server) as client, RawConnection(server) as slow, RawConnection(server) as other:
-        handle = client.submit(SubmitJob(b"f", b"", b""))
-        slow.send(CanDoTimeout(b"f", 1))  # a second is the least
-        assert slow.grab().handle == handle
-        other.send(CanDo(b"f"), PreSleep())
+        assert worker.grab().handle == delayed
         other.expect(Noop())
-        assert other.grab().handle == handle
+        assert other.grab().handle == limited
         other.close()
-        client.expect(WorkFail(handle))
+        client.expect(WorkFail(limited))
 
 
 def test_job_whose_worker_keeps_vanishing_fails_in_the_end(start: Start) -> None:

@@ -953,24 +953,27 @@ def test_failed_job_is_not_run_again(site: Site, kind: type[Packet]) -> None:
     worker.expect_no_job()
 
 
-def test_time_limit_gives_the_job_back(start: StartSite) -> None:
+def test_time_limit_gives_the_job_back_or_fails_it(start: StartSite) -> None:
     site = start("--job-retries=2", job_retries=1)
-    client, slow, other = site.connect(), site.connect(), site.connect()
-    slow.send(CanDoTimeout(b"f", 1))  # raised to 1000 ms
-    other.send(CanDoTimeout(b"f", 1000))
-    slow.expect_nothing()
-    handle = client.submit(SubmitJob(b"f", b"", b""))
-    slow.grab()
+    client, slow, last, other = (site.connect() for _ in range(4))
+    once, twice = (client.submit(SubmitJob(function, b"", b"")) for function in (b"once", b"twice"))
+    lost = site.worker(b"twice")
+    assert lost.grab().handle == twice
+    site.leave(lost)
+    slow.send(CanDoTimeout(b"once", 1))  # raised to 1000 ms
+    last.send(CanDoTimeout(b"twice", 1000))
+    assert slow.grab().handle == once
+    assert last.grab().handle == twice
+    other.send(CanDo(b"once"))
     other.sleep()
     other.expect(Noop())
-    other.grab()
-    slow.expect_nothing()
+    assert other.grab().handle == once
+    client.expect(WorkFail(twice))
+    for worker, handle in ((slow, once), (last, twice)):
+        worker.expect_nothing()
+        worker.send(WorkComplete(handle, b"late"))
+        worker.expect(RESULT_NOT_FOUND)
     client.expect_nothing()
-    slow.send(WorkComplete(handle, b"late"))
-    slow.expect(RESULT_NOT_FOUND)
-    client.expect(WorkFail(handle))  # the second run has met its limit too
-    other.send(WorkComplete(handle, b"late"))
-    other.expect(RESULT_NOT_FOUND)
 
 
 # 7. Losing a client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 
@@ -453,16 +452,6 @@ def test_can_do_wakes_a_sleeping_worker_if_jobs_wait(ours: Site) -> None:
     assert worker.grab().handle == handle
 
 
-def test_delayed_job_wakes_a_worker_when_its_time_comes_and_not_before(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
-    worker.sleep()
-    when = int(time.time()) + 1
-    handle = client.submit(SubmitJobEpoch(b"f", b"", when, b""))
-    worker.expect(Noop())
-    assert time.time() > when - 0.1  # the server's idea of the time may be a little off
-    assert worker.grab().handle == handle
-
-
 def test_one_sleeping_worker_is_woken_for_one_job(start_ours: StartSite) -> None:
     ours = start_ours(wakeup_timeout=1000.0)
     first, second = ours.worker(b"f"), ours.worker(b"f")
@@ -498,20 +487,6 @@ def test_woken_worker_that_does_not_ask_passes_the_wakeup_on(start_ours: StartSi
     first.expect(Noop())
     second.expect(Noop())
     second.grab()
-
-
-def test_each_job_has_its_own_time_limit(ours: Site) -> None:
-    client, slow, other = ours.connect(), ours.connect(), ours.worker(b"f")
-    slow.send(CanDoTimeout(b"f", 1000))
-    handles = {client.submit(SubmitJob(b"f", b"", b"")) for _ in range(2)}
-    slow.grab()
-    slow.grab()
-    slow.sleep()  # ends the one timer of gearmand
-    other.sleep()
-    other.expect(Noop())
-    assert other.grab().handle in handles
-    poll_until(lambda: client.ask_rows(b"status") != [b"f\t2\t2\t2\n"], "the other job is given back too")
-    assert other.grab().handle in handles
 
 
 # Text commands
