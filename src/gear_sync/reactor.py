@@ -25,6 +25,7 @@ import gearproto
 from gearproto import DEFAULT_PORT
 from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
 
+from .handshakes import Handshakes
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
 from .tls import TLS, PeerCertificate, Tunnel, reason, server_context
 
@@ -48,10 +49,7 @@ _TIME_AT_ONCE: Final = (
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
-_HANDSHAKES_PER_TURN: Final = 16  # each costs a millisecond or more
-_MANY_STRANGERS: Final = 2048  # handshakes that go on at a time; more wait to be accepted
-_STRANGERS_PAUSE: Final = 0.05  # seconds; how long they wait until it is looked again
-_SHORT_PATIENCE: Final = 1.0  # seconds; for handshakes as long as there are so many
+_CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes go on
 _NOBODY: Final = PeerId(0)
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -167,14 +165,12 @@ class Reactor:
         self._max_unsent = max_unsent
         self._keepalive = keepalive
         self._tls = tls
-        self._handshake_timeout = handshake_timeout
-        self._handshakes_left = 0  # in this turn
+        self._handshakes: Handshakes[_Link] = Handshakes(handshake_timeout)
         self._max_read = _MAX_READ  # in this turn
         self._draining = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
         self._links: dict[PeerId, _Link] = {}
-        self._strangers: dict[_Link, float] = {}  # whose TLS handshake is not over, with its begin; oldest first
         self._leaving: dict[_Link, None] = {}  # in the order of their leave_at
         self._listeners = list(listeners)
         self._accept_at: float | None = None
@@ -206,11 +202,9 @@ class Reactor:
 
     def _next_deadline(self) -> float | None:
         deadline = self.engine.next_deadline()
-        if not self._leaving and not self._strangers and self._accept_at is None and self._finish_at is None:
+        if not self._leaving and not self._handshakes.begun and self._accept_at is None and self._finish_at is None:
             return deadline
-        times = [deadline, self._accept_at, self._finish_at]
-        if self._strangers:
-            times.append(next(iter(self._strangers.values())) + self._patience())
+        times = [deadline, self._accept_at, self._finish_at, self._handshakes.next_deadline()]
         if self._leaving:
             times.append(next(iter(self._leaving)).leave_at)
         return min((when for when in times if when is not None), default=None)
@@ -232,7 +226,7 @@ class Reactor:
             timeout = until if timeout is None else min(until, timeout)
         ready = self._selector.select(timeout)
         now = time.monotonic()
-        self._handshakes_left = _HANDSHAKES_PER_TURN
+        self._handshakes.new_turn()
         paused = engine.paused_peers()
         busy = len(ready) + len(paused)
         engine.work_limit = max(_LEAST_WORK, _WORK_PER_TURN // (busy or 1))
@@ -250,7 +244,7 @@ class Reactor:
             engine.handle_timeout(now)
         for peer in resumable:
             engine.resume(peer, now)
-        if self._leaving or self._strangers or self._accept_at is not None:
+        if self._leaving or self._handshakes.begun or self._accept_at is not None:
             self._tidy(now)
         self._settle(now)
         if self._draining and not engine.running_jobs:
@@ -325,7 +319,7 @@ class Reactor:
         """Close every socket."""
         self.stop_listening()
         now = time.monotonic()
-        for link in [*self._links.values(), *self._strangers, *self._leaving]:
+        for link in [*self._links.values(), *self._handshakes.begun, *self._leaving]:
             self._close(link, now, "the server stops")
         self._selector.unregister(self._wakes)
         self._wakes.close()
@@ -342,8 +336,8 @@ class Reactor:
 
     def _accept(self, listener: socket.socket, now: float) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
-            if len(self._strangers) >= _MANY_STRANGERS:
-                self._pause_accepting(now + _STRANGERS_PAUSE)
+            if self._handshakes.crowded:
+                self._pause_accepting(now + _CROWD_PAUSE)
                 return
             try:
                 sock, address = listener.accept()
@@ -365,7 +359,7 @@ class Reactor:
                 sock.close()
 
     def _is_full(self) -> bool:
-        full = len(self._links) + len(self._strangers) >= self._max_connections
+        full = len(self._links) + len(self._handshakes.begun) >= self._max_connections
         if full:
             _log.warning("refused a connection: limit %d", self._max_connections)
         return full
@@ -385,7 +379,7 @@ class Reactor:
             self._welcome(link, now)
         else:
             link.tunnel = Tunnel(self._tls, server_side=True)
-            self._strangers[link] = now
+            self._handshakes.begin(link, now)
 
     def _welcome(self, link: _Link, now: float) -> None:
         """Let the engine know a peer."""
@@ -401,17 +395,11 @@ class Reactor:
                 self._selector.unregister(listener)
         self._accept_at = until
 
-    def _patience(self) -> float:
-        """Return how long a TLS handshake may take."""
-        crowded = len(self._strangers) >= _MANY_STRANGERS
-        return min(_SHORT_PATIENCE, self._handshake_timeout) if crowded else self._handshake_timeout
-
     def _read(self, link: _Link, now: float) -> None:
         tunnel = link.tunnel
-        if tunnel is not None and not tunnel.established and link.leave_at is None:
-            if not self._handshakes_left:
-                return  # it stays readable, and has its turn later
-            self._handshakes_left -= 1
+        shakes_hands = tunnel is not None and not tunnel.established and link.leave_at is None
+        if shakes_hands and not self._handshakes.may_step():
+            return  # it stays readable, and has its turn later
         try:
             data = link.sock.recv(min(link.read_size, self._max_read))
         except BlockingIOError:
@@ -444,8 +432,7 @@ class Reactor:
             self._refuse(link, reason(error), now)
             return b""
         self._queue_output(link, tunnel.data_to_send(), now)
-        if tunnel.established and link in self._strangers:
-            del self._strangers[link]
+        if tunnel.established and self._handshakes.end(link):
             self._welcome(link, now)
         if tunnel.ended and link.sock.fileno() >= 0:
             with contextlib.suppress(OSError):
@@ -611,12 +598,9 @@ class Reactor:
             if now < link.leave_at:
                 break
             self._close(link, now, "it broke the protocol")
-        while self._strangers:
-            link, begin = next(iter(self._strangers.items()))
-            if now < begin + self._patience():
-                break
+        for link, patience in self._handshakes.pop_overdue(now):
             if link.leave_at is None:
-                _log.warning("TLS with %s failed: no handshake within %g s", link.host, self._patience())
+                _log.warning("TLS with %s failed: no handshake within %g s", link.host, patience)
             self._close(link, now, "no handshake")
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
@@ -635,7 +619,7 @@ class Reactor:
             return
         _log.debug("peer %d: closed: %s", link.peer, why)
         self._links.pop(link.peer, None)
-        self._strangers.pop(link, None)
+        self._handshakes.end(link)
         self._leaving.pop(link, None)
         self._selector.unregister(link.sock)
         if link.unsent is None and link.leave_at is None:

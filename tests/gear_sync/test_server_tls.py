@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-import gear_sync.reactor
+import gear_sync.handshakes
 from gear_sync.reactor import open_reactor
 from gear_sync.tls import TLS, Tunnel, client_context, server_context
 from gearproto.packets import CanDo, EchoReq, EchoRes, GrabJob, JobAssign, SubmitJob, WorkComplete, WorkData
@@ -186,7 +186,7 @@ def test_peer_that_has_said_its_last_gets_its_answers(start: Start) -> None:
 
 
 def test_many_at_once_are_all_served(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_sync.reactor, "_HANDSHAKES_PER_TURN", 2)
+    monkeypatch.setattr(gear_sync.handshakes, "_STEPS_PER_TURN", 2)
     server = start()
 
     def echo() -> None:
@@ -276,8 +276,8 @@ def test_handshake_that_stalls_ends(start: Start, caplog: pytest.LogCaptureFixtu
 def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gear_sync.reactor, "_MANY_STRANGERS", 3)
-    monkeypatch.setattr(gear_sync.reactor, "_SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(gear_sync.handshakes, "_MANY", 3)
+    monkeypatch.setattr(gear_sync.handshakes, "_SHORT_PATIENCE", 0.05)
     server = start(handshake_timeout=1000)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(plain(server)) for _ in range(10)]

@@ -1,0 +1,75 @@
+"""The TLS handshakes of a server's new connections: how many go on, how much they may cost, and how long they take.
+
+Nobody knows yet who these peers are, and each step costs a server a millisecond or more. So a turn takes only some of
+them, and where very many go on, they have to be over sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Generic, TypeVar
+
+__all__ = ["Handshakes"]
+
+_STEPS_PER_TURN: Final = 16
+_MANY: Final = 2048  # handshakes that go on at a time
+_SHORT_PATIENCE: Final = 1.0  # seconds; for handshakes as long as there are so many
+
+_Peer = TypeVar("_Peer")
+
+
+class Handshakes(Generic[_Peer]):
+    """The peers whose TLS handshake is not over yet.
+
+    Attributes:
+        begun: when the handshake of each has begun, in monotonic seconds; the oldest first.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        """Begin with none.
+
+        Args:
+            timeout: seconds within which a handshake has to be over.
+        """
+        self.begun: dict[_Peer, float] = {}
+        self._timeout = timeout
+        self._steps_left = 0
+
+    def begin(self, peer: _Peer, now: float) -> None:
+        """Take note of a peer whose handshake begins."""
+        self.begun[peer] = now
+
+    def end(self, peer: _Peer) -> bool:
+        """Forget a peer whose handshake is over, or that has gone; return whether there was a handshake."""
+        return self.begun.pop(peer, None) is not None
+
+    def new_turn(self) -> None:
+        """Allow the steps of another turn."""
+        self._steps_left = _STEPS_PER_TURN
+
+    def may_step(self) -> bool:
+        """Take one of the turn's steps; return whether there was one left."""
+        if not self._steps_left:
+            return False
+        self._steps_left -= 1
+        return True
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many that no more should begin."""
+        return len(self.begun) >= _MANY
+
+    def _patience(self) -> float:
+        return min(_SHORT_PATIENCE, self._timeout) if self.crowded else self._timeout
+
+    def next_deadline(self) -> float | None:
+        """Return the time at which the next one has taken too long; None if there is none."""
+        return next(iter(self.begun.values())) + self._patience() if self.begun else None
+
+    def pop_overdue(self, now: float) -> Iterator[tuple[_Peer, float]]:
+        """Forget those that have taken too long, the oldest first; return each with the seconds that it had."""
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            patience = self._patience()
+            peer = next(iter(self.begun))
+            del self.begun[peer]
+            yield peer, patience
