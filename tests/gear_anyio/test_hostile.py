@@ -112,7 +112,11 @@ def test_outcome_is_right_whatever_the_server_does(backend: str, script: Script,
     async def main() -> None:
         with HostileServer(script) as server:
             async with Client(
-                server.address, exceptions=False, probe_interval=0.1, probe_timeout=0.1, retry_pauses=(0.01, 0.01)
+                server.address,
+                exceptions=False,
+                probe_interval=0.1 if outcome is Lost else None,  # a good server may be slow to answer
+                probe_timeout=0.1,
+                retry_pauses=(0.01, 0.01),
             ) as client:
                 (job,) = await client.submit_many([Task("f")])
                 assert await job.wait(LIMIT)
@@ -243,7 +247,7 @@ def test_worker_is_back_whatever_the_server_does(backend: str, script: Script) -
         reports.append((report.handle, report.body))
 
     async def main() -> None:
-        with HostileServer(script, behaves) as server:
+        with HostileServer(script, then=behaves) as server:
             worker = Worker(server.address, probe_interval=0.1, probe_timeout=0.1, retry_pauses=(0.001, 0.01))
 
             @worker.function("f")
@@ -254,7 +258,7 @@ def test_worker_is_back_whatever_the_server_does(backend: str, script: Script) -
                 group.start_soon(worker.run)
                 await until(lambda: reports)
                 worker.stop()
-        assert reports == [(b"H:2", b"H:2\x002")]
+        assert {*reports} == {(b"H:2", b"H:2\x002")}
 
     run(backend, main)
 

@@ -11,7 +11,7 @@ import pytest
 from gear_sync import Client, Task, Worker
 from gearproto import ConnectionLost, JobError, JobLost, JobNotSent, JobRejected, Lost, NotSent, Rejected, ServerError
 from gearproto.outcomes import Outcome
-from gearproto.packets import WorkComplete
+from gearproto.packets import Report, WorkComplete
 from tests.harness.hostile import (
     CONVERSATIONS,
     MISDEEDS,
@@ -26,14 +26,14 @@ from tests.harness.servers import OurServer, full_listener, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
 
-def client_of(address: tuple[str, int] | str) -> Client:
-    """Return a client that is soon tired of servers that say nothing."""
+def client_of(address: tuple[str, int] | str, *, probes: bool = True) -> Client:
+    """Return a client that is soon tired of servers that say nothing; with probes even of a good one that is slow."""
     return Client(
         address,
         timeout=LIMIT,
         connect_timeout=0.1,
         retry_pauses=(0.001, 0.001),
-        probe_interval=0.01,
+        probe_interval=0.01 if probes else None,
         probe_timeout=0.02,
     )
 
@@ -61,7 +61,11 @@ def check_records(client: Client) -> None:
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_outcome_is_true(name: str) -> None:
     script, expected = CONVERSATIONS[name]
-    with nothing_left_open(), HostileServer(script) as server, client_of(server.address) as client:
+    with (
+        nothing_left_open(),
+        HostileServer(script) as server,
+        client_of(server.address, probes=expected is Lost) as client,
+    ):
         job = client.submit("f")
         assert job.wait(LIMIT)
         assert (type(job.outcome) if expected is Lost else job.outcome) == expected
@@ -89,7 +93,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 def test_call_ends_with_a_true_error_and_the_client_goes_on(misdeed: str, call: str) -> None:
     with (
         nothing_left_open(),
-        HostileServer(MISDEEDS[misdeed], serve_clients) as server,
+        HostileServer(MISDEEDS[misdeed], then=serve_clients) as server,
         client_of(server.address) as client,
     ):
         result: object = None
@@ -103,13 +107,12 @@ def test_call_ends_with_a_true_error_and_the_client_goes_on(misdeed: str, call: 
         else:
             assert result is None
         poll_until(lambda: is_served(client), "the client is back")
-        assert client.submit("f").result(LIMIT) == b"result"
         check_records(client)
 
 
 def is_served(client: Client) -> bool:
     with contextlib.suppress(JobError, ConnectionLost):
-        return client.echo(b"y") == b"y"
+        return client.echo(b"y") == b"y" and client.submit("f").result(LIMIT) == b"result"
     return False
 
 
@@ -117,7 +120,7 @@ def test_handles_of_a_server_that_came_back_are_not_those_of_before() -> None:
     with (
         nothing_left_open(),
         HostileServer(*comes_back_with_the_same_handles) as server,
-        client_of(server.address) as client,
+        client_of(server.address, probes=False) as client,
     ):
         first = client.submit("f")
         assert first.wait(LIMIT)
@@ -147,22 +150,23 @@ def test_server_that_refuses_or_hangs_in_connect_is_told_as_not_sent() -> None:
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 def test_worker_leaves_a_server_that_misbehaves_and_comes_back(misdeed: str, threads: int) -> None:
-    reports: list[object] = []
+    reports: list[Report] = []
+    reported = threading.Event()
 
     def good(peer: Peer) -> None:
         reports.append(give_one_job(peer))
+        reported.set()
 
-    with nothing_left_open(), HostileServer(MISDEEDS[misdeed], good) as server:
+    with nothing_left_open(), HostileServer(MISDEEDS[misdeed], then=good) as server:
         with worker_of(server.address, threads) as worker:
             with working(worker):
-                server.join()
+                assert reported.wait(LIMIT)
             assert worker._grabber.running == 0
             assert not worker._grabber._conns
             assert worker._running == {}
             assert not worker._assigned
         poll_until(no_threads, "the threads have ended")
-    (report,) = reports
-    assert (report.packet, report.data) == (WorkComplete, b"cba")  # type: ignore[attr-defined]
+    assert {(report.packet, report.body) for report in reports} == {(WorkComplete, b"H:good\0cba")}
 
 
 def no_threads() -> bool:

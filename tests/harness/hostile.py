@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -119,8 +120,17 @@ class HostileServer:
         address: where it listens.
     """
 
-    def __init__(self, *scripts: Callable[[Peer], None]) -> None:
+    def __init__(self, *scripts: Script, then: Script | None = None) -> None:
+        """Listen.
+
+        Args:
+            *scripts: what is done with the first connections.
+            then: what is done with every further one, instead of refusing it, until the block ends: for peers that
+                come back, but may find even a good server too slow, and leave it again.
+        """
         self._scripts = scripts
+        self._then = then
+        self._ending = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(_WAIT)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
@@ -141,10 +151,13 @@ class HostileServer:
         assert not self._errors, self._errors
 
     def _run(self) -> None:
+        further = itertools.repeat(self._then) if self._then is not None else ()
         try:
-            for script in self._scripts:
+            for script in itertools.chain(self._scripts, further):
                 sock, _address = self._listener.accept()
                 with sock, contextlib.suppress(ConnectionError, EOFError):  # the client may be the first to go
+                    if self._ending:
+                        return
                     script(Peer(sock))
                 with self._progress:
                     self._played += 1
@@ -161,6 +174,10 @@ class HostileServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._then is not None:
+            self._ending = True
+            with contextlib.suppress(OSError):
+                socket.create_connection(self.address).close()  # it waits for one
         if error is None:
             self.join()
         else:
