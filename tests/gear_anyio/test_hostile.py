@@ -114,8 +114,8 @@ def test_outcome_is_right_whatever_the_server_does(backend: str, script: Script,
             async with Client(
                 server.address,
                 exceptions=False,
-                probe_interval=0.1 if outcome is Lost else None,  # a good server may be slow to answer
-                probe_timeout=0.1,
+                probe_interval=0.02 if outcome is Lost else None,  # a good server may be slow to answer
+                probe_timeout=0.02,
                 retry_pauses=(0.01, 0.01),
             ) as client:
                 (job,) = await client.submit_many([Task("f")])

@@ -65,7 +65,10 @@ WRONG: list[tuple[TLS, TLS, str, str]] = [
 def test_client_refuses_a_server_that_it_cannot_trust_and_says_why(
     server_tls: TLS, tls: TLS, host: str, sentence: str
 ) -> None:
-    with Server(port=0, tls=server_tls) as server, Client((host, port_of(server)), tls=tls) as client:
+    with (
+        Server(port=0, tls=server_tls) as server,
+        Client((host, port_of(server)), tls=tls, retry_pauses=(0.001, 0.001)) as client,
+    ):
         expected = f"no server could be reached: {host}:{port_of(server)}: TLS: {sentence}"
         calls: list[Callable[[], object]] = [
             lambda: client.submit("f"),

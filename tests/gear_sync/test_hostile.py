@@ -33,8 +33,8 @@ def client_of(address: tuple[str, int] | str, *, probes: bool = True) -> Client:
         timeout=LIMIT,
         connect_timeout=0.1,
         retry_pauses=(0.001, 0.001),
-        probe_interval=0.01 if probes else None,
-        probe_timeout=0.02,
+        probe_interval=0.005 if probes else None,
+        probe_timeout=0.01,
     )
 
 
@@ -44,8 +44,8 @@ def worker_of(address: tuple[str, int] | str, threads: int = 0) -> Worker:
         threads=threads,
         connect_timeout=0.1,
         retry_pauses=(0.001, 0.001),
-        probe_interval=0.01,
-        probe_timeout=0.02,
+        probe_interval=0.005,
+        probe_timeout=0.01,
     )
     worker.register("reverse", lambda job: job.workload[::-1])
     return worker

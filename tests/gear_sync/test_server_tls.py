@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 import gear_sync.handshakes
+import gear_sync.reactor
 from gear_sync.reactor import open_reactor
 from gear_sync.tls import TLS, Tunnel, client_context, server_context
 from gearproto.packets import CanDo, EchoReq, EchoRes, GrabJob, JobAssign, SubmitJob, WorkComplete, WorkData
@@ -278,6 +279,7 @@ def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
 ) -> None:
     monkeypatch.setattr(gear_sync.handshakes, "_MANY", 3)
     monkeypatch.setattr(gear_sync.handshakes, "_SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(gear_sync.reactor, "_CROWD_PAUSE", 0.005)
     server = start(handshake_timeout=1000)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(plain(server)) for _ in range(10)]

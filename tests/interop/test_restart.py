@@ -59,7 +59,7 @@ def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServe
         worker.register("reverse", reverse)
         with working(worker):
             calls = [Call(lambda name=name: load(name)) for name in range(THREADS)]  # type: ignore[misc]
-            for _ in range(3):
+            for _ in range(2):
                 completed(50)
                 server.restart()
                 while done.acquire(blocking=False):

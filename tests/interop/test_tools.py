@@ -74,7 +74,7 @@ def workload(size: int) -> bytes:
 # Perl and PHP
 
 
-@pytest.mark.parametrize("size", [1, 65_535, 1024 * 1024])
+@pytest.mark.parametrize("size", [1, 1024 * 1024])
 def test_workloads_and_results_of_any_size_go_through(
     ours: Site, processes: Processes, client: str, worker: str, size: int
 ) -> None:
@@ -113,8 +113,7 @@ def test_exception_reaches_the_client_and_the_worker_goes_on(
 ) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"throw")
-    for _ in range(2):
-        assert processes.client(client, "foreground", b"throw", b"w").lines == ["exception oops"]
+    assert processes.client(client, "foreground", b"throw", b"w").lines == ["exception oops"]
     assert processes.client(client, "foreground", b"reverse", b"ab").lines == [completed(b"ba")]
 
 
