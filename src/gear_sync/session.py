@@ -104,11 +104,16 @@ class Session:
             sock.close()
 
     def fail(self, error: OSError, began: float) -> None:
-        """Take note that the server cannot be reached, which was tried from a monotonic time on."""
-        now = time.monotonic()
-        self.failure = error
-        self._backoff.failed(now, now - began)
-        self._dial = None
+        """Take note that the server cannot be reached, unless another attempt goes on or has gone well.
+
+        Args:
+            error: why.
+            began: monotonic time in seconds at which the attempt began.
+        """
+        if self._link is None and self._dial is None:
+            now = time.monotonic()
+            self.failure = error
+            self._backoff.failed(now, now - began)
 
     @property
     def dialing(self) -> bool:
@@ -119,6 +124,7 @@ class Session:
         dial = self._dial
         assert dial is not None
         if dial.error is not None:
+            self._dial = None
             self.fail(dial.error, self._dialed_at)
         elif dial.sock is not None:
             self._on_connected(dial.sock)

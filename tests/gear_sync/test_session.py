@@ -1,0 +1,40 @@
+"""`gear_sync.session`: one server of a client."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from gear_sync.session import Session
+from gearproto.addresses import Address
+from gearproto.backoff import Backoff
+from tests.harness.servers import full_listener
+from tests.harness.threads import LIMIT, nothing_left_open
+
+
+def new_session() -> Session:
+    return Session(Address("name", 1), None, {}, Backoff(lambda: 0.0), lambda session: None, lambda job: None)
+
+
+def test_attempt_that_fails_at_once_disturbs_none_that_goes_on() -> None:
+    """Two threads may look the name up, and only one of them may find it."""
+    with full_listener() as listener, nothing_left_open():
+        session = new_session()
+        now = time.monotonic()
+        session.dial([(socket.AF_INET, listener.getsockname())], LIMIT, now)
+        assert session.dialing
+        session.fail(OSError("no such name"), now)
+        assert session.dialing
+        assert session.failure is None
+        session.close("closed by the client")
+        assert not session.dialing
+
+
+def test_attempt_that_fails_disturbs_no_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, nothing_left_open():
+        session = new_session()
+        session.use(socket.create_connection(listener.getsockname()))
+        session.fail(OSError("no such name"), time.monotonic())
+        assert session.connected
+        assert session.failure is None
+        session.close("closed by the client")
