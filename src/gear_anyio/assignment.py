@@ -122,9 +122,15 @@ class ThreadJob:
         self._run(lambda: self._job.warn(data))
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def shielded() -> None:
+            # On asyncio it runs in the scope of the job, which may be cancelled and left by now: a checkpoint would
+            # wait without end for the cancellation to arrive. `check` ends the report instead.
+            with anyio.CancelScope(shield=True):
+                await call()
+
         self._job.check()
         try:
-            anyio.from_thread.run(call)
+            anyio.from_thread.run(shielded)
         except BaseException:
             self._job.check()  # rather than how the event loop puts it
             raise

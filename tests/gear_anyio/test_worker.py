@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any, Final
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
 import gear_sync
 from gear_anyio import Task, ThreadJob, Worker, WorkerJob
-from gearproto import ConnectionLost
+from gearproto import ConnectionLost, JobRaised
 from gearproto.packets import (
     CanDo,
     EchoReq,
@@ -348,6 +349,36 @@ async def test_thread_left_behind_is_told_why_it_cannot_report(pipes: Pipes, end
     gate.open()
     await over.reached()
     assert [type(error) for error in raised] == [TimeoutError if end == "timeout" else ConnectionLost] * 3
+
+
+async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
+    place: Place, client: AnyClient, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, told = Gate(), Gate()
+    errors: list[BaseException] = []
+    run = anyio.from_thread.run
+
+    def run_later(call: Callable[[], Any]) -> Any:
+        ended.wait()  # as a thread does that is slow
+        return run(call)
+
+    def f(job: ThreadJob) -> None:
+        try:
+            job.progress(1, 2)
+        except BaseException as error:
+            errors.append(error)
+        told.open()
+
+    monkeypatch.setattr(anyio.from_thread, "run", run_later)
+    worker = place.worker(host)
+    worker.register("f", f, timeout=0.01)
+    await place.working(worker)
+    job = await client.submit("f")
+    with pytest.raises(JobRaised, match="TimeoutError"):
+        await job.result(LIMIT)
+    ended.open()
+    await told.reached()
+    assert [type(error) for error in errors] == [TimeoutError]
 
 
 async def test_report_of_an_ended_job_does_not_end_its_next_assignment(pipes: Pipes) -> None:

@@ -83,9 +83,9 @@ def test_address_that_does_not_answer_leaves_time_for_the_next() -> None:
 def test_address_that_does_not_shake_hands_leaves_time_for_the_next() -> None:
     ours = authority("ours")
     with (
+        nothing_left_open(),
         socket.create_server(("127.0.0.1", 0)) as silent,
         Server("127.0.0.1", 0, tls=ours.issue()) as server,
-        nothing_left_open(),
     ):
         tls = client_context(TLS(ca=ours.ca, check_host=False))
         dial = dialed([*inet(silent), (socket.AF_INET, ("127.0.0.1", server.port))], 1.0, tls)
