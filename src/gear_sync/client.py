@@ -16,7 +16,7 @@ from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.dispatch import Dispatch, as_query, check_submissions, unreachable
+from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
@@ -299,8 +299,9 @@ class Client:
                 server in turn until one knows it.
 
         Raises:
-            ConnectionLost: no server could be reached, or the connection went before the answer.
-            TimeoutError: the server has not answered in time.
+            ConnectionLost: a server could not be reached, or the connection went before the answer, and no other
+                server knows the job.
+            TimeoutError: likewise, a server has not answered in time.
         """
         if isinstance(handle, JobHandle):
             return self._status(handle.server, lambda conn: conn.get_status(handle))
@@ -311,12 +312,16 @@ class Client:
         return self._status_anywhere(lambda conn: conn.get_status_unique(as_bytes(unique)))
 
     def _status_anywhere(self, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
-        *others, last = self._addresses
-        for address in others:
-            status = self._status(address, request)
-            if status.known:
-                return status
-        return self._status(last, request)
+        answers: list[StatusReceived | Exception] = []
+        for address in self._addresses:
+            try:
+                answers.append(status := self._status(address, request))
+            except NO_ANSWER as error:
+                answers.append(error)
+            else:
+                if status.known:
+                    break
+        return status_of_all(answers)
 
     def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
         with as_query():

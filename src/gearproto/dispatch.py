@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from .addresses import Address
 from .client import ClientConnection
 from .connection import Limits
-from .errors import ConnectionLost, JobNotSent
+from .errors import ConnectionLost, JobNotSent, ServerError
+from .events import StatusReceived
 from .outcomes import NotSent
 from .policies import ServerChooser, Try, WaitUntil
 from .records import JobRecord
 
-__all__ = ["Dispatch", "as_query", "check_submissions", "unreachable"]
+__all__ = ["NO_ANSWER", "Dispatch", "as_query", "check_submissions", "status_of_all", "unreachable"]
+
+NO_ANSWER: Final = (ConnectionLost, ServerError, TimeoutError)
+"""What a query raises that a server has not answered, or has refused."""
 
 _R = TypeVar("_R", bound=JobRecord)
 
@@ -32,6 +36,26 @@ def as_query() -> Iterator[None]:
         yield
     except JobNotSent as error:
         raise ConnectionLost(str(error)) from error
+
+
+def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceived:
+    """Return what several servers together know of a job.
+
+    Args:
+        answers: what they answered, in the order in which they were asked, up to the first that knows the job; or why
+            they did not, which is one of `NO_ANSWER`.
+
+    Raises:
+        ConnectionLost, ServerError, TimeoutError: none knows it, but the first that did not answer might.
+    """
+    *_others, last = answers
+    if isinstance(last, StatusReceived) and last.known:
+        return last
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    assert isinstance(last, StatusReceived)
+    return last
 
 
 def check_submissions(jobs: Iterable[JobRecord], limits: Limits) -> None:

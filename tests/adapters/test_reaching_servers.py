@@ -15,7 +15,7 @@ import pytest
 
 import gearproto.grabbing
 from gear_sync import TLS, Server, Task
-from gearproto import JobLost, JobNotSent
+from gearproto import ConnectionLost, JobLost, JobNotSent
 from gearproto.addresses import Address
 from gearproto.packets import GrabJobAll, Packet, WorkComplete
 from tests.harness.certificates import authority
@@ -127,6 +127,19 @@ async def test_name_with_addresses_of_both_families_is_reached_by_either(
     with Server("::1", 0) as six:
         async with make_client(idiom, ("jobs.example", six.port)) as client:
             assert await client.echo(b"six") == b"six"
+
+
+@pytest.mark.parametrize("away_first", [False, True])
+async def test_status_is_found_though_another_server_is_away(idiom: Idiom, server: OurServer, away_first: bool) -> None:
+    away = ("127.0.0.2", server.port)
+    servers = [away, server.address] if away_first else [server.address, away]
+    async with make_client(idiom, servers) as client:
+        handle = bytes(await client.submit_background("nobody", unique="u"))
+        assert (await client.status(handle)).known
+        assert (await client.status_unique("u")).known
+        for unknown in (client.status(b"H:none:1"), client.status_unique("none")):
+            with pytest.raises(ConnectionLost, match=f"127.0.0.2:{server.port}: "):  # which might know it
+                await unknown
 
 
 @contextlib.contextmanager

@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, NotSent
+from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, NotSent, ServerError
 from gearproto.addresses import Address
-from gearproto.dispatch import Dispatch, as_query, check_submissions, unreachable
+from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
+from gearproto.events import RequestId, StatusReceived
 from gearproto.policies import Policy, ServerChooser
 from gearproto.records import JobRecord
 from gearproto.tasks import Task
 
 PATIENCE = 5.0
 A, B, C = (Address(name) for name in ("a", "b", "c"))
+UNKNOWN = StatusReceived(RequestId(1), False, False, 0, 0, None)
+KNOWN = StatusReceived(RequestId(2), True, False, 0, 0, None)
 REFUSED = ConnectionRefusedError(111, "Connection refused")
 
 
@@ -203,3 +206,27 @@ def test_jobs_for_several_servers_are_all_checked_before_one_is_submitted() -> N
     check_submissions([good], {})
     with pytest.raises(LocalProtocolError, match="function must not be empty"):
         check_submissions([good, bad], {})
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([UNKNOWN], UNKNOWN),
+        ([UNKNOWN, UNKNOWN], UNKNOWN),
+        ([UNKNOWN, KNOWN], KNOWN),
+        ([ConnectionLost("away"), KNOWN], KNOWN),
+    ],
+)
+def test_status_is_that_of_the_server_that_knows_the_job(
+    answers: list[StatusReceived | Exception], expected: StatusReceived
+) -> None:
+    assert status_of_all(answers) is expected
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("away"), ServerError(b"NO", b"never"), TimeoutError("silent")])
+def test_job_is_not_called_unknown_while_a_server_might_know_it(error: Exception) -> None:
+    assert isinstance(error, NO_ANSWER)
+    for answers in ([error], [error, UNKNOWN], [UNKNOWN, error], [error, ConnectionLost("another"), UNKNOWN]):
+        with pytest.raises(type(error)) as caught:
+            status_of_all(answers)
+        assert caught.value is error
