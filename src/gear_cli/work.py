@@ -140,7 +140,8 @@ def _ending_at_the_second_signal(worker: Worker, commands: _Commands) -> Iterato
         commands.kill()
         os._exit(Exit.INTERRUPTED)
 
-    threading.Thread(target=watch, name="second signal", daemon=True).start()
+    watching = threading.Thread(target=watch, name="second signal", daemon=True)
+    watching.start()
     # Python calls its handlers in the main thread, when that comes to it; this descriptor is written to at once.
     before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     try:
@@ -148,6 +149,12 @@ def _ending_at_the_second_signal(worker: Worker, commands: _Commands) -> Iterato
     except KeyboardInterrupt:
         with suppress(OSError):
             waker.send(bytes(_SIGNALS))  # it may have been the first, of a worker that was to stop anyway
+        if set(threading.enumerate()) - {threading.main_thread(), watching}:
+            # Python would wait for some of these threads at its end, or abort over locks that others hold.
+            commands.kill()
+            with suppress(OSError):
+                print(end="", flush=True)
+            os._exit(Exit.INTERRUPTED)
         raise
     finally:
         signal.set_wakeup_fd(before)
