@@ -571,3 +571,45 @@ async def test_signal_lets_the_job_in_hand_end_and_a_second_one_does_not(
             server.close()
 
     await in_thread(play)
+
+
+HANGS: Final = """
+import os, sys, time, anyio, gear_anyio
+worker = gear_anyio.Worker(sys.argv[1])
+@worker.function("hang")
+def hang(job):
+    print("begun", flush=True)
+    time.sleep(3600)
+anyio.run(worker.run, backend=sys.argv[2])
+print("left", flush=True)
+if sys.argv[2] == "asyncio":
+    os._exit(0)  # as the page on workers has it
+"""
+
+
+async def test_second_signal_ends_a_worker_though_a_thread_of_it_hangs(anyio_backend: str) -> None:
+    def play() -> None:
+        server = OurServer()
+        arguments = [sys.executable, "-W", "error", "-c", HANGS, server.address, anyio_backend]
+        try:
+            with (
+                gear_sync.Client(server.address) as client,
+                subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process,
+            ):
+                job = client.submit("hang")
+                assert process.stdout is not None
+                assert process.stdout.readline() == "begun\n"
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGINT)
+                try:
+                    assert process.stdout.readline() == "left\n"
+                    assert process.wait(LIMIT) == 0
+                finally:
+                    process.kill()
+                client.echo(b"")  # the handle has come by now
+                assert job.handle is not None
+                assert client.status(job.handle).known  # for another worker
+        finally:
+            server.close()
+
+    await in_thread(play)
