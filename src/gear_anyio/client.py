@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections import deque
+import weakref
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -528,17 +529,29 @@ class _AsCompleted(AsyncIterator[Job]):
     """Jobs as they end; no generator, as event loops want those to be closed by whoever leaves a loop early."""
 
     def __init__(self, jobs: Iterable[Job], timeout: float | None) -> None:
+        self._left: dict[Job, int] = {}
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
         self._came = anyio.Event()
         self._ended: deque[Job] = deque()
-        self._left = 0
-        for job in jobs:
-            job.watch(self._on_settled)
-            self._left += 1
+        # Jobs may go on for long after somebody has left the loop: they are not to keep this object alive.
+        on_settled = weakref.WeakMethod(self._on_settled)
+
+        def watcher(job: Job) -> None:
+            if (call := on_settled()) is not None:
+                call(job)
+
+        self._watcher = watcher
+        self._left = Counter(iter(jobs))  # a mapping would be taken for counts
+        for job in self._left:
+            job.watch(watcher)
+
+    def __del__(self) -> None:
+        for job in self._left:
+            job.unwatch(self._watcher)
 
     def _on_settled(self, job: Job) -> None:
-        self._ended.append(job)
+        self._ended.extend([job] * self._left.get(job, 0))
         self._came.set()
 
     async def __anext__(self) -> Job:
@@ -549,6 +562,11 @@ class _AsCompleted(AsyncIterator[Job]):
             with anyio.CancelScope(deadline=self._until):
                 await self._came.wait()
             if not self._ended:
-                raise TimeoutError(f"{self._left} jobs have not ended within {self._timeout:g} s; they go on")
-        self._left -= 1
-        return self._ended.popleft()
+                left = sum(self._left.values())
+                raise TimeoutError(f"{left} jobs have not ended within {self._timeout:g} s; they go on")
+        job = self._ended.popleft()
+        if self._left[job] > 1:
+            self._left[job] -= 1
+        else:
+            del self._left[job]
+        return job

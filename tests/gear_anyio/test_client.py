@@ -110,6 +110,19 @@ async def ask(client: Client) -> None:
     assert await client.admin.version()
 
 
+async def test_jobs_that_are_looked_at_again_and_again_remember_nobody(place: Place, host: Host) -> None:
+    async with place.client(host) as client:
+        assert isinstance(client, Client)
+        nobodys = await client.submit("nobody")
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await anext(client.as_completed([nobodys, nobodys], 0))
+            async for job in client.as_completed([nobodys, await client.submit("reverse")]):
+                assert job is not nobodys
+                break
+        assert nobodys._watchers == []
+
+
 @pytest.mark.parametrize(
     "call",
     [
