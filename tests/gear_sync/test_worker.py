@@ -705,7 +705,7 @@ def test_name_that_takes_long_to_look_up_leaves_most_of_the_time_to_other_server
 
 
 def test_silent_server_is_found_by_probes_and_left(no_pauses: None, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Noted()
+    probed_again = threading.Event()
 
     def silent(peer: Peer) -> None:
         peer.receive_until(EchoReq)
@@ -716,11 +716,16 @@ def test_silent_server_is_found_by_probes_and_left(no_pauses: None, caplog: pyte
         assert isinstance(probe, EchoReq)
         peer.send(NoJob(), EchoRes(probe.data))
         peer.receive_until(EchoReq)
-        seen.append("probed again")
+        probed_again.set()
 
-    run_scripts(lambda address: Worker(address, probe_interval=0.01, probe_timeout=0.05), silent, alive)
+    with (
+        HostileServer(silent, then=alive) as server,
+        Worker(server.address, probe_interval=0.01, probe_timeout=0.05) as worker,
+    ):
+        worker.register("reverse", reverse)
+        with working(worker):
+            assert probed_again.wait(LIMIT)
     assert "no answer to ECHO_REQ" in caplog.text
-    assert seen == ["probed again"]
 
 
 # Hostile servers
