@@ -201,13 +201,13 @@ class Client:
                 if not self._pump.wait(lambda: bool(ended or self._stranded), _left(until)):
                     self._check_open()
                     raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
-                for job in list(self._stranded):
-                    self._relaunch(job, until)
-                if not ended and time.monotonic() >= until:
-                    raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
-                while ended:
+                while ended:  # first: a job that is submitted once more may have to wait for its server
                     job = ended.popleft()
                     yield from [job] * left.pop(job)
+                for job in list(self._stranded):
+                    self._relaunch(job, until)
+                if left and not ended and time.monotonic() >= until:
+                    raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
         finally:
             for job in left:
                 job.unwatch(ended.append)

@@ -530,6 +530,32 @@ def test_jobs_that_are_looked_at_again_and_again_remember_nobody() -> None:
         assert job._watchers == []
 
 
+def test_jobs_that_have_ended_do_not_wait_for_one_that_is_submitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[object] = []
+
+    def takes_two_and_loses_one(peer: Peer) -> None:
+        greeted(peer)
+        taken(peer, b"H:1")
+        taken(peer, b"H:2")
+        peer.send(WorkComplete(b"H:2", b"done"))
+
+    with (
+        HostileServer(takes_two_and_loses_one) as server,
+        Client(server.address, retry_pauses=(60, 60), connect_timeout=120) as client,
+    ):
+
+        def relaunch(job: Job, until: float) -> None:
+            order.append("again")
+            client.close()
+
+        lost, done = client.submit("f", unique="u", resubmit=True), client.submit("f")
+        poll_until(lambda: lost.stranded is not None or lost.wait(0), "one is done, the other lost")
+        monkeypatch.setattr(client, "_relaunch", relaunch)
+        order.extend(client.as_completed([lost, done], LIMIT))
+    assert order == [done, "again", lost]
+    assert isinstance(done.outcome, Completed)
+
+
 def test_close_while_another_thread_submits_a_job_again_ends_all_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     relaunching, go = threading.Event(), threading.Event()
     launch = Client._launch
