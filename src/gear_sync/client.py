@@ -393,8 +393,15 @@ class Client:
             Whether it is done.
         """
         until = _NEVER if timeout is None else time.monotonic() + timeout
-        while self._pump.wait(lambda: job.stranded is not None or done(), _left(until)):
-            if job.stranded is None:
+        is_done = False  # told by `look`: another thread may submit the job once more before this one goes on
+
+        def look() -> bool:
+            nonlocal is_done
+            is_done = job.stranded is None and done()
+            return is_done or job.stranded is not None
+
+        while self._pump.wait(look, _left(until)):
+            if is_done:
                 return True
             self._relaunch(job, until)
             if time.monotonic() >= until:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -528,6 +529,27 @@ def test_jobs_that_are_looked_at_again_and_again_remember_nobody() -> None:
             with pytest.raises(TimeoutError):
                 list(client.as_completed([job], 0))
         assert job._watchers == []
+
+
+@ways
+def test_job_that_another_thread_submits_again_has_not_ended_for_those_who_wait(
+    waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        HostileServer(loses_a_job, completes_a_job) as server,
+        Client(server.address, retry_pauses=(0.001, 0.001)) as client,
+    ):
+        wait = client._pump.wait
+
+        def wait_and_be_late(done: Callable[[], bool], timeout: float | None) -> bool:
+            is_done = wait(done, timeout)
+            if job.stranded is not None:
+                Call(lambda: client._relaunch(job, math.inf)).result()
+            return is_done
+
+        job = client.submit("f", unique="u", resubmit=True)
+        monkeypatch.setattr(client._pump, "wait", wait_and_be_late)
+        assert waits(waiting, client, job) == b"whole result"
 
 
 def test_jobs_that_have_ended_do_not_wait_for_one_that_is_submitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
