@@ -145,10 +145,10 @@ def test_second_signal_ends_the_worker_and_its_command_at_once(
 
 
 HANGING = """
-import ctypes, threading, time
+import ctypes, os, threading, time
 
 def say_so():
-    print("started", flush=True)
+    os.write(1, b"started\\n")  # print may still hold a lock when this is read, with which Python cannot end
 
 def deaf(job):
     say_so()
