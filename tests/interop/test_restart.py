@@ -1,4 +1,7 @@
-"""A job server that is restarted under load: every submission ends in an outcome, none false, and workers are back."""
+"""A job server that is restarted under load, with a worker that starts no thread, and clients that submit many jobs.
+
+What holds in every idiom: ``tests/adapters/test_restart.py``.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,7 @@ def server(kind: Kind) -> Iterator[RunningServer]:
         yield server
 
 
-@pytest.mark.parametrize("threads", [0, 4])
-def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServer, threads: int) -> None:
+def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServer) -> None:
     ran: Counter[bytes] = Counter()
     counting = threading.Lock()
     stop = threading.Event()
@@ -55,7 +57,7 @@ def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServe
         for _ in range(count):
             assert done.acquire(timeout=LIMIT)
 
-    with Worker(server.address, threads=threads) as worker:
+    with Worker(server.address) as worker:
         worker.register("reverse", reverse)
         with working(worker):
             calls = [Call(lambda name=name: load(name)) for name in range(THREADS)]  # type: ignore[misc]
@@ -75,21 +77,3 @@ def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServe
         elif isinstance(outcome, NotSent):
             assert not ran[workload], "it ran, but was called not sent"
     assert set(ran) <= set(outcomes)
-
-
-def test_submissions_that_may_be_repeated_are_completed_across_a_restart(server: RunningServer) -> None:
-    started, go = threading.Event(), threading.Event()
-
-    def slow(job: WorkerJob) -> bytes:
-        started.set()
-        assert go.wait(LIMIT)
-        return job.workload[::-1]
-
-    with Worker(server.address) as worker, Client(server.address, connect_timeout=LIMIT) as client:
-        worker.register("slow", slow)
-        with working(worker):
-            jobs = [client.submit("slow", b"%d!" % number, unique=b"%d" % number, resubmit=True) for number in range(5)]
-            assert started.wait(LIMIT)
-            server.restart()
-            go.set()
-            assert [job.result(LIMIT) for job in jobs] == [(b"%d!" % number)[::-1] for number in range(5)]
