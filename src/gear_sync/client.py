@@ -124,7 +124,9 @@ class Client:
             priority: which queue it goes to.
             reducer: name of a reducer for the worker.
             resubmit: whether a submission whose connection is lost is sent once more, to this server or another. The
-                job may then run twice, one run after the other or both at once. Needs a unique.
+                job may then run twice, one run after the other or both at once. Needs a unique. For functions that
+                return their result whole: where the server joins the submission to a run that goes on, pieces that
+                were sent before are missing in the result.
 
         Raises:
             JobNotSent: no server could be reached.

@@ -47,7 +47,8 @@ __all__ = ["Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome
 class Resubmitted:
     """The submission was lost, and has been sent once more: what was told of the job before counts no longer.
 
-    Whoever joins pieces of the result drops those that came before, as the next run sends its own.
+    Whoever joins pieces of the result drops those that came before, as the next run sends its own. No client can tell
+    whether the server has joined the submission to a run that goes on, whose first pieces are missing then.
 
     Attributes:
         cause: why the connection of the lost submission went, for people.

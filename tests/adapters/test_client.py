@@ -462,6 +462,26 @@ async def test_whoever_joins_the_pieces_of_a_job_that_is_submitted_again_has_the
     assert b"".join(joined) == await job.result() == b"one two "
 
 
+async def test_submission_that_joins_a_running_job_gets_only_the_pieces_to_come(
+    client: AnyClient, start: StartWorker
+) -> None:
+    joined = Gate()
+
+    def pieces(job: Any) -> Iterator[bytes]:
+        yield b"one "
+        joined.wait()
+        yield b"two"
+
+    await start(pieces=pieces)
+    first = await client.submit("pieces", unique="u")
+    assert isinstance(await anext(aiter(first)), Data)
+    second = await client.submit("pieces", unique="u")
+    await client.echo(b"")
+    joined.open()
+    assert await first.result(LIMIT) == b"one two"
+    assert await second.result(LIMIT) == b"two"  # as the page on clients has it
+
+
 async def test_job_without_a_unique_is_not_to_be_submitted_again(client: AnyClient) -> None:
     with pytest.raises(LocalProtocolError, match="resubmit needs a unique"):
         await client.submit("f", resubmit=True)
