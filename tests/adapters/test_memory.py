@@ -80,9 +80,12 @@ async def test_memory_does_not_grow_with_jobs_that_have_ended(idiom: Idiom) -> N
                 return not any(row.total for row in await client.admin.status())
 
             await run()
-            before = objects()
-            await run()
-            grown = objects() - before
+            for _ in range(3):  # what grows with jobs grows each time; caches, and what a thread has in hand, do not
+                before = objects()
+                await run()
+                grown = objects() - before
+                if grown < ROUNDS * BATCH:
+                    break
             assert grown < ROUNDS * BATCH, f"{grown} objects more after {ROUNDS * 4 * BATCH} jobs more"
         if isinstance(worker, ThreadedWorker):
             await worker.close()
