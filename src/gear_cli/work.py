@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
-import logging
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,8 +19,9 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from gear_sync.worker import Worker, WorkerJob
-from gearproto import JobFailed, LocalProtocolError
+from gearproto import LocalProtocolError
 
+from .commands import Commands
 from .options import (
     DEFAULT_SERVERS,
     Exit,
@@ -40,7 +39,6 @@ from .options import (
 
 __all__ = ["work"]
 
-_log: Final = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LAST_CHANCE: Final = 1.0  # seconds that a worker has to end by itself after the second signal
 
@@ -99,7 +97,7 @@ def work(
     if bool(command) == (target is not None):
         raise UsageError("give either a command or --target, one of the two.")
     addresses = server_addresses(server)
-    commands = _Commands()
+    commands = Commands()
     handler = _load(target) if target is not None else _command(command, commands)
     log_to_stderr(verbose)
     name = None if client_id is None else os.fsencode(client_id)
@@ -118,7 +116,7 @@ def work(
 
 
 @contextmanager
-def _ending_at_the_second_signal(worker: Worker, commands: _Commands) -> Iterator[None]:
+def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator[None]:
     """See to it that the process ends soon after a second signal, whatever a function does.
 
     The worker raises KeyboardInterrupt then. But a function can keep that from being raised or from getting anywhere,
@@ -205,70 +203,7 @@ def _described(error: Exception) -> str:
     return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
 
-class _Commands:
-    """The commands that run."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._killed = False
-        self._lock = threading.Lock()
-
-    def run(self, words: Sequence[str], job: WorkerJob) -> bytes:
-        """Run a command for a job, and return what it writes.
-
-        Raises:
-            JobFailed: it ended otherwise than with 0.
-            TimeoutError: it has taken longer than it may.
-        """
-        with self._start(words, job) as process:
-            try:
-                left = None if job.until is None else max(0.0, job.until - time.monotonic())
-                output, _ = process.communicate(job.workload, left)
-            except subprocess.TimeoutExpired:
-                raise TimeoutError(f"the job has taken longer than {job.limit:g} s") from None
-            finally:
-                with self._lock:
-                    self._running.remove(process)
-                _kill(process)
-        code = process.returncode
-        if code:
-            text = f"the command ended with {code}" if code > 0 else f"the command was killed by signal {-code}"
-            _log.warning("job %s: %s", os.fsdecode(job.handle), text)
-            raise JobFailed(text)
-        return output
-
-    def _start(self, words: Sequence[str], job: WorkerJob) -> subprocess.Popen[bytes]:
-        names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
-        with self._lock:
-            if self._killed:
-                raise JobFailed("the worker ends")
-            # In a process group of its own: Ctrl-C is for the worker, which lets the command end.
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
-                process_group=0,
-            )
-            self._running.add(process)
-        return process
-
-    def kill(self) -> None:
-        """Kill all commands, and start no other."""
-        with self._lock:
-            self._killed = True
-            for process in self._running:
-                _kill(process)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a command and what it has started, unless it has ended."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _command(words: Sequence[str], commands: _Commands) -> Handler:
+def _command(words: Sequence[str], commands: Commands) -> Handler:
     """Return a handler that runs a command.
 
     Raises:

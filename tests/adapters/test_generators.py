@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from gearproto import JobLost, JobRaised
-from tests.harness.idioms import AnyWorker, Gate, Idiom, ThreadedWorker, in_thread, make_client, make_worker, working
+from tests.harness.idioms import (
+    IDIOMS,
+    AnyWorker,
+    Gate,
+    Idiom,
+    ThreadedWorker,
+    in_thread,
+    make_client,
+    make_worker,
+    working,
+)
 from tests.harness.servers import OurServer
 from tests.harness.threads import LIMIT
 
@@ -42,13 +52,6 @@ class Endless:
             self.closed.open()
 
 
-@pytest.fixture(params=["plain", "asynchronous"])
-def kind(request: pytest.FixtureRequest, idiom: Idiom) -> str:
-    if idiom == "gear_sync" and request.param == "asynchronous":
-        pytest.skip("gear_sync runs no asynchronous generators")
-    return str(request.param)
-
-
 async def its_time_is_over(function: Endless, worker: AnyWorker, server: OurServer) -> None:
     function.go.open()
 
@@ -65,6 +68,11 @@ async def the_server_goes(function: Endless, worker: AnyWorker, server: OurServe
     function.go.open()
 
 
+@pytest.mark.parametrize(
+    ("idiom", "kind"),
+    [(idiom, "plain") for idiom in IDIOMS] + [(idiom, "asynchronous") for idiom in IDIOMS if idiom != "gear_sync"],
+    indirect=["idiom"],
+)
 @pytest.mark.parametrize("concurrency", [None, 2])
 @pytest.mark.parametrize("end", [its_time_is_over, the_worker_aborts, the_server_goes])
 async def test_generator_is_closed_when(
