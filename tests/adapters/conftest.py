@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,6 @@ from tests.harness.idioms import IDIOMS, AnyClient, AnyWorker, Idiom, backend_of
 from tests.harness.places import WAYS, Host, Place, Way, open_place
 
 StartWorker = Callable[..., Awaitable[AnyWorker]]
-
-_RETRY_PAUSES: Final = (0.005, 0.05)  # seconds; workers that come back soon spare the tests time
 
 
 @pytest.fixture(params=IDIOMS)
@@ -58,7 +56,7 @@ async def start(place: Place, host: Host) -> StartWorker:
     """Start workers: ``await start(name=function, ...)``, with options of the worker as ``options``."""
 
     async def start_worker(options: dict[str, Any] | None = None, **functions: Callable[..., Any]) -> AnyWorker:
-        worker = place.worker(host, **{"retry_pauses": _RETRY_PAUSES, **(options or {})})
+        worker = place.worker(host, **(options or {}))
         for name, function in functions.items():
             worker.register(name, function)
         return await place.working(worker)

@@ -133,7 +133,7 @@ async def test_name_with_addresses_of_both_families_is_reached_by_either(
 async def test_status_is_found_though_another_server_is_away(idiom: Idiom, server: OurServer, away_first: bool) -> None:
     away = ("127.0.0.2", server.port)
     servers = [away, server.address] if away_first else [server.address, away]
-    async with make_client(idiom, servers) as client:
+    async with make_client(idiom, servers, retry_pauses=PAUSES) as client:
         handle = bytes(await client.submit_background("nobody", unique="u"))
         assert (await client.status(handle)).known
         assert (await client.status_unique("u")).known

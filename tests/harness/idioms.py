@@ -48,6 +48,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _END: Final = object()
 _POLL: Final = 0.002
+_RETRY_PAUSES: Final = (0.005, 0.05)  # seconds; workers that come back soon spare the tests time
 
 
 def backend_of(idiom: Idiom) -> str:
@@ -256,6 +257,7 @@ def make_worker(idiom: Idiom, servers: Any, *, concurrency: int | None = None, *
             is to run jobs where it runs itself.
         **options: those of both packages.
     """
+    options = {"retry_pauses": _RETRY_PAUSES, **options}
     if idiom == "gear_sync":
         return ThreadedWorker(gear_sync.Worker(servers, threads=concurrency or 0, **options))
     return gear_anyio.Worker(servers, concurrency=concurrency or 1, **options)
