@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import ssl
@@ -35,6 +36,8 @@ from .job import Job
 from .session import Answer, Session
 
 __all__ = ["Client"]
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _A = TypeVar("_A")
@@ -133,8 +136,7 @@ class Client:
         for session in self._sessions:
             session.close("closed by the client")
         for job in self._unfinished:
-            if job.outcome is None:
-                job.end(NotSent("closed by the client"))
+            self._give_up(job, "closed by the client")
         for scope in self._scopes:  # not the group's, which is around the caller's block too
             scope.cancel()
 
@@ -434,19 +436,28 @@ class Client:
         if self._closed or self._group is None:
             assert job.stranded is not None
             job.end(job.stranded)
-            return
-        job.restart(self._chooser)
-        self._unfinished[job] = None
-        self._start(lambda: self._relaunch(job))
+        elif job not in self._unfinished:  # else its task looks again
+            self._unfinished[job] = None
+            self._start(lambda: self._relaunch(job))
 
     async def _relaunch(self, job: Job) -> None:
+        """Submit a stranded job, as often as it is stranded again meanwhile."""
         try:
-            await self._launch([job])
+            while job.stranded is not None:
+                job.restart(self._chooser)
+                await self._launch([job])
         except GearmanError as error:  # there is no room for it, or the client is closed
-            if job.outcome is None:
-                job.end(NotSent(str(error)))
+            self._give_up(job, str(error))
+        except BaseException:
+            self._give_up(job, "closed by the client")
+            raise
         finally:
             del self._unfinished[job]
+
+    def _give_up(self, job: Job, cause: str) -> None:
+        """End a job that is submitted nowhere, as no task takes it up any more."""
+        if job.outcome is None and not any(job in session.records for session in self._sessions):
+            job.end(job.stranded or NotSent(cause))
 
     def _start(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run something in a task, until the client is closed at the latest."""
@@ -459,6 +470,8 @@ class Client:
         try:
             with scope:
                 await run()
+        except Exception:  # it would end the caller's block; the jobs that it concerns end with their connection
+            _log.exception("a connection has failed in a way that it should not")
         finally:
             del self._scopes[scope]
 

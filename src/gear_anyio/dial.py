@@ -7,12 +7,12 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
 
-from gear_sync.dial import Dial
+from gear_sync.dial import Dial, failure_of_connect
 from gearproto.addresses import Address
 
 __all__ = ["Connect", "Transport", "dial"]
@@ -38,17 +38,34 @@ async def dial(address: Address, timeout: float, tls: ssl.SSLContext | None, con
     Raises:
         OSError: the server cannot be reached.
     """
-    try:
-        with anyio.fail_after(timeout):
-            if connect is not None:
-                return await connect(address)
-            found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {timeout:g} s") from None
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
-        raise ConnectionError(str(error) or "the stream is broken") from error
+    with anyio.move_on_after(timeout) as scope:
+        if connect is not None:
+            return await _open(connect, address)
+        found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    if scope.cancelled_caught:
+        raise TimeoutError(f"no answer within {timeout:g} s")
     endpoints = list(dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found))
     return await _connected(Dial(address, endpoints, timeout, tls))
+
+
+async def _open(connect: Connect, address: Address) -> Transport:
+    """Return the transport that the user's function opens.
+
+    Raises:
+        OSError: the function raised an error, or returned something else.
+    """
+    try:
+        transport: Any = await connect(address)
+        if isinstance(transport, socket.socket):
+            transport.setblocking(False)
+        elif not hasattr(transport, "receive"):
+            raise TypeError(f"{transport!r} is not a byte stream")
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+        raise ConnectionError(str(error) or "the stream is broken") from error
+    except Exception as error:
+        raise failure_of_connect(error) from error
+    opened: Transport = transport
+    return opened
 
 
 async def _connected(dial: Dial) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 import socket
 from collections.abc import Callable
@@ -347,7 +348,7 @@ class StreamLink:
                 group.cancel_scope.cancel()
         finally:
             self.close("closed")
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
                 await anyio.aclose_forcefully(self._stream)
 
     async def _read(self) -> None:
@@ -357,7 +358,7 @@ class StreamLink:
                 conn.receive_data(await self._receive())
             except anyio.EndOfStream:
                 conn.receive_eof()
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+            except Exception as error:  # streams that users bring may raise anything
                 conn.connection_lost(_reason(error))
             self.settle()
             if self._on_read is not None:
@@ -382,6 +383,9 @@ class StreamLink:
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                     self._work = anyio.Event()
                     await self._work.wait()  # the reader tells the end: there may be results before it
+                    break
+                except Exception as error:  # the reader may hear nothing of it
+                    self.close(_reason(error))
                     break
                 if conn.closed:
                     break

@@ -24,7 +24,7 @@ from gearproto.records import Answer, Records
 from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
-from .dial import Connect, resolve
+from .dial import Connect, open_socket, resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
@@ -537,7 +537,7 @@ class Client:
         """Begin to connect to a server, unless that is being done."""
         began = time.monotonic()
         try:
-            sock = None if self._connect is None else self._connect(session.address)
+            sock = None if self._connect is None else open_socket(self._connect, session.address)
             endpoints = resolve(session.address) if sock is None else []
         except OSError as error:
             with self._pump.lock:

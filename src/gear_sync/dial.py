@@ -8,6 +8,7 @@ import selectors
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from gearproto.addresses import Address
 
 from .tls import handshake_reason
 
-__all__ = ["Connect", "Dial", "resolve"]
+__all__ = ["Connect", "Dial", "failure_of_connect", "open_socket", "resolve"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
@@ -37,6 +38,29 @@ def resolve(address: Address) -> list[Endpoint]:
     """
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys((family, where) for family, _type, _protocol, _name, where in found))
+
+
+def open_socket(connect: Connect, address: Address) -> socket.socket:
+    """Return the non-blocking socket that the user's function opens.
+
+    Raises:
+        OSError: the function raised an error, or returned something else.
+    """
+    try:
+        sock = connect(address)
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"{sock!r} is not a socket")
+        sock.setblocking(False)
+    except Exception as error:
+        raise failure_of_connect(error) from error
+    return sock
+
+
+def failure_of_connect(error: Exception) -> OSError:
+    """Return what an error of the user's ``connect=`` means: the server cannot be reached, whatever the error is."""
+    if isinstance(error, OSError):
+        return error
+    return ConnectionError(f"connect= failed: {traceback.format_exception_only(error)[0].strip()}")
 
 
 class Dial:

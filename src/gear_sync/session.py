@@ -96,9 +96,8 @@ class Session:
             self._on_dialed()
 
     def use(self, sock: socket.socket) -> None:
-        """Use a connected socket, unless there is a connection already."""
+        """Use a connected, non-blocking socket, unless there is a connection already."""
         if self._link is None and self._dial is None:
-            sock.setblocking(False)
             self._on_connected(sock)
         else:
             sock.close()

@@ -30,7 +30,7 @@ from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
 
-from .dial import Connect, Dial, resolve
+from .dial import Connect, Dial, open_socket, resolve
 from .link import Link
 from .pump import Pump
 from .tls import TLS, client_context
@@ -138,7 +138,7 @@ class _Server:
         began = time.monotonic()
         try:
             try:
-                sock = None if connect is None else connect(self.address)
+                sock = None if connect is None else open_socket(connect, self.address)
                 endpoints = resolve(self.address) if sock is None else []
             finally:
                 self._blocked = time.monotonic() - began
@@ -147,7 +147,6 @@ class _Server:
             return
         with self.pump.lock:
             if sock is not None:
-                sock.setblocking(False)
                 self._on_connected(sock)
             else:
                 self._dial = Dial(self.address, endpoints, timeout, tls)

@@ -1,0 +1,195 @@
+"""What clients and workers of both packages make of servers that go away, hang, or cannot be had."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+import gear_anyio
+from gearproto import ConnectionLost, JobLost, JobNotSent
+from gearproto.addresses import Address
+from gearproto.packets import SubmitJob
+from tests.harness.hostile import HostileServer, Peer
+from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, make_client, make_worker, until, working
+from tests.harness.servers import OurServer
+from tests.harness.threads import LIMIT
+
+pytestmark = pytest.mark.anyio
+
+PAUSES = (0.001, 0.002)
+
+
+@pytest.fixture
+def server() -> Iterator[OurServer]:
+    server = OurServer()
+    yield server
+    server.close()
+
+
+@contextlib.contextmanager
+def closing_listener() -> Iterator[tuple[str, int]]:
+    """Listen, and close each connection as soon as it is there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield listener.getsockname()[:2]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(LIMIT)
+
+
+def loses_a_job(peer: Peer) -> None:
+    """Take a foreground job, and go."""
+    peer.receive_until(SubmitJob)
+
+
+@asynccontextmanager
+async def running(worker: AnyWorker) -> AsyncIterator[None]:
+    """Run a worker for the time of a block, and close it."""
+    async with working(worker):
+        yield
+    if isinstance(worker, ThreadedWorker):
+        await worker.close()
+
+
+# What becomes of jobs
+
+
+async def test_job_that_no_server_keeps_is_lost_or_not_sent_each_time(idiom: Idiom) -> None:
+    with closing_listener() as one, closing_listener() as other:
+        async with make_client(idiom, [one, other], retry_pauses=PAUSES) as client:
+            for _ in range(40):
+                with pytest.raises((JobLost, JobNotSent)):
+                    await (await client.submit("f", b"x")).result(LIMIT)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_job_that_is_on_its_way_again_ends_when_the_block_is_cancelled(anyio_backend: str) -> None:
+    with HostileServer(loses_a_job) as server, anyio.CancelScope() as scope:
+        async with gear_anyio.Client(server.address, retry_pauses=(60, 60), connect_timeout=100) as client:
+            job = await client.submit("f", unique="u", resubmit=True)
+            await until(lambda: client._unfinished)
+            scope.cancel()
+            await anyio.sleep_forever()
+    with pytest.raises(JobLost):
+        await job.result(LIMIT)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_fault_in_a_client_ends_no_block_of_its_user(
+    anyio_backend: str, server: OurServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise KeyError("a fault")
+
+    async with gear_anyio.Client(server.address) as client:
+        client._start(fail)
+        await until(lambda: caplog.records)
+        assert await client.echo(b"x") == b"x"
+    assert "a fault" in caplog.text
+
+
+# What users bring
+
+
+class ProxyError(Exception):
+    """What a library may raise that knows nothing of OSError."""
+
+
+def raises(address: Address) -> Any:
+    raise ProxyError("the proxy is away")
+
+
+async def raises_soon(address: Address) -> Any:
+    raises(address)
+
+
+def returns_nothing(address: Address) -> Any:
+    return None
+
+
+async def returns_nothing_soon(address: Address) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("plain", "coroutine", "words"),
+    [
+        (raises, raises_soon, "the proxy is away"),
+        (returns_nothing, returns_nothing_soon, "TypeError: None is not a"),
+    ],
+)
+async def test_connect_that_fails_is_told_at_the_call(idiom: Idiom, plain: Any, coroutine: Any, words: str) -> None:
+    connect = plain if idiom == "gear_sync" else coroutine
+    async with make_client(idiom, "jobs.example", connect=connect, retry_pauses=PAUSES) as client:
+        with pytest.raises(JobNotSent, match=rf"jobs\.example:4730: connect= failed: .*{words}"):
+            await client.submit("f")
+        with pytest.raises(ConnectionLost, match=rf"connect= failed: .*{words}"):
+            await client.echo(b"x")
+
+
+async def test_worker_outlives_a_connect_that_fails(idiom: Idiom, server: OurServer) -> None:
+    calls = 0
+
+    def open_socket(address: Address) -> socket.socket:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ProxyError("the proxy is away")
+        return socket.create_connection(address)
+
+    async def open_socket_soon(address: Address) -> socket.socket:
+        return open_socket(address)
+
+    worker = make_worker(idiom, server.address, connect=open_socket if idiom == "gear_sync" else open_socket_soon)
+    worker.register("reverse", lambda job: job.workload[::-1])
+    async with running(worker), make_client(idiom, server.address) as client:
+        assert await (await client.submit("reverse", b"ab")).result(LIMIT) == b"ba"
+
+
+class FaultyStream(anyio.abc.ByteStream):
+    """A stream that raises what no stream should, at one of its methods."""
+
+    def __init__(self, faulty: str) -> None:
+        self._faulty = faulty
+
+    async def _call(self, name: str) -> None:
+        if name == self._faulty:
+            raise RuntimeError(f"cannot {name}")
+        await anyio.sleep_forever()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await self._call("receive")
+        return b""
+
+    async def send(self, item: bytes) -> None:
+        await self._call("send")
+
+    async def send_eof(self) -> None:
+        await self._call("send_eof")
+
+    async def aclose(self) -> None:
+        raise RuntimeError("cannot close")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("faulty", ["receive", "send"])
+async def test_stream_that_raises_anything_is_a_lost_connection(anyio_backend: str, faulty: str) -> None:
+    async def connect(_address: Address) -> anyio.abc.AnyByteStream:
+        return FaultyStream(faulty)
+
+    async with gear_anyio.Client("jobs.example", connect=connect, retry_pauses=PAUSES) as client:
+        with pytest.raises((JobLost, JobNotSent), match=f"cannot {faulty}"):
+            await (await client.submit("f")).result(LIMIT)
