@@ -14,7 +14,6 @@ import anyio
 import anyio.abc
 
 import gear_sync.link
-from gearproto import RemoteProtocolError
 from gearproto.connection import Connection
 from gearproto.events import Event
 
@@ -307,13 +306,7 @@ class StreamLink:
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
         conn = self.conn
-        while True:
-            try:
-                event = conn.next_event()
-            except RemoteProtocolError:
-                continue  # the events that follow tell what it means, and ConnectionClosed tells why
-            if event is None:
-                break
+        for event in conn.events():
             self._on_event(event)
         if conn.output_size or conn.closed:
             self._work.set()

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from gearproto import RemoteProtocolError
 from gearproto.connection import Connection
 from gearproto.events import Event
 
@@ -143,13 +142,7 @@ class Link:
 
     def drain(self) -> None:
         """Hand out all events."""
-        while True:
-            try:
-                event = self.conn.next_event()
-            except RemoteProtocolError:
-                continue  # the events that follow tell what it means, and ConnectionClosed tells why
-            if event is None:
-                return
+        for event in self.conn.events():
             self._on_event(event)
 
     def _flush(self) -> None:

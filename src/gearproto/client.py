@@ -227,6 +227,7 @@ class ClientConnection(Connection):
         return self._request(GetStatusUnique(unique), StatusResUnique, unique)
 
     def _on_job_created(self, packet: JobCreated) -> Event | None:
+        self._check_handle(packet, packet.handle)  # no query could name it; before the request counts as answered
         request = self._answered(JobCreated)
         assert request.id is not None
         background: bool = request.detail

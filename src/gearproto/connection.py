@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, TypedDict
 
 from .admin import Command, ReplyReader
@@ -22,7 +22,7 @@ from .events import (
     UnexpectedPacket,
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
-from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
+from .packets import MAX_HANDLE_SIZE, EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
 
 __all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "Connection", "Limits"]
 
@@ -71,8 +71,8 @@ class Request:
 class Connection:
     """Base of `ClientConnection` and `WorkerConnection`: one connection to a job server, without any I/O.
 
-    Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`next_event`), send what it
-    has to say (`data_to_send`), and call `handle_timeout` at `next_deadline`. Requests only queue output.
+    Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`events`), send what it has
+    to say (`data_to_send`), and call `handle_timeout` at `next_deadline`. Requests only queue output.
 
     Attributes:
         unsent: bytes taken by `data_to_send` that have not left yet. Keep it up to date before every other call: when
@@ -154,8 +154,9 @@ class Connection:
         """Parse and return one event. None means that more input is needed, or that the connection has ended.
 
         Raises:
-            RemoteProtocolError: the server broke the protocol. The connection has ended with that; further calls
-                return what this means for the requests that were open.
+            RemoteProtocolError: the server broke the protocol. The connection has ended with that. This is raised
+                once: further calls return what it means for the requests that were open, and `ConnectionClosed`. A
+                loop that stops at the error loses these events; `events` does not.
         """
         while not self._events:
             if self._ended:
@@ -174,6 +175,21 @@ class Connection:
             if event is not None:
                 return event
         return self._events.popleft()
+
+    def events(self) -> Iterator[Event]:
+        """Yield events until there are none: until more input is needed, or the connection has ended.
+
+        Does not raise: where `next_event` would, the events that follow the error say all. The requests that were open
+        end, and the reason in `ConnectionClosed` is the text of the error.
+        """
+        while True:
+            try:
+                event = self.next_event()
+            except RemoteProtocolError:
+                continue
+            if event is None:
+                return
+            yield event
 
     def data_to_send(self) -> bytes:
         """Take all queued output; empty when there is none."""
@@ -293,6 +309,13 @@ class Connection:
         if self._requests and self._requests[0].awaits is packet:
             return self._requests.popleft()
         raise RemoteProtocolError(f"{self._ROLE}: {packet.spec.name} while {self._awaiting()}")
+
+    def _check_handle(self, packet: Packet, handle: bytes) -> None:
+        """Refuse a handle that no packet can name."""
+        if not 0 < len(handle) <= MAX_HANDLE_SIZE:
+            raise RemoteProtocolError(
+                f"{self._ROLE}: {packet.spec.name}: handle has {len(handle)} bytes, limit 1 to {MAX_HANDLE_SIZE}"
+            )
 
     def _awaiting(self) -> str:
         return f"awaiting {self._requests[0]}" if self._requests else "no request is open"

@@ -13,7 +13,6 @@ from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Event, JobAssigned, ReportRefused
 from .packets import (
     HEADER,
-    MAX_HANDLE_SIZE,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -297,10 +296,7 @@ class WorkerConnection(Connection):
         return None
 
     def _on_assignment(self, packet: _Assignment) -> Event | None:
-        if not 0 < len(packet.handle) <= MAX_HANDLE_SIZE:  # no report on it could ever be sent
-            raise RemoteProtocolError(
-                f"worker: {packet.spec.name}: handle has {len(packet.handle)} bytes, limit 1 to {MAX_HANDLE_SIZE}"
-            )
+        self._check_handle(packet, packet.handle)  # no report could name it
         self._advance(packet)
         self._in_hand[packet.handle] += 1
         self._functions[packet.handle] = packet.function

@@ -1,4 +1,4 @@
-"""The pages on clients and workers: their programs run and print what they say, and their names exist."""
+"""The pages on clients, workers and the protocol: their programs run and print what they say, and their names exist."""
 
 import re
 import threading
@@ -13,7 +13,7 @@ from gearproto.records import outcome_error
 
 PAGES = {
     name: (Path(__file__).parent.parent.parent / "docs" / name).read_text(encoding="utf-8")
-    for name in ("clients.md", "workers.md")
+    for name in ("clients.md", "workers.md", "protocol.md")
 }
 PROGRAMS = [
     (name, code) for name, page in PAGES.items() for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)

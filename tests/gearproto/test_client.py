@@ -308,6 +308,21 @@ def test_answer_to_nothing_ends_the_connection(packet: Packet) -> None:
 
 
 @pytest.mark.parametrize("background", [False, True])
+@given(handle=st.binary(max_size=70).map(lambda handle: handle.replace(b"\0", b"")))
+def test_job_whose_handle_no_packet_can_name_ends_the_connection(background: bool, handle: bytes) -> None:
+    client = ClientConnection()
+    client.submit_job(b"f", b"", background=background)
+    client.data_to_send()
+    client.receive_data(sent(JobCreated(handle)))
+    if 0 < len(handle) <= 63:
+        assert drain(client) == [JobQueued(ONE, handle)]
+        client.get_status(handle)
+        return
+    message = f"client: JOB_CREATED: handle has {len(handle)} bytes, limit 1 to 63"
+    assert drain_to_error(client) == ([], message, [JobEnded(ONE, None, Lost(message)), ConnectionClosed(message)])
+
+
+@pytest.mark.parametrize("background", [False, True])
 def test_refused_submission_is_rejected(background: bool) -> None:
     client = ClientConnection()
     client.submit_job(b"f", b"", background=background)

@@ -1,4 +1,7 @@
+import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -412,15 +415,15 @@ def test_output_may_still_be_taken_after_the_end_of_input(role: Role) -> None:
     assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed(EOF_REASON)]
 
 
-@role
-@given(
-    stream=st.one_of(
-        st.binary(max_size=100),
-        st.lists(strategies.responses | strategies.packets, max_size=5).map(lambda packets: sent(*packets)),
-        strategies.mutated(st.lists(strategies.responses, max_size=5).map(lambda packets: sent(*packets))),
-    ),
-    data=st.data(),
+_streams = st.one_of(
+    st.binary(max_size=100),
+    st.lists(strategies.responses | strategies.packets, max_size=5).map(lambda packets: sent(*packets)),
+    strategies.mutated(st.lists(strategies.responses, max_size=5).map(lambda packets: sent(*packets))),
 )
+
+
+@role
+@given(stream=_streams, data=st.data())
 def test_any_bytes_of_a_server_give_events_or_a_protocol_error(role: Role, stream: bytes, data: st.DataObject) -> None:
     connection = role(max_packet_size=200)
     connection.echo(b"x")
@@ -439,6 +442,57 @@ def test_any_bytes_of_a_server_give_events_or_a_protocol_error(role: Role, strea
         before, error, after = drain_to_error(connection)
         assert isinstance((before + after)[-1], ConnectionClosed)
     assert connection.closed
+
+
+class Replay:
+    """A socket on which a server has sent some chunks, and then the end."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self._chunks = iter(chunks)
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+    def settimeout(self, timeout: float | None) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        return next(self._chunks, b"")
+
+
+def _loop_of_the_page() -> Callable[[Connection, Replay, Callable[[Event], object]], None]:
+    """Return the function ``run`` of the page on the protocol."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
+    match = re.search(r"^def run\(.*?(?=^\S)", page.partition("```python")[2], re.DOTALL | re.MULTILINE)
+    assert match is not None
+    names: dict[str, Any] = {"time": time}
+    exec(match[0], names)
+    run: Callable[[Connection, Replay, Callable[[Event], object]], None] = names["run"]
+    return run
+
+
+_run_of_the_page = _loop_of_the_page()
+
+
+@role
+@given(stream=_streams, data=st.data())
+def test_loop_of_the_page_on_the_protocol_loses_no_event(role: Role, stream: bytes, data: st.DataObject) -> None:
+    def asked() -> Connection:
+        connection = role(max_packet_size=200)
+        connection.echo(b"x")
+        connection.admin(admin.Version())
+        connection.set_option(b"x")
+        return connection
+
+    chunks = data.draw(strategies.cuts(stream))
+    plain = asked()
+    plain.data_to_send()
+    plain.receive_data(stream)
+    plain.receive_eof()
+    before, _error, after = drain_to_error(plain)
+    seen: list[Event] = []
+    _run_of_the_page(asked(), Replay(chunks), seen.append)
+    assert seen == before + after
 
 
 # Signs of life
