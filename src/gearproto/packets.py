@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Flag, IntEnum, auto
+from functools import cache
 from operator import attrgetter
 from struct import Struct
 from typing import (
@@ -23,7 +24,6 @@ from typing import (
     cast,
     dataclass_transform,
     get_args,
-    get_type_hints,
 )
 
 from .errors import LocalProtocolError
@@ -421,11 +421,16 @@ def _wire_name(class_name: str) -> str:
 
 
 def _rules(cls: type[Packet]) -> Iterable[tuple[str, type, Argument]]:
-    hints = get_type_hints(cls, include_extras=True)
     for argument in fields(cls):  # type: ignore[arg-type]
-        hint = hints[argument.name]
-        kind, *extras = get_args(hint) or (hint,)
-        yield argument.name, kind, extras[0] if extras else Argument()
+        yield argument.name, *_kind(str(argument.type))
+
+
+@cache
+def _kind(annotation: str) -> tuple[type, Argument]:
+    """Return the type and the rule that an annotation stands for; reading each once spares most of the time."""
+    hint = eval(annotation)
+    kind, *extras = get_args(hint) or (hint,)
+    return kind, extras[0] if extras else Argument()
 
 
 if TYPE_CHECKING:

@@ -1,12 +1,18 @@
+import copy
+import dataclasses
 import inspect
-from dataclasses import fields
+import pickle
+import subprocess
+import sys
+from dataclasses import MISSING, fields, make_dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import events, outcomes
+from gearproto import admin, events, outcomes
+from gearproto.tasks import Task
 
 _MODULES = (events, outcomes)
 CLASSES: list[type[Any]] = [
@@ -43,6 +49,40 @@ def test_events_are_equal_only_within_a_type(one: type[Any], other: type[Any], v
     first, second = build(one, value), build(other, more)
     assert (first == second) == (one is other and (value == more or not fields(one)))
     assert len({first, second, build(one, value)}) == 1 + (first != second)
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, admin.Ok, admin.Refused, Task])
+def test_event_is_a_dataclass_like_any_other(cls: type[Any]) -> None:
+    own = [
+        (
+            each.name,
+            each.type,
+            dataclasses.field() if each.default is MISSING else dataclasses.field(default=each.default),
+        )
+        for each in fields(cls)
+    ]
+    usual = make_dataclass(cls.__name__, own)
+    assert inspect.signature(cls) == inspect.signature(usual)
+    values = {each.name: index for index, each in enumerate(fields(cls))}
+    event = cls(**values)
+    assert repr(event) == repr(usual(**values))
+    assert event == copy.copy(event) == replace(event) == pickle.loads(pickle.dumps(event))
+    for wrong in ({"nonsense": 1}, {**values, "nonsense": 1}):
+        with pytest.raises(TypeError, match=r"__init__\(\) got an unexpected keyword argument"):
+            cls(**wrong)
+
+
+def test_import_compiles_less_than_one_method_for_each_class() -> None:
+    script = """
+import sys
+compiled = []
+sys.addaudithook(lambda name, details: name == "exec" and details[0].co_filename == "<string>" and compiled.append(1))
+import gearproto
+from gearproto import events
+calls = events._init_code.cache_info()
+assert len(compiled) < calls.hits + calls.misses, (len(compiled), calls)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_outcomes_are_a_closed_union() -> None:
