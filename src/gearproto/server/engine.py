@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, KeysView, Mapping
 from functools import partial
 from itertools import islice
-from struct import Struct
 from typing import Any, ClassVar, Final, TypedDict
 
 from gearproto.errors import RemoteProtocolError
@@ -24,7 +23,6 @@ from gearproto.packets import (
     CantDo,
     EchoReq,
     EchoRes,
-    Error,
     GetStatus,
     GetStatusUnique,
     GrabJob,
@@ -51,20 +49,16 @@ from gearproto.packets import (
     SubmitJobSched,
     SubmitReduceJob,
     SubmitReduceJobBackground,
-    WorkComplete,
-    WorkData,
-    WorkException,
-    WorkFail,
-    WorkStatus,
-    WorkWarning,
     decoders,
 )
 
 from .commands import Commands, status_row
 from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
 from .jobs import RUNNING, Job
+from .output import BIG, Output
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
+from .reports import Reports
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -73,9 +67,7 @@ _MAX_CLIENT_ID_SIZE: Final = 127
 _MAX_CLIENTS: Final = 100_000  # submissions that may be joined to one job
 _FEW: Final = 5000  # so many jobs are no work worth to be put off
 _MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
-_BIG: Final = 65536  # payloads from this size on leave as pieces of their own, not copied together
 
-_HEADER: Final = Struct("!4sII")
 _NUL: Final = b"\0"
 _NOOP: Final = Noop().encode()
 _NO_JOB: Final = NoJob().encode()
@@ -83,14 +75,6 @@ _CREATED: Final = RESPONSE + JobCreated.spec.number.to_bytes(4, "big")
 _ASSIGN: Final = RESPONSE + JobAssign.spec.number.to_bytes(4, "big")
 _ASSIGN_UNIQ: Final = RESPONSE + JobAssignUniq.spec.number.to_bytes(4, "big")
 _ASSIGN_ALL: Final = RESPONSE + JobAssignAll.spec.number.to_bytes(4, "big")
-
-_NOT_FOUND: Final[dict[type[Packet], bytes]] = {
-    **dict.fromkeys((WorkStatus, WorkComplete, WorkFail), b"Job given in work result not found"),
-    **dict.fromkeys((WorkData, WorkWarning), b"Job does not exist on server"),
-    WorkException: b"An exception was received for a job that does not exist",
-}
-_HANDLE_TOO_LARGE: Final = b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
-_ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
 
 
 class EngineOptions(TypedDict, total=False):
@@ -206,14 +190,16 @@ class Engine:
         self._last_peer = 0
         self._last_job = 0
         self._ended = 0
-        self._dirty: deque[Peer] = deque()  # who has output queued
+        self._output = Output()
+        self._send = self._output.send
+        self._send_error = self._output.send_error
+        self._reports = Reports(self._queue, self._output, self._end)
         self._paused: dict[PeerId, Peer] = {}
         self._put_off: deque[Peer] = deque()  # gone, but with jobs still to be taken care of
-        self._work = 0  # what the requests of the peer that is served have cost beyond their number
         self._events: deque[Event] = deque()
         self._now = 0.0
         self._handlers: dict[type[Event], Callable[[Peer, Any], None]] = {
-            Report: self._on_report,
+            Report: self._reports.on_report,
             CanDo: self._on_can_do,
             CanDoTimeout: self._on_can_do,
             CantDo: self._on_cant_do,
@@ -286,8 +272,7 @@ class Engine:
         self._now = now
         gone = self._peers.pop(peer)
         gone.failed = gone.gone = True
-        gone.output.clear()
-        gone.output_size = 0
+        self._output.drop(gone)
         gone.answer = None
         gone.asleep = False
         self._paused.pop(peer, None)
@@ -314,32 +299,7 @@ class Engine:
 
     def next_transmit(self) -> tuple[PeerId, bytes] | None:
         """Return a peer and bytes to send to it, in their order; None if there is nothing to send."""
-        while self._dirty:
-            peer = self._dirty[0]
-            output = peer.output
-            if peer.gone:
-                output.clear()
-                peer.output_size = 0
-            if len(output) > 1 and peer.output_size > _BIG:
-                return self._next_piece(peer)
-            self._dirty.popleft()
-            if output:
-                data = output[0] if len(output) == 1 else b"".join(output)
-                output.clear()
-                peer.output_size = 0
-                return peer.id, data
-        return None
-
-    def _next_piece(self, peer: Peer) -> tuple[PeerId, bytes]:
-        """Take one big piece, or all small ones before the next big one."""
-        output = peer.output
-        count = next((index for index, piece in enumerate(output) if len(piece) >= _BIG), len(output)) or 1
-        data = output[0] if count == 1 else b"".join(output[:count])
-        del output[:count]
-        peer.output_size -= len(data)
-        if not output:
-            self._dirty.popleft()
-        return peer.id, data
+        return self._output.next()
 
     def paused_peers(self) -> KeysView[PeerId]:
         """Return the peers whose requests are left unread for a while; see `resume`."""
@@ -405,9 +365,9 @@ class Engine:
 
     def _serve(self, peer: Peer) -> None:
         """Do what a peer's input asks for, until there is none, or its output or others have to come first."""
-        handlers, next_packet = self._handlers, peer.decoder.next
+        handlers, next_packet, output = self._handlers, peer.decoder.next, self._output
         limit, max_output = self.work_limit, self._max_output
-        self._work = 0
+        output.work = 0
         try:
             if peer.answer is not None:
                 self._go_on_answering(peer)
@@ -416,7 +376,7 @@ class Engine:
                     if (packet := next_packet()) is None:
                         return
                     handlers[type(packet)](peer, packet)
-                    if peer.output_size > max_output or self._work > limit:
+                    if peer.output_size > max_output or output.work > limit:
                         break
             self._paused[peer.id] = peer
         except RemoteProtocolError as error:
@@ -427,16 +387,6 @@ class Engine:
     def _fail(self, peer: Peer, reason: str) -> None:
         peer.failed = True
         self._events.append(PeerFailed(peer.id, reason))
-
-    def _send(self, peer: Peer, data: bytes) -> None:
-        output = peer.output
-        if not output:
-            self._dirty.append(peer)
-        output.append(data)
-        peer.output_size += len(data)
-
-    def _send_error(self, peer: Peer, code: bytes, text: bytes) -> None:
-        self._send(peer, Error(code, text).encode())
 
     def _on_unexpected(self, peer: Peer, packet: UnexpectedPacket) -> None:
         if packet.response:
@@ -527,7 +477,7 @@ class Engine:
             self._created = _CREATED + len(handle).to_bytes(4, "big")
         output = peer.output
         if not output:
-            self._dirty.append(peer)
+            self._output.dirty.append(peer)
         answer = self._created + handle
         output.append(answer)
         peer.output_size += len(answer)
@@ -647,64 +597,11 @@ class Engine:
     def _assign(self, peer: Peer, kind: bytes, arguments: tuple[bytes, ...], workload: bytes) -> None:
         head = _NUL.join(arguments)  # ends in a NUL, as its last argument is empty
         size = (len(head) + len(workload)).to_bytes(4, "big")
-        if len(workload) < _BIG:
+        if len(workload) < BIG:
             self._send(peer, kind + size + head + workload)
         else:
             self._send(peer, kind + size + head)
             self._send(peer, workload)
-
-    def _on_report(self, peer: Peer, report: Report) -> None:
-        job = self._queue.jobs.get(report.handle)
-        kind = report.packet
-        if job is None or job.worker is not peer:
-            self._on_stray_report(peer, report)
-            return
-        if kind is WorkException:
-            self._relay_exception(job, report)
-            peer.raised = job.handle
-        elif job.clients:
-            self._relay(job.clients, kind.spec.number, report.body)
-        if kind in _ENDS:
-            self._end(job, peer)
-        elif kind is WorkStatus:
-            job.progress = report.data
-
-    def _on_stray_report(self, peer: Peer, report: Report) -> None:
-        """Answer a report on a job that the peer does not hold, unless it may well believe that it does."""
-        if report.handle in peer.cancelled:
-            if report.packet in _ENDS:
-                del peer.cancelled[report.handle]
-                if report.packet is WorkException:
-                    peer.raised = report.handle
-        elif report.packet is WorkFail and report.handle == peer.raised:
-            peer.raised = None  # some workers send it behind WORK_EXCEPTION, and fall over an ERROR
-        elif report.packet is WorkFail and len(report.handle) > MAX_HANDLE_SIZE:
-            self._send_error(peer, b"ARGUMENT_TOO_LARGE", _HANDLE_TOO_LARGE)
-        else:
-            self._send_error(peer, b"JOB_NOT_FOUND", _NOT_FOUND[report.packet])
-
-    def _relay(self, clients: list[Peer], number: int, body: bytes) -> None:
-        """Pass a report on to all who wait for its job."""
-        header = _HEADER.pack(RESPONSE, number, len(body))
-        self._work += len(clients) >> 3
-        if len(body) < _BIG:
-            data = header + body
-            size, dirty = len(data), self._dirty
-            for client in clients:
-                if not client.output:
-                    dirty.append(client)
-                client.output.append(data)
-                client.output_size += size
-        else:
-            for client in clients:
-                self._send(client, header)
-                self._send(client, body)
-
-    def _relay_exception(self, job: Job, report: Report) -> None:
-        """Send ``WORK_EXCEPTION`` to those who have asked for it, ``WORK_FAIL`` to the others."""
-        clients = job.clients or ()
-        self._relay([client for client in clients if client.exceptions], WorkException.spec.number, report.body)
-        self._relay([client for client in clients if not client.exceptions], WorkFail.spec.number, job.handle)
 
     # The life of jobs
 
@@ -724,7 +621,7 @@ class Engine:
 
     def _fail_job(self, job: Job, peer: Peer | None) -> None:
         """End a job for which no worker has sent an end."""
-        self._relay(job.clients or [], WorkFail.spec.number, job.handle)
+        self._reports.fail(job)
         self._end(job, peer)
 
     def _give_back(self, jobs: Iterable[Job]) -> None:
@@ -768,8 +665,8 @@ class Engine:
         assert peer.answer is not None
         for piece in peer.answer:
             self._send(peer, piece)
-            self._work += len(piece) >> 6
-            if peer.output_size > self._max_output or self._work > self.work_limit:
+            self._output.work += len(piece) >> 6
+            if peer.output_size > self._max_output or self._output.work > self.work_limit:
                 return
         peer.answer = None
 
