@@ -21,7 +21,7 @@ def test_code_block_runs_and_prints_what_it_says(code: str, capsys: pytest.Captu
     promised = [piece for comment in re.findall(r"print\(.*?\)  # (.*)", code) for piece in comment.split(", then ")]
     assert promised
     for piece in promised:
-        pattern = r".*".join(re.escape(part) for part in piece.split("..., "))
+        pattern = r".*".join(re.escape(part) for part in re.split(r"\.\.\.(?:, )?", piece))
         assert re.search(pattern, printed), f"{piece!r} is not in {printed!r}"
 
 

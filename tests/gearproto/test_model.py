@@ -47,7 +47,7 @@ from gearproto.packets import (
     WorkStatus,
 )
 from gearproto.server import ShutdownRequested
-from tests.harness.engine import Bench, Peer
+from tests.harness.engine import Bench, Peer, nth_handle
 from tests.harness.links import run_schedule
 from tests.harness.model import Answers, ModelJob, ModelPeer, ModelServer
 from tests.harness.strategies import commands, mutated, requests
@@ -102,7 +102,7 @@ class ServerBesideModel(RuleBasedStateMachine):
         return running[number % len(running)]
 
     def any_handle(self, number: int) -> bytes:
-        return b"H:%d" % (number % (len(self.model.jobs) + 3) + max(0, self.bench.counters().submitted - 6))
+        return nth_handle(number % (len(self.model.jobs) + 3) + max(0, self.bench.counters().submitted - 6))
 
     # Connections
 

@@ -15,6 +15,11 @@ from gearproto.server.queue import FunctionQueue, JobQueue
 _FROM_SERVER = decoders(Route.FROM_SERVER)
 
 
+def nth_handle(number: int) -> bytes:
+    """Return the handle of the job that was submitted as this one, counted from 1."""
+    return b"H:%015d" % number
+
+
 class Peer:
     """One connection to the engine, which may be a client, a worker and an administrator at once."""
 
@@ -97,7 +102,7 @@ class Bench:
             now: monotonic time in seconds to begin at.
             **options: arguments of the engine.
         """
-        self.engine = Engine(handle_prefix=b"H", **{"work_limit": 10**9, **options})
+        self.engine = Engine(**{"handle_prefix": b"H", "epoch_offset": 0.0, "work_limit": 10**9, **options})
         self.now = now
         self.peers: dict[PeerId, Peer] = {}
         self._checked = checked

@@ -177,7 +177,7 @@ class ServerProcess:
         self.world = world
         self.generation = generation
         self.retries: int = options.get("job_retries", -1)
-        self.engine = Engine(handle_prefix=b"H%d" % generation, trace=True, **options)
+        self.engine = Engine(handle_prefix=b"H%d" % generation, epoch_offset=0.0, trace=True, **options)
         self.links: dict[PeerId, Link] = {}
         self.alive = True
         self._started: dict[bytes, tuple[PeerId, float]] = {}

@@ -7,6 +7,8 @@ from itertools import count
 
 from gearproto.packets import Packet, Priority, WorkException, WorkFail
 
+from .engine import nth_handle
+
 Answers = dict[int, list[Packet]]
 """What each peer gets, wake-ups left out."""
 
@@ -83,7 +85,7 @@ class ModelServer:
             key = ("workload", workload) if workload else b""
         job = next((job for job in self.jobs if key and (job.function, job.key) == (function, key)), None)
         if job is None:
-            handle = b"H:%d" % next(self._numbers)
+            handle = nth_handle(next(self._numbers))
             job = ModelJob(handle, function, key, workload, priority, background, next(self._places), due=due)
             self.jobs.append(job)
         job.background |= background

@@ -94,7 +94,9 @@ class HookedEngine(Engine):
 
     def disconnect(self, peer: PeerId, now: float) -> None:
         """Take note that a connection has gone."""
-        gone = self.peers[peer]
+        gone = self.peers.get(peer)
+        if gone is None:
+            return
         self._server.peer_gone(gone)
         super().disconnect(peer, now)
         del self.peers[peer]

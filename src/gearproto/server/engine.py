@@ -68,6 +68,10 @@ _MAX_CLIENTS: Final = 100_000  # submissions that may be joined to one job
 _FEW: Final = 5000  # so many jobs are no work worth to be put off
 _MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
 
+# libgearman 2.0 takes a handle for that of its task if it only begins as that does. At 100,000 jobs a second, 15 digits
+# last for 300 years.
+_HANDLE_NUMBER: Final = b":%015d"
+
 _NUL: Final = b"\0"
 _NOOP: Final = Noop().encode()
 _NO_JOB: Final = NoJob().encode()
@@ -115,8 +119,8 @@ class Engine:
     def __init__(
         self,
         *,
-        handle_prefix: bytes = b"H:gearproto",
-        epoch_offset: float = 0.0,
+        handle_prefix: bytes,
+        epoch_offset: float,
         job_retries: int = -1,
         worker_wakeup: int = 1,
         wakeup_timeout: float = 1.0,
@@ -139,8 +143,9 @@ class Engine:
         """Begin without peers and jobs.
 
         Args:
-            handle_prefix: what job handles begin with, at most 40 bytes; the job's number follows behind a colon.
-                Has to differ from start to start, so that an old handle never names a new job.
+            handle_prefix: what job handles begin with, at most 40 bytes; the job's number follows behind a colon, with
+                zeroes in front, so that no handle is the beginning of another. Has to differ from start to start, so
+                that an old handle never names a new job: let it end in a random part.
             epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``.
             job_retries: how often a job is given to another worker when its worker is lost or its time limit passes;
                 then it fails. -1 means without limit.
@@ -168,9 +173,8 @@ class Engine:
             raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 without NUL are allowed")
         self.epoch_offset = epoch_offset
         self.work_limit = work_limit
-        self._handle_format = handle_prefix.replace(b"%", b"%%") + b":%d"
-        self._handle_size = 0
-        self._created = _CREATED  # what stands before a handle of that size, once there was one
+        self._handle_format = handle_prefix.replace(b"%", b"%%") + _HANDLE_NUMBER
+        self._created = _CREATED + len(self._handle_format % 0).to_bytes(4, "big")  # what stands before any handle
         self._worker_wakeup = worker_wakeup
         self._exceptions = exceptions
         self._new_decoder = partial(Decoder, self._specs, max_packet_size=max_packet_size, max_line_size=max_line_size)
@@ -248,7 +252,7 @@ class Engine:
         return id_
 
     def receive_data(self, peer: PeerId, data: bytes, now: float) -> None:
-        """Take what a peer has sent, and do what it asks.
+        """Take what a peer has sent, and do what it asks; nothing once it has been disconnected.
 
         Args:
             peer: who sent it.
@@ -256,21 +260,23 @@ class Engine:
             now: monotonic time in seconds.
         """
         self._now = now
-        sender = self._peers[peer]
-        if not sender.failed:
+        sender = self._peers.get(peer)
+        if sender is not None and not sender.failed:
             sender.decoder.feed(data)
             if peer not in self._paused:
                 self._serve(sender)
 
     def disconnect(self, peer: PeerId, now: float) -> None:
-        """Take note that a connection has gone, and do what follows from it.
+        """Take note that a connection has gone, and do what follows from it; nothing the second time.
 
         Args:
             peer: whose connection it was.
             now: monotonic time in seconds.
         """
         self._now = now
-        gone = self._peers.pop(peer)
+        gone = self._peers.pop(peer, None)
+        if gone is None:
+            return
         gone.failed = gone.gone = True
         self._output.drop(gone)
         gone.answer = None
@@ -471,14 +477,10 @@ class Engine:
             else:
                 job.clients.append(peer)
             peer.waiting[job] = None
-        handle = job.handle
-        if len(handle) != self._handle_size:
-            self._handle_size = len(handle)
-            self._created = _CREATED + len(handle).to_bytes(4, "big")
         output = peer.output
         if not output:
             self._output.dirty.append(peer)
-        answer = self._created + handle
+        answer = self._created + job.handle
         output.append(answer)
         peer.output_size += len(answer)
 

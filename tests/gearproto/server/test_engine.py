@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import gearproto.server.engine
 from gearproto.admin import JobListed, unescape
 from gearproto.events import Line
 from gearproto.packets import (
+    MAX_HANDLE_SIZE,
     MAX_NAME_SIZE,
     PACKETS,
     REQUEST,
@@ -65,7 +67,7 @@ from gearproto.packets import (
 )
 from gearproto.server import Engine, JobChanged, ShutdownRequested
 from gearproto.server.jobs import JobState
-from tests.harness.engine import Bench, Peer
+from tests.harness.engine import Bench, Peer, nth_handle
 
 UNEXPECTED = Error(b"INVALID_COMMAND", b"Command not expected")
 UNIQUE_TOO_LARGE = Error(b"ARGUMENT_TOO_LARGE", b"Unique value too large")
@@ -160,7 +162,7 @@ def test_any_cut_of_the_input_gives_the_same_output(data: st.DataObject) -> None
         [
             *(packet.encode() for packet in (CanDo(b"f"), SubmitJob(b"f", b"", b"w"), GrabJobUniq(), EchoReq(b"e"))),
             b"status\r\nversion\n",
-            *(packet.encode() for packet in (WorkComplete(b"H:1", b"r"), GrabJob())),
+            *(packet.encode() for packet in (WorkComplete(nth_handle(1), b"r"), GrabJob())),
         ]
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
@@ -211,7 +213,7 @@ def test_function_name_is_neither_empty_nor_too_long(bench: Bench, make: Callabl
     long = Error(b"ARGUMENT_TOO_LARGE", packet.spec.name.encode() + b": function name of 8192 bytes, limit 8191")
     assert peer.ask(packet) == empty
     assert peer.ask(make(b"f" * (MAX_NAME_SIZE + 1))) == long
-    assert peer.send(make(b"f" * MAX_NAME_SIZE)).received() in ([], [JobCreated(b"H:1")])
+    assert peer.send(make(b"f" * MAX_NAME_SIZE)).received() in ([], [JobCreated(nth_handle(1))])
     assert len(bench.counters().functions) == 1
 
 
@@ -321,9 +323,13 @@ def test_client_id_is_cut_to_127_bytes(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("grab", "plain", "reduce"),
     [
-        (GrabJob(), JobAssign(b"H:1", b"f", b"w"), JobAssign(b"H:2", b"f", b"w")),
-        (GrabJobUniq(), JobAssignUniq(b"H:1", b"f", b"u", b"w"), JobAssignUniq(b"H:2", b"f", b"v", b"w")),
-        (GrabJobAll(), JobAssignUniq(b"H:1", b"f", b"u", b"w"), JobAssignAll(b"H:2", b"f", b"v", b"r", b"w")),
+        (GrabJob(), JobAssign(nth_handle(1), b"f", b"w"), JobAssign(nth_handle(2), b"f", b"w")),
+        (GrabJobUniq(), JobAssignUniq(nth_handle(1), b"f", b"u", b"w"), JobAssignUniq(nth_handle(2), b"f", b"v", b"w")),
+        (
+            GrabJobAll(),
+            JobAssignUniq(nth_handle(1), b"f", b"u", b"w"),
+            JobAssignAll(nth_handle(2), b"f", b"v", b"r", b"w"),
+        ),
     ],
 )
 def test_each_way_to_ask_for_a_job_has_its_answer(bench: Bench, grab: Packet, plain: Packet, reduce: Packet) -> None:
@@ -355,13 +361,17 @@ def test_submission_with_a_crontab_is_not_expected(bench: Bench) -> None:
 def test_handles_count_all_jobs_of_the_server(bench: Bench) -> None:
     one, two = bench.connect(), bench.connect()
     submissions = [SubmitJob(b"f", b"", b""), SubmitJobLowBg(b"g", b"", b""), SubmitJobHigh(b"f", b"", b"")]
-    assert one.send(*submissions).received() == [JobCreated(b"H:1"), JobCreated(b"H:2"), JobCreated(b"H:3")]
-    assert two.ask(SubmitJob(b"f", b"", b"")) == JobCreated(b"H:4")
+    assert one.send(*submissions).received() == [
+        JobCreated(nth_handle(1)),
+        JobCreated(nth_handle(2)),
+        JobCreated(nth_handle(3)),
+    ]
+    assert two.ask(SubmitJob(b"f", b"", b"")) == JobCreated(nth_handle(4))
 
 
 def test_status_follows_a_job_through_its_life(bench: Bench) -> None:
     client, other, worker = bench.connect(), bench.connect(), bench.worker(b"f")
-    assert other.ask(GetStatus(b"H:1")) == StatusRes(b"H:1", False, False, 0, 0)
+    assert other.ask(GetStatus(nth_handle(1))) == StatusRes(nth_handle(1), False, False, 0, 0)
     handle = client.submit(SubmitJob(b"f", b"u", b"w"))
     assert other.ask(GetStatus(handle)) == StatusRes(handle, True, False, 0, 0)
     assert other.ask(GetStatusUnique(b"u")) == StatusResUnique(b"u", True, False, 0, 0, 1)
@@ -416,10 +426,10 @@ def test_status_by_unique_finds_the_oldest_job_of_any_function(bench: Bench) -> 
         client.submit(SubmitJobBg(function, b"u", b"w"))
     handle = worker.grabbed()
     assert client.ask(GetStatusUnique(b"u")) == StatusResUnique(b"u", True, False, 0, 0, 0)
-    bench.worker(b"f").send(GrabJob(), WorkComplete(b"H:1", b""))
+    bench.worker(b"f").send(GrabJob(), WorkComplete(nth_handle(1), b""))
     assert client.ask(GetStatusUnique(b"u")) == StatusResUnique(b"u", True, True, 0, 0, 0)
     worker.send(WorkComplete(handle, b""))
-    bench.worker(b"h").send(GrabJob(), WorkComplete(b"H:3", b""))
+    bench.worker(b"h").send(GrabJob(), WorkComplete(nth_handle(3), b""))
     assert client.ask(GetStatusUnique(b"u")) == StatusResUnique(b"u", False, False, 0, 0, 0)
 
 
@@ -1124,8 +1134,8 @@ def test_very_many_jobs_of_a_client_that_leaves_are_dropped_little_by_little(mon
     client.leave()
     assert bench.counters().queued == 7
     handles = [other.submit(SubmitJob(b"f", b"%d" % number, b"")) for number in (0, 9)]  # the last is still there
-    assert worker.grabbed() == b"H:4"
-    worker.send(WorkComplete(b"H:4", b"goes nowhere"))
+    assert worker.grabbed() == nth_handle(4)
+    worker.send(WorkComplete(nth_handle(4), b"goes nowhere"))
     while (deadline := bench.engine.next_deadline()) is not None:
         assert deadline <= bench.now
         bench.engine.handle_timeout(bench.now)
@@ -1159,10 +1169,10 @@ def test_only_so_many_submissions_join_one_job(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr(gearproto.server.engine, "_MAX_CLIENTS", 2)
     clients = [bench.connect() for _ in range(3)]
     answers = [client.ask(SubmitJob(b"f", b"one", b"")) for client in clients]
-    assert answers == [JobCreated(b"H:1"), JobCreated(b"H:1"), FULL]
-    assert clients[2].ask(SubmitJobBg(b"f", b"one", b"")) == JobCreated(b"H:1")
+    assert answers == [JobCreated(nth_handle(1)), JobCreated(nth_handle(1)), FULL]
+    assert clients[2].ask(SubmitJobBg(b"f", b"one", b"")) == JobCreated(nth_handle(1))
     clients[0].leave()
-    assert clients[2].ask(SubmitJob(b"f", b"one", b"")) == JobCreated(b"H:1")
+    assert clients[2].ask(SubmitJob(b"f", b"one", b"")) == JobCreated(nth_handle(1))
 
 
 @pytest.mark.parametrize("client_first", [True, False])
@@ -1190,6 +1200,21 @@ def test_peer_that_waits_for_a_job_in_its_own_hands_gets_its_result(bench: Bench
     handle = both.submit(SubmitJob(b"f", b"", b"w"))
     both.grabbed()
     assert both.ask(WorkComplete(handle, b"r")) == WorkComplete(handle, b"r")
+
+
+def test_peer_that_is_gone_can_go_again_and_what_arrives_from_it_is_nothing(bench: Bench) -> None:
+    peer, other = bench.worker(b"f"), bench.worker(b"f")
+    handle = bench.connect().submit(SubmitJobBg(b"f", b"", b"w"))
+    assert peer.grabbed() == handle
+    peer.leave()
+    counters = bench.counters()
+    bench.engine.disconnect(peer.id, bench.now)
+    bench.engine.receive_data(peer.id, SubmitJobBg(b"f", b"", b"late").encode() + b"nonsense", bench.now)
+    bench.engine.resume(peer.id, bench.now)
+    bench.settle()
+    assert bench.counters() == counters
+    assert bench.events() == []
+    assert other.grabbed() == handle
 
 
 def test_output_for_a_peer_that_has_gone_is_dropped() -> None:
@@ -1226,7 +1251,7 @@ def test_delayed_job_is_handed_out_at_its_time_and_wakes_a_worker() -> None:
 @pytest.mark.parametrize("when", [b"", b"0", b"-5", b"999", b"1000", b"-9" + b"0" * 17])
 def test_time_in_the_past_means_now(bench: Bench, when: bytes) -> None:
     worker = bench.worker(b"f").fall_asleep()
-    assert bench.connect().ask(raw(36, b"f\0\0" + when + b"\0w")) == JobCreated(b"H:1")
+    assert bench.connect().ask(raw(36, b"f\0\0" + when + b"\0w")) == JobCreated(nth_handle(1))
     assert worker.received() == [Noop()]
     assert bench.engine.next_deadline() == bench.now + 1.0  # the wake-up's
     assert worker.grab()
@@ -1306,13 +1331,13 @@ def busy(bench: Bench) -> tuple[Peer, Peer]:
         (b"version", b"OK gearproto\n"),
         (b"verbose", b"OK ERROR\n"),
         (b"getpid", b"OK 0\n"),
-        (b"show jobs", b"H:1\t0\t0\t0\nH:2\t0\t0\t0\nH:3\t0\t0\t1\nH:4\t0\t0\t1\nH:5\t0\t0\t0\n.\n"),
+        (b"show jobs", b"".join(nth_handle(n) + b"\t0\t0\t%d\n" % (n in (3, 4)) for n in range(1, 6)) + b".\n"),
         (b"show unique jobs", b"\none\n-\ntwo\n\\x2e\n.\n"),
         (b"show", b"ERR UNKNOWN_COMMAND Unknown+server+commandshow\r\n"),
         (b"show unique", b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"),
         (b"show everything", b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"),
-        (b"cancel job H:4", b"OK\r\n"),
-        (b"cancel job H:9", b"ERR UNKNOWN_JOB\r\n"),
+        (b"cancel job " + nth_handle(4), b"OK\r\n"),
+        (b"cancel job " + nth_handle(9), b"ERR UNKNOWN_JOB\r\n"),
         (b"cancel jobs H:4", b"ERR UNKNOWN_ERROR\r\n"),
         (b"cancel job", b"ERR UNKNOWN_COMMAND Unknown+server+commandcancel\r\n"),
         (b"create function new", b"OK\r\n"),
@@ -1365,7 +1390,7 @@ def test_created_function_is_known_until_it_is_dropped() -> None:
     peer.command(b"create function f")
     peer.submit(SubmitJob(b"f", b"", b""))
     assert peer.command(b"drop function f").startswith(b"ERR there are")
-    assert peer.command(b"cancel job H:1").endswith(b"OK\r\n")
+    assert peer.command(b"cancel job " + nth_handle(1)).endswith(b"OK\r\n")
     assert peer.command(b"status") == b"f\t0\t0\t0\n.\n"
     assert peer.command(b"drop function f") == b"OK\r\n"
     assert peer.command(b"status") == b".\n"
@@ -1408,7 +1433,9 @@ def test_queued_job_is_cancelled_at_once_and_its_clients_are_told(bench: Bench) 
     assert worker.grab() is None
 
 
-@pytest.mark.parametrize("end", [WorkComplete(b"H:1", b"r"), WorkFail(b"H:1"), WorkException(b"H:1", b"why")])
+@pytest.mark.parametrize(
+    "end", [WorkComplete(nth_handle(1), b"r"), WorkFail(nth_handle(1)), WorkException(nth_handle(1), b"why")]
+)
 def test_clients_get_nothing_of_a_running_job_after_it_was_cancelled(bench: Bench, end: Packet) -> None:
     client, worker = bench.connect(), bench.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"", b"w"))
@@ -1515,7 +1542,7 @@ def test_max_jobs_limits_all_functions_together() -> None:
     client.submit(SubmitJobBg(b"g", b"u", b""))
     assert client.ask(SubmitJobBg(b"h", b"", b"")) == FULL
     client.submit(SubmitJobBg(b"g", b"u", b""))
-    worker.send(GrabJob(), WorkComplete(b"H:1", b""))
+    worker.send(GrabJob(), WorkComplete(nth_handle(1), b""))
     assert client.command(b"status") == b"f\t0\t0\t1\ng\t1\t0\t0\n.\n"  # h is not remembered
     client.submit(SubmitJobBg(b"h", b"", b""))
 
@@ -1626,10 +1653,10 @@ def test_report_to_many_clients_counts_for_several_requests() -> None:
     for client in clients:
         client.submit(SubmitJob(b"f", b"one", b""))
     worker.grabbed()
-    worker.send(*[WorkData(b"H:1", b"x")] * 6)
-    assert all(client.received() == [WorkData(b"H:1", b"x")] * 2 for client in clients)
+    worker.send(*[WorkData(nth_handle(1), b"x")] * 6)
+    assert all(client.received() == [WorkData(nth_handle(1), b"x")] * 2 for client in clients)
     assert go_on(bench) == 3
-    assert all(client.received() == [WorkData(b"H:1", b"x")] * 4 for client in clients)
+    assert all(client.received() == [WorkData(nth_handle(1), b"x")] * 4 for client in clients)
 
 
 @pytest.mark.parametrize("options", [{}, {"work_limit": 100}, {"max_output_size": 3000}, {"work_limit": 1}])
@@ -1688,7 +1715,7 @@ def test_paused_peer_gets_what_others_have_for_it() -> None:
     assert peer.received() == [Noop()]
     bench.engine.resume(peer.id, bench.now)
     bench.settle()
-    assert peer.received() == [JobAssign(b"H:1", b"f", b"")]
+    assert peer.received() == [JobAssign(nth_handle(1), b"f", b"")]
 
 
 def test_paused_peer_that_does_not_ask_in_time_loses_its_wake_up() -> None:
@@ -1756,7 +1783,31 @@ def test_output_of_several_peers_leaves_in_the_order_in_which_it_began(bench: Be
 @pytest.mark.parametrize("prefix", [b"", b"x" * 41, b"a\0b"])
 def test_handle_prefix_fits_into_a_handle(prefix: bytes) -> None:
     with pytest.raises(ValueError, match="handle prefix of"):
-        Engine(handle_prefix=prefix)
+        Engine(handle_prefix=prefix, epoch_offset=0.0)
+
+
+@given(
+    st.binary(min_size=1, max_size=40).map(lambda raw: raw.replace(b"\0", b"%")), st.sets(st.integers(0, 10**15 - 2))
+)
+def test_no_handle_is_the_beginning_of_another(prefix: bytes, counts: set[int]) -> None:
+    bench = Bench(handle_prefix=prefix)
+    client = bench.connect()
+    handles = set()
+    for count in sorted({*counts, 0, 1, *(10**digits - 2 for digits in range(1, 16))}):
+        bench.engine._last_job = count
+        handles.add(client.submit(SubmitJobBg(b"f", b"", b"")))
+    assert len(handles) >= 16
+    ordered = sorted(handles)
+    assert not any(after.startswith(before) for before, after in pairwise(ordered))
+    assert all(len(handle) <= MAX_HANDLE_SIZE and handle.startswith(prefix + b":") for handle in handles)
+
+
+@pytest.mark.parametrize("missing", ["handle_prefix", "epoch_offset"])
+def test_what_no_default_can_be_right_for_has_to_be_given(missing: str) -> None:
+    arguments: dict[str, Any] = {"handle_prefix": b"H:x", "epoch_offset": 0.0}
+    del arguments[missing]
+    with pytest.raises(TypeError, match=missing):
+        Engine(**arguments)
 
 
 # Shutdown, counters, trace

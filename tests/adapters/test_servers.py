@@ -1,0 +1,43 @@
+"""What every job server of ours does alike: `gear_sync.Server`, `gear_anyio.Server` on each loop, and `gear.Server`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gear_sync import gear
+from gearproto.packets import SubmitJobBg
+from tests.harness.drivers import DRIVERS, ThreadedServer
+from tests.harness.gear_api import GearServer
+from tests.harness.raw import RawConnection
+from tests.harness.servers import RunningServer
+
+StartServer = Callable[..., RunningServer]
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=[*DRIVERS, "gear"])
+def start_server(request: pytest.FixtureRequest, stack: contextlib.ExitStack) -> StartServer:
+    """Start a server of each kind in turn; `gear.Server` has none of the options."""
+
+    def start(**options: Any) -> RunningServer:
+        server = GearServer(gear.Server(0)) if request.param == "gear" else ThreadedServer(request.param, **options)
+        stack.callback(server.close)
+        return server
+
+    return start
+
+
+def test_no_handle_is_the_beginning_of_another(start_server: StartServer, stack: contextlib.ExitStack) -> None:
+    client = stack.enter_context(RawConnection(start_server()))
+    handles = sorted(client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(101))
+    assert not any(after.startswith(before) for before, after in pairwise(handles))
