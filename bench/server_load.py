@@ -65,8 +65,10 @@ class Server:
     """One run of a server that is started by a command."""
 
     def __init__(self, command: str, cpu: int) -> None:
-        with socket.create_server((HOST, 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.held = socket.socket()  # bound, not listening: no other process is given the port
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held.bind((HOST, 0))
+        self.port = int(self.held.getsockname()[1])
         line = shlex.split(command.format(port=self.port))
         own_cpus = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {cpu})  # which the server inherits
@@ -94,6 +96,7 @@ class Server:
             self.process.wait(5)
         self.process.kill()
         self.process.wait()
+        self.held.close()
 
 
 class Peer:

@@ -1,7 +1,12 @@
-"""Hypothesis profiles, the marker ``interop``, and a short way for the garbage collector."""
+"""Hypothesis profiles, the marker ``interop``, tests in parallel, and a short way for the garbage collector."""
+
+from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +24,35 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run tests in as many processes as there are processors, but files and single tests in this one.
+
+    To start the processes takes a second or more, which would be most of the time that a few tests take.
+    """
+    if not any(Path(argument).is_dir() for argument in config.args):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
+    """Escape lone surrogates in reports, as in captured log records: the processes exchange texts as UTF-8."""
+    data = yield
+    escaped: dict[str, Any] | None = _escape(data)
+    return escaped
+
+
+def _escape(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_escape(key): _escape(value) for key, value in data.items()}
+        case list() | tuple():
+            return type(data)(_escape(item) for item in data)
+    return data
 
 
 def pytest_collection_finish() -> None:

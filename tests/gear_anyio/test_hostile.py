@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -33,6 +32,7 @@ from gearproto.packets import (
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import until
+from tests.harness.ports import HeldPort
 from tests.harness.servers import full_listener
 from tests.harness.threads import LIMIT, nothing_left_open
 
@@ -268,13 +268,11 @@ def test_worker_is_back_whatever_the_server_does(backend: str, script: Script) -
 
 @both
 def test_refused_connection_is_told_in_the_systems_words(backend: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-
     async def main() -> None:
-        async with Client(address) as client:
-            with pytest.raises(JobNotSent, match="Connection refused"):
-                await client.submit("f")
+        with HeldPort() as absent:
+            async with Client(absent.address) as client:
+                with pytest.raises(JobNotSent, match="Connection refused"):
+                    await client.submit("f")
 
     run(backend, main)
 

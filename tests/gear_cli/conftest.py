@@ -1,7 +1,6 @@
 """Job servers and workers, and the command ``gear`` as its users run it."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import pytest
 import gear_sync
 from gear_cli.main import main
 from gearproto import JobFailed
+from tests.harness.ports import HeldPort
 
 WAIT = 60  # seconds; far more than anything here takes, so that only a hang reaches it
 
@@ -139,7 +139,6 @@ def at(server: gear_sync.Server) -> str:
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """Bind a port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
+    """Hold a port on which nobody listens."""
+    with HeldPort() as port:
+        yield port.number

@@ -59,6 +59,7 @@ from gearproto.packets import (
     WorkFail,
 )
 from tests.harness.hostile import HostileServer, Peer
+from tests.harness.ports import HeldPort
 from tests.harness.servers import OurServer, full_listener, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
@@ -316,10 +317,8 @@ def test_time_without_a_zone_is_an_error() -> None:
 @pytest.fixture
 def nobody() -> Iterator[tuple[str, int]]:
     """An address at which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        host, port = sock.getsockname()
-        yield host, port
+    with HeldPort() as port:
+        yield port.address
 
 
 def test_refused_connection_is_not_sent_and_names_the_server(nobody: tuple[str, int]) -> None:

@@ -41,6 +41,7 @@ from gearproto.packets import (
 )
 from gearproto.tasks import JobHandle
 from tests.harness.hostile import HostileServer, Peer
+from tests.harness.ports import HOST, HeldPort
 from tests.harness.servers import OurServer, full_listener, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
@@ -85,11 +86,10 @@ def address_of(server: HostileServer) -> str:
 
 
 @pytest.fixture
-def absent() -> str:
+def absent() -> Iterator[str]:
     """An address at which nobody listens."""
-    server = OurServer()
-    server.close()
-    return server.address
+    with HeldPort() as port:
+        yield f"{HOST}:{port.number}"
 
 
 @pytest.fixture

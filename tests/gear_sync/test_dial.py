@@ -16,6 +16,7 @@ from gear_sync.dial import Dial, resolve
 from gear_sync.tls import client_context
 from gearproto.addresses import Address
 from tests.harness.certificates import authority
+from tests.harness.ports import HeldPort
 from tests.harness.servers import full_listener
 from tests.harness.threads import LIMIT, nothing_left_open
 
@@ -40,9 +41,8 @@ def inet(*listeners: socket.socket) -> list[tuple[int, Any]]:
     return [(socket.AF_INET, listener.getsockname()) for listener in listeners]
 
 
-def refusing() -> list[tuple[int, Any]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return inet(listener)
+def refusing(*ports: HeldPort) -> list[tuple[int, Any]]:
+    return [(socket.AF_INET, port.address) for port in ports]
 
 
 def test_connected_socket_does_not_block_and_sends_small_packets_at_once() -> None:
@@ -65,8 +65,8 @@ def test_name_is_resolved_to_all_its_addresses_each_once(monkeypatch: pytest.Mon
 
 
 def test_each_address_is_tried() -> None:
-    with nothing_left_open(), socket.create_server(("127.0.0.1", 0)) as listener:
-        dial = dialed([*refusing(), *inet(listener)])
+    with nothing_left_open(), HeldPort() as absent, socket.create_server(("127.0.0.1", 0)) as listener:
+        dial = dialed([*refusing(absent), *inet(listener)])
         assert dial.sock is not None
         assert dial.sock.getpeername() == listener.getsockname()
         dial.close()
@@ -96,8 +96,8 @@ def test_address_that_does_not_shake_hands_leaves_time_for_the_next() -> None:
 
 
 def test_last_reason_is_told_if_no_address_can_be_reached() -> None:
-    with nothing_left_open():
-        dial = dialed([*refusing(), *refusing()])
+    with nothing_left_open(), HeldPort() as first, HeldPort() as second:
+        dial = dialed(refusing(first, second))
         assert isinstance(dial.error, OSError)
         assert dial.error.errno == errno.ECONNREFUSED
         with full_listener() as silent:

@@ -22,7 +22,8 @@ from tests.harness.hostile import (
     give_one_job,
     serve_clients,
 )
-from tests.harness.servers import OurServer, full_listener, poll_until
+from tests.harness.ports import HeldPort
+from tests.harness.servers import full_listener, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
 
@@ -132,10 +133,8 @@ def test_handles_of_a_server_that_came_back_are_not_those_of_before() -> None:
 
 
 def test_server_that_refuses_or_hangs_in_connect_is_told_as_not_sent() -> None:
-    server = OurServer()
-    server.close()
-    with nothing_left_open(), full_listener() as listener:
-        for address in (server.address, listener.getsockname()):
+    with nothing_left_open(), HeldPort() as absent, full_listener() as listener:
+        for address in (absent.address, listener.getsockname()):
             with client_of(address) as client:
                 for name, call in CALLS.items():
                     if name == "submit_background_many":

@@ -18,6 +18,7 @@ import pytest
 import gear_sync
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
 from gear_sync.reactor import open_reactor
+from tests.harness.ports import HeldPort
 from tests.harness.servers import poll_until
 from tests.harness.threads import Call
 
@@ -45,9 +46,11 @@ def ipv6_works() -> bool:
         return False
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that is free."""
+    with HeldPort() as port:
+        yield port.number
 
 
 def check_connection(address: tuple[str, int] | str) -> None:
@@ -64,8 +67,7 @@ def check_connection(address: tuple[str, int] | str) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "pair"])
-def test_a_port_is_listened_on(form: str) -> None:
-    port = free_port()
+def test_a_port_is_listened_on(form: str, port: int) -> None:
     with listening(f"127.0.0.1:{port}" if form == "text" else ("127.0.0.1", port)) as (listener,):
         assert listener.getsockname() == ("127.0.0.1", port)
 
@@ -125,9 +127,8 @@ def test_what_is_no_address_is_an_error(place: str) -> None:
         listen([place])
 
 
-def test_one_address_that_fails_closes_the_others(tmp_path: Path) -> None:
+def test_one_address_that_fails_closes_the_others(tmp_path: Path, port: int) -> None:
     path = tmp_path / "socket"
-    port = free_port()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(OSError, match="in use"):
             listen([f"unix:{path}", f"127.0.0.1:{port}", taken.getsockname()])

@@ -14,7 +14,8 @@ import gear_anyio
 import gear_sync
 from gear_sync.reactor import Reactor, Snapshot
 
-from .servers import HOST, RunningServer
+from .ports import HOST
+from .servers import RunningServer
 from .threads import LIMIT, Call
 
 __all__ = ["DRIVERS", "Driver", "ThreadedServer"]

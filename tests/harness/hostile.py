@@ -44,6 +44,8 @@ from gearproto.packets import (
     decoders,
 )
 
+from .ports import HeldPort
+
 __all__ = [
     "CONVERSATIONS",
     "MISDEEDS",
@@ -131,9 +133,10 @@ class HostileServer:
         self._scripts = scripts
         self._then = then
         self._ending = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._held = HeldPort()
+        self._listener = socket.create_server(self._held.address)
         self._listener.settimeout(_WAIT)
-        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self.address = self._held.address
         self._errors: list[BaseException] = []
         self._played = 0
         self._progress = threading.Condition()
@@ -178,10 +181,13 @@ class HostileServer:
             self._ending = True
             with contextlib.suppress(OSError):
                 socket.create_connection(self.address).close()  # it waits for one
-        if error is None:
-            self.join()
-        else:
-            self._thread.join(_WAIT)
+        try:
+            if error is None:
+                self.join()
+            else:
+                self._thread.join(_WAIT)
+        finally:
+            self._held.close()
 
 
 # Servers that behave

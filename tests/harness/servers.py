@@ -17,12 +17,12 @@ from typing import IO, Any, Literal
 import gear_sync
 
 from . import programs
+from .ports import HOST, HeldPort
 
 __all__ = ["Gearmand", "Kind", "OurServer", "RunningServer", "full_listener", "poll_until", "running"]
 
 Kind = Literal["ours", "gearmand"]
 
-HOST = "127.0.0.1"
 _WAIT = 20.0  # seconds; far more than a slow machine needs, so that only a hang reaches it
 _POLL = 0.002
 
@@ -76,19 +76,20 @@ class OurServer(RunningServer):
         """Start it; the options are those of `gear_sync.Server`."""
         self._options = options
         self._stack = contextlib.ExitStack()
-        self.port = 0
+        self._held = HeldPort()
+        self.port = self._held.number
         self._start()
 
     def _start(self) -> None:
         self.server = self._stack.enter_context(gear_sync.Server(HOST, self.port, **self._options))
-        self.port = self.server.port
 
     def restart(self) -> None:
-        self.close()
+        self._stack.close()
         self._start()
 
     def close(self) -> None:
         self._stack.close()
+        self._held.close()
 
 
 class Gearmand(RunningServer):
@@ -103,17 +104,12 @@ class Gearmand(RunningServer):
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="gearmand-")
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the server)
-        for attempts_left in (2, 1, 0):  # another process can take the free port before gearmand does
-            self.port = _free_port()
-            if self._start():
-                return
-            if not attempts_left:
-                text = self._stderr()
-                self.close()
-                raise AssertionError(f"gearmand does not start:\n{text}")
+        self._held = HeldPort()
+        self.port = self._held.number
+        self._start()
 
-    def _start(self) -> bool:
-        """Start the process; return whether it answers."""
+    def _start(self) -> None:
+        """Start the process, and wait until it answers."""
         command = [self._program, "--port", str(self.port), "--listen", self.host, "--log-file", "stderr"]
         command += ["--pid-file", os.path.join(self._folder.name, "pid"), *self._arguments]
         if os.geteuid() == 0:
@@ -126,12 +122,14 @@ class Gearmand(RunningServer):
             return process.poll() is not None or _answers(self.host, self.port)
 
         poll_until(answers, "gearmand answers or ends")
-        return process.poll() is None
+        if process.poll() is not None:
+            text = self._stderr()
+            self.close()
+            raise AssertionError(f"gearmand does not start:\n{text}")
 
     def restart(self) -> None:
         self._stop()
-        if not self._start():
-            raise AssertionError(f"gearmand does not start again:\n{self._stderr()}")
+        self._start()
 
     def _stop(self) -> None:
         if self._process is None:
@@ -153,6 +151,7 @@ class Gearmand(RunningServer):
         if not self._log.closed:
             sys.stderr.write(self._stderr())  # pytest shows it if the test fails
             self._log.close()
+        self._held.close()
         self._folder.cleanup()
 
 
@@ -186,12 +185,6 @@ def running(kind: Kind, *arguments: str, **options: Any) -> Iterator[RunningServ
         yield server
     finally:
         server.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
 
 
 def _answers(host: str, port: int) -> bool:

@@ -15,6 +15,7 @@ from gear_sync.gear import constants
 from gearproto.packets import EchoReq, SetClientId
 from tests.harness.gear_api import GearServer, Shop, replies, tls_files
 from tests.harness.hostile import HostileServer, Peer
+from tests.harness.ports import HeldPort
 from tests.harness.raw import RawConnection
 from tests.harness.servers import poll_until
 from tests.harness.threads import LIMIT, Call
@@ -136,10 +137,8 @@ def test_reconnecting_forgets(connection: gear.Connection) -> None:
 
 
 def test_what_cannot_be_connected_to(shop: Shop) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(gear.ConnectionError, match="refused") as caught:
-        gear.Connection("127.0.0.1", port).connect()
+    with HeldPort() as absent, pytest.raises(gear.ConnectionError, match="refused") as caught:
+        gear.Connection(*absent.address).connect()
     assert isinstance(caught.value.__cause__, OSError)
     with pytest.raises(socket.gaierror):
         gear.Connection("host.invalid", 1).connect()
