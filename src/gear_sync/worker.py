@@ -379,6 +379,9 @@ class Worker:
     def unregister(self, name: str | bytes) -> None:
         """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
+        gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once
+        they have ended, and asked for no job until then.
+
         May be called from any thread, at any time.
 
         Raises:

@@ -62,8 +62,8 @@ class Grabber:
     def cant_do(self, function: bytes) -> None:
         """Offer a function no more (``CANT_DO``). Jobs of it that are running go on.
 
-        Servers give the jobs of a worker that cannot do them to others. So one that has assigned jobs of the function,
-        or may be doing so, is told once they have ended, and asked for no further job until then.
+        gearmand takes running jobs from a worker that can no longer run their function. So a server that has assigned
+        jobs of the function, or may be doing so, is told once they have ended, and asked for no further job until then.
 
         Raises:
             LocalProtocolError: it was not offered.

@@ -144,7 +144,8 @@ class WorkerConnection(Connection):
     def cant_do(self, function: bytes) -> None:
         """Tell the server that this worker can no longer run a function (``CANT_DO``).
 
-        Some servers give the jobs of that function that are in hand to other workers.
+        gearmand gives the jobs of that function that are in hand to other workers; the servers of this package leave
+        them where they are.
 
         Raises:
             LocalProtocolError: the name is empty, too long or holds NUL, or the connection has ended.

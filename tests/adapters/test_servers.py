@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from gear_sync import gear
-from gearproto.packets import SubmitJobBg
+from gearproto.packets import (
+    CanDo,
+    CantDo,
+    Packet,
+    ResetAbilities,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+    WorkStatus,
+)
 from tests.harness.drivers import DRIVERS, ThreadedServer
 from tests.harness.gear_api import GearServer
 from tests.harness.raw import RawConnection
@@ -41,3 +50,23 @@ def test_no_handle_is_the_beginning_of_another(start_server: StartServer, stack:
     client = stack.enter_context(RawConnection(start_server()))
     handles = sorted(client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(101))
     assert not any(after.startswith(before) for before, after in pairwise(handles))
+
+
+@pytest.mark.parametrize("lose", [CantDo(b"f"), ResetAbilities()])
+def test_running_job_stays_with_a_worker_that_loses_the_ability(
+    start_server: StartServer, stack: contextlib.ExitStack, lose: Packet
+) -> None:
+    server = start_server()
+    client, worker, other = (stack.enter_context(RawConnection(server)) for _ in range(3))
+    worker.send(CanDo(b"f"))
+    other.send(CanDo(b"f"))
+    other.expect_nothing()
+    handle = client.submit(SubmitJob(b"f", b"", b"w"))
+    worker.grab()
+    other.sleep()
+    worker.send(lose)
+    worker.expect_nothing()
+    other.expect_no_job()
+    worker.send(WorkStatus(handle, 1, 2), WorkComplete(handle, b"r"))
+    worker.expect_nothing()
+    client.expect(WorkStatus(handle, 1, 2), WorkComplete(handle, b"r"))

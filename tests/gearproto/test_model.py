@@ -177,13 +177,15 @@ class ServerBesideModel(RuleBasedStateMachine):
     def cant_do(self, number: int, function: bytes) -> None:
         peer = self.peer(number)
         peer.send(CantDo(function))
-        self.settle(self.model.lose_abilities(peer.id, [function]))
+        self.model.lose_abilities(peer.id, [function])
+        self.settle({})
 
     @rule(number=numbers)
     def reset_abilities(self, number: int) -> None:
         peer = self.peer(number)
         peer.send(ResetAbilities())
-        self.settle(self.model.lose_abilities(peer.id, FUNCTIONS))
+        self.model.lose_abilities(peer.id, FUNCTIONS)
+        self.settle({})
 
     @rule(number=numbers)
     def grab(self, number: int) -> None:

@@ -239,7 +239,7 @@ class ServerProcess:
             assert now - since >= 1.0 - _ROUNDING, "taken away before its time limit"
         else:
             assert cause.peer == peer, "taken away because of somebody else"
-            assert peer not in self.links or cause.owner.gave_back, "taken away from a worker that can run it"
+            assert peer not in self.links, "taken away from a worker that is there"
         if event.state is JobState.QUEUED:
             self.losses[handle] = self.losses.get(handle, 0) + 1
             assert self.retries < 0 or self.losses[handle] <= self.retries, "it runs more often than allowed"
@@ -271,8 +271,6 @@ class Run:
 
 class Endpoint:
     """A client or worker that connects again when its connection is lost."""
-
-    gave_back = False
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -445,10 +443,8 @@ class Worker(Endpoint):
         if action < 0.6:
             self._can_do(worker, function)
         elif action < 0.8:
-            self.gave_back = True
             worker.cant_do(function)
         elif action < 0.9:
-            self.gave_back = True
             worker.reset_abilities()
             worker.can_do(function)
         else:

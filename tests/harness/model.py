@@ -150,12 +150,9 @@ class ModelServer:
                     answers.setdefault(client, []).extend(packets)
         return answers
 
-    def lose_abilities(self, peer: int, functions: list[bytes]) -> Answers:
-        abilities = self.peers[peer].abilities
-        lost = [name for name in functions if name in abilities]
-        for name in lost:
-            del abilities[name]
-        return self.give_back([job for job in self.running(peer) if job.function in lost])
+    def lose_abilities(self, peer: int, functions: list[bytes]) -> None:
+        for name in functions:
+            self.peers[peer].abilities.pop(name, None)
 
     def leave(self, peer: int) -> Answers:
         for job in list(self.jobs):

@@ -344,20 +344,6 @@ def test_reset_abilities_is_not_answered_and_takes_all_functions_away(site: Site
     assert sorted(client.ask_rows(b"status")) == [b"f\t0\t0\t0\n", b"g\t0\t0\t0\n"]
 
 
-@pytest.mark.parametrize("packet", [CantDo(b"f"), ResetAbilities()])
-def test_losing_an_ability_gives_running_jobs_back(site: Site, packet: Packet) -> None:
-    worker, other, client = site.worker(b"f"), site.worker(b"f"), site.connect()
-    handle = client.submit(SubmitJob(b"f", b"", b"w"))
-    worker.grab()
-    other.sleep()
-    worker.send(packet)
-    other.expect(Noop())
-    assert other.grab() == JobAssign(handle, b"f", b"w")
-    worker.send(WorkComplete(handle, b"r"))
-    worker.expect(RESULT_NOT_FOUND)
-    client.expect_nothing()
-
-
 @pytest.mark.parametrize(("sent", "shown"), [(b"me", b"me"), (b"i" * 127, b"i" * 127), (b"i" * 300, b"i" * 127)])
 def test_client_id_is_shown_cut_to_127_bytes(site: Site, sent: bytes, shown: bytes) -> None:
     worker = site.worker(b"f")

@@ -540,12 +540,10 @@ class Engine:
         self._lose_abilities(peer, list(peer.abilities))
 
     def _lose_abilities(self, peer: Peer, functions: list[FunctionQueue]) -> None:
-        """Forget abilities, and give the jobs of these functions to others."""
-        lost = set(functions)
+        """Forget abilities. Jobs in hand stay with the worker: it may well end them, and none runs twice for that."""
         for function in functions:
             self._queue.unregister(peer, function)
-        self._give_back(job for job in peer.in_hand if job.function in lost)
-        if peer.woken_for in lost:
+        if peer.woken_for not in peer.abilities:
             self._pass_wakeup_on(peer, None)
 
     def _on_set_client_id(self, peer: Peer, packet: SetClientId) -> None:

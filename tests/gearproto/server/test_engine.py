@@ -293,24 +293,32 @@ def test_cant_do_of_a_function_it_never_could_changes_nothing(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("lose", [CantDo(b"f"), ResetAbilities()])
-def test_losing_an_ability_gives_its_jobs_back_in_order(bench: Bench, lose: Packet) -> None:
+def test_jobs_in_hand_stay_with_a_worker_that_loses_the_ability(bench: Bench, lose: Packet) -> None:
     client, worker, other = bench.connect(), bench.worker(b"f", b"g"), bench.worker(b"f", b"g")
     handles = [client.submit(SubmitJob(b"f", b"", b"%d" % number)) for number in range(3)]
     assert [worker.grabbed() for _ in handles[:2]] == handles[:2]
     assert worker.send(lose).received() == []
-    assert worker.ask(WorkComplete(handles[0], b"")) == RESULT_NOT_FOUND
     assert worker.grab() is None
-    assert [other.grabbed() for _ in handles] == handles
-    assert client.received() == []
-
-
-def test_losing_one_ability_keeps_the_jobs_of_others(bench: Bench) -> None:
-    client, worker = bench.connect(), bench.worker(b"f", b"g")
-    handle = client.submit(SubmitJob(b"f", b"", b"w"))
-    assert worker.grabbed() == handle
-    worker.send(CantDo(b"g"), WorkComplete(handle, b"r"))
+    assert other.grabbed() == handles[2]
+    assert other.grab() is None
+    worker.send(WorkStatus(handles[0], 1, 2), WorkComplete(handles[0], b"r"), WorkFail(handles[1]))
     assert worker.received() == []
-    assert client.received() == [WorkComplete(handle, b"r")]
+    assert client.received() == [WorkStatus(handles[0], 1, 2), WorkComplete(handles[0], b"r"), WorkFail(handles[1])]
+
+
+@pytest.mark.parametrize("lose", [CantDo(b"f"), ResetAbilities()])
+def test_job_of_a_worker_that_has_lost_the_ability_goes_to_another_when_it_leaves_or_is_late(
+    bench: Bench, lose: Packet
+) -> None:
+    client, leaver, late = bench.connect(), bench.worker(b"f"), bench.connect().send(CanDoTimeout(b"f", 1000))
+    handles = [client.submit(SubmitJob(b"f", b"", b"%d" % number)) for number in range(2)]
+    assert [leaver.grabbed(), late.grabbed()] == handles
+    leaver.send(lose).leave()
+    late.send(lose)
+    bench.advance(1)
+    assert late.ask(WorkComplete(handles[1], b"")) == RESULT_NOT_FOUND
+    other = bench.worker(b"f")
+    assert [other.grabbed(), other.grabbed()] == handles
 
 
 def test_client_id_is_cut_to_127_bytes(bench: Bench) -> None:
