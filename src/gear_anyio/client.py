@@ -10,6 +10,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -32,6 +33,7 @@ from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
 from .dial import Connect
+from .eventloop import TaskStarter
 from .job import Job
 from .session import Answer, Session
 
@@ -107,6 +109,7 @@ class Client:
         ]
         self._chooser = ServerChooser(self._sessions, policy)
         self._group: anyio.abc.TaskGroup | None = None
+        self._starter: TaskStarter | None = None
         self._closed = False
         self._scopes: dict[anyio.CancelScope, None] = {}  # of all that runs for the client
         self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
@@ -117,6 +120,7 @@ class Client:
         if self._group is not None:
             raise GearmanError("this client has been used already: make another one")
         self._group = await anyio.create_task_group().__aenter__()
+        self._starter = TaskStarter(self._group)
         return self
 
     async def __aexit__(
@@ -137,6 +141,8 @@ class Client:
             session.close("closed by the client")
         for job in self._unfinished:
             self._give_up(job, "closed by the client")
+        if self._starter is not None:
+            self._starter.stop()
         for scope in self._scopes:  # not the group's, which is around the caller's block too
             scope.cancel()
 
@@ -433,12 +439,12 @@ class Client:
 
     def _on_stranded(self, job: Job) -> None:
         """Submit a job once more whose submission came to nothing."""
-        if self._closed or self._group is None:
+        if self._closed or self._starter is None:
             assert job.stranded is not None
             job.end(job.stranded)
         elif job not in self._unfinished:  # else its task looks again
             self._unfinished[job] = None
-            self._start(lambda: self._relaunch(job))
+            self._starter.start_soon(self._run, partial(self._relaunch, job))  # a callback may have brought it here
 
     async def _relaunch(self, job: Job) -> None:
         """Submit a stranded job, as often as it is stranded again meanwhile."""
@@ -462,18 +468,19 @@ class Client:
     def _start(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run something in a task, until the client is closed at the latest."""
         assert self._group is not None
-        scope = anyio.CancelScope()
-        self._scopes[scope] = None
-        self._group.start_soon(self._run, run, scope)
+        self._group.start_soon(self._run, run)
 
-    async def _run(self, run: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        try:
-            with scope:
+    async def _run(self, run: Callable[[], Awaitable[None]]) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes[scope] = None
+            if self._closed:
+                scope.cancel()
+            try:
                 await run()
-        except Exception:  # it would end the caller's block; the jobs that it concerns end with their connection
-            _log.exception("a connection has failed in a way that it should not")
-        finally:
-            del self._scopes[scope]
+            except Exception:  # it would end the caller's block; the jobs that it concerns end with their connection
+                _log.exception("a connection has failed in a way that it should not")
+            finally:
+                del self._scopes[scope]
 
     async def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached."""

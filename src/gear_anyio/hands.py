@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import anyio
 import anyio.abc
 
+from .eventloop import TaskStarter
+
 __all__ = ["Hands"]
 
 _J = TypeVar("_J")
@@ -23,22 +25,22 @@ class Hands(Generic[_J]):
     """
 
     def __init__(self, group: anyio.abc.TaskGroup, work: Callable[[_J], Coroutine[Any, Any, None]]) -> None:
-        """Begin without tasks.
+        """Begin in a task.
 
         Args:
             group: where tasks run, until it is cancelled.
             work: runs a job.
         """
-        self._group = group
+        self._starter = TaskStarter(group)
         self._work = work
         self._idle: list[_Hand[_J]] = []
 
     def give(self, job: _J) -> None:
-        """Run a job."""
+        """Run a job; in callbacks of the event loop too."""
         if self._idle:
             self._idle.pop().give(job)
         else:
-            self._group.start_soon(self._run, job)
+            self._starter.start_soon(self._run, job)
 
     async def _run(self, job: _J) -> None:
         hand: _Hand[_J] = _Hand()

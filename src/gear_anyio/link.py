@@ -17,6 +17,8 @@ import gear_sync.link
 from gearproto.connection import Connection
 from gearproto.events import Event
 
+from .eventloop import asyncio_loop
+
 __all__ = ["Link", "SocketLink", "StreamLink", "join"]
 
 _READ: Final = selectors.EVENT_READ
@@ -177,12 +179,11 @@ class SocketLink(gear_sync.link.Link):
 
     async def run(self) -> None:
         """Move bytes until the connection has ended; then close the socket."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._driver = _WaitingDriver(self)
+        loop = asyncio_loop()
+        if loop is not None and hasattr(loop, "_add_reader"):
+            self._driver = _AsyncioDriver(self, loop)
         else:
-            self._driver = _AsyncioDriver(self, loop) if hasattr(loop, "_add_reader") else _WaitingDriver(self)
+            self._driver = _WaitingDriver(self)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(keep_time, self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -14,6 +15,7 @@ from gearproto.backoff import Backoff
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
 
 from .dial import Connect, dial
+from .eventloop import clock
 from .link import Link, join
 
 __all__ = ["Office", "Post"]
@@ -79,6 +81,7 @@ class Post:
         self._connect_timeout = connect_timeout
         self._backoff = backoff
         self._link: Link | None = None
+        self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
         self._reason = ""  # why the last connection has ended
 
     @property
@@ -88,16 +91,17 @@ class Post:
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled or told to leave."""
+        self._now = clock()
         while not self.leaving:
             await anyio.sleep_until(self._backoff.retry_at)
             try:
                 transport = await dial(self.address, self._connect_timeout, self._tls, self._connect)
             except OSError as error:
                 _log.warning("%s: %s", self.address, error.strerror or error)
-                self._backoff.failed(anyio.current_time())
+                self._backoff.failed(self._now())
                 continue
             _log.info("%s: connected", self.address)
-            self._backoff.connected(anyio.current_time())
+            self._backoff.connected(self._now())
             self.conn = self._office.new_connection(self)
             self._link = link = join(transport, self.conn, self._on_event, self._office.advance)
             self._office.advance()
@@ -139,7 +143,7 @@ class Post:
         elif isinstance(event, ConnectionClosed):
             self._reason = event.reason
             self._link = None
-            self._backoff.failed(anyio.current_time())
+            self._backoff.failed(self._now())
             self._office.on_closed(self)
         elif isinstance(event, ReportRefused):
             _log.warning("%s: a report was refused: %r", self.address, event.text)

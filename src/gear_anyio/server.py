@@ -14,6 +14,8 @@ import anyio.abc
 from gear_sync.reactor import Reactor, ServerBase, ServerOptions, Snapshot
 from gearproto import DEFAULT_PORT
 
+from .eventloop import asyncio_loop
+
 __all__ = ["Server"]
 
 _CHUNK = 65536
@@ -35,9 +37,8 @@ class Server(ServerBase):
         """
         task_status.started()
         try:
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
+            loop = asyncio_loop()
+            if loop is None:
                 await _serve_by_waiting(self._reactor)
             else:
                 await _AsyncioDriver(self._reactor, loop).run()

@@ -16,6 +16,7 @@ from gearproto.records import Answer as AnswerRecord
 from gearproto.records import Records
 
 from .dial import Connect, dial
+from .eventloop import clock
 from .job import Job
 from .link import Link, join
 
@@ -87,6 +88,7 @@ class Session:
         self._introduce = introduce
         self._on_stranded = on_stranded
         self._link: Link | None = None
+        self._now: Callable[[], float] = anyio.current_time  # while there is a connection, what callbacks may call
         self._dialed: anyio.Event | None = None  # while the server is being connected to
         self.records = self._new_records(0.0)
 
@@ -123,21 +125,22 @@ class Session:
 
     async def _run(self) -> None:
         """Connect, and move bytes until the connection has ended."""
-        began = anyio.current_time()
+        self._now = clock()
+        began = self._now()
         dialed = self._dialed
         assert dialed is not None
         try:
             transport = await dial(self.address, self._connect_timeout, self._tls, self._connect)
         except OSError as error:
             self.failure = error
-            now = anyio.current_time()
+            now = self._now()
             self._backoff.failed(now, now - began)
             return
         except BaseException:
             self.failure = ConnectionAbortedError("closed by the client")
             raise
         else:
-            now = anyio.current_time()
+            now = self._now()
             self._backoff.connected(now)
             self.records = self._new_records(now)
             self._link = link = join(transport, self.records.conn, self._on_event)
@@ -171,7 +174,7 @@ class Session:
         if isinstance(event, ConnectionClosed):
             self._link = None
             self.failure = ConnectionError(event.reason)
-            self._backoff.failed(anyio.current_time())
+            self._backoff.failed(self._now())
         record = self.records.on_event(event)
         if isinstance(record, Job) and record.stranded is not None:
             self._on_stranded(record)

@@ -30,6 +30,7 @@ from gearproto.tasks import as_bytes
 
 from .assignment import ThreadJob, WorkerJob
 from .dial import Connect
+from .eventloop import clock
 from .hands import Hands
 from .post import Post
 
@@ -106,6 +107,7 @@ class Worker:
         self._functions: dict[bytes, tuple[Callable[..., Any], float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
         self._limiter: anyio.CapacityLimiter | None = None
+        self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
         self._stopping = False
         self._aborting = False
         self._changed = anyio.Event()
@@ -199,6 +201,7 @@ class Worker:
         """
         if self._hands is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
+        self._now = clock()
         self._limiter = anyio.CapacityLimiter(math.inf)  # there is room for every job; hung threads are left behind
         try:
             async with anyio.create_task_group() as group:
@@ -250,13 +253,13 @@ class Worker:
         abort_at = math.inf
         while not self._aborting and not (self._stopping and self._grabber.drained):
             if self._stopping and abort_at == math.inf and self._stop_timeout is not None:
-                abort_at = anyio.current_time() + self._stop_timeout
+                abort_at = self._now() + self._stop_timeout
             self._changed = anyio.Event()
             due_at = self._grabber.next_deadline()
             self._due_at = min(abort_at, math.inf if due_at is None else due_at)
             with anyio.CancelScope(deadline=self._due_at):
                 await self._changed.wait()
-            if anyio.current_time() >= abort_at:
+            if self._now() >= abort_at:
                 _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
                 self.abort()
             self.advance()
@@ -272,7 +275,7 @@ class Worker:
 
     def new_connection(self, post: Post) -> WorkerConnection:
         """Return a connection to a server that has just been reached, on which the worker has introduced itself."""
-        options: Limits = {"now": anyio.current_time(), **self._limits}
+        options: Limits = {"now": self._now(), **self._limits}
         conn = WorkerConnection(asks_when_woken=False, **options)
         self._grabber.attach(conn)
         self._by_conn[conn] = post
@@ -292,7 +295,7 @@ class Worker:
 
     def advance(self) -> None:
         """Ask servers for jobs, as far as there is room."""
-        for conn in self._grabber.advance(anyio.current_time()):
+        for conn in self._grabber.advance(self._now()):
             self._by_conn[conn].settle()
         due_at = self._grabber.next_deadline()
         if self._stopping or (due_at is not None and due_at < self._due_at):

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.harness.idioms import IDIOMS, AnyClient, AnyWorker, Idiom, backend_of
+from tests.harness.loops import asking_nothing_in_callbacks
 from tests.harness.places import WAYS, Host, Place, Way, open_place
 
 StartWorker = Callable[..., Awaitable[AnyWorker]]
 
 
 @pytest.fixture(params=IDIOMS)
-def idiom(request: pytest.FixtureRequest) -> Idiom:
-    idiom: Idiom = request.param
-    return idiom
+def idiom(request: pytest.FixtureRequest) -> Iterator[Idiom]:
+    with asking_nothing_in_callbacks():
+        yield request.param
 
 
 @pytest.fixture
-def anyio_backend(idiom: Idiom) -> str:
+def anyio_backend(idiom: Idiom) -> Any:
     return backend_of(idiom)
 
 
@@ -33,7 +34,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.fixture
-async def place(anyio_backend: str, idiom: Idiom, way: Way) -> AsyncIterator[Place]:
+async def place(anyio_backend: object, idiom: Idiom, way: Way) -> AsyncIterator[Place]:
     """A place without servers."""
     async with open_place(idiom, way) as place:
         yield place

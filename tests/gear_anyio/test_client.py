@@ -15,6 +15,7 @@ from gear_anyio import Client, Task
 from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.idioms import until
+from tests.harness.loops import Loop
 from tests.harness.peers import Pipes, virtual_time
 from tests.harness.places import Host, Place, open_place
 from tests.harness.threads import LIMIT
@@ -22,11 +23,6 @@ from tests.harness.threads import LIMIT
 pytestmark = pytest.mark.anyio
 
 MIB: Final = 1024 * 1024
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture
@@ -54,8 +50,8 @@ def client_of(pipes: Pipes, **options: Any) -> Client:
 
 
 @pytest.fixture
-async def place(anyio_backend: Any) -> AsyncIterator[Place]:
-    async with open_place(anyio_backend, "pipes") as place:
+async def place(anyio_backend: Any, loop: Loop) -> AsyncIterator[Place]:
+    async with open_place(loop, "pipes") as place:
         yield place
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from contextvars import ContextVar
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -14,25 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gear_anyio.hands import Hands
+from tests.harness.idioms import settle, until
+from tests.harness.loops import LOOPS, Loop, run
 
 pytestmark = pytest.mark.anyio
 
 _var: ContextVar[str] = ContextVar("_var", default="nothing")
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-async def turns() -> None:
-    """Let all that can run do so."""
-    await anyio.wait_all_tasks_blocked()
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", LOOPS)
 @given(steps=st.lists(st.integers(0, 3), max_size=12))
-def test_each_job_runs_once_and_at_once_in_no_more_tasks_than_jobs_at_one_time(backend: str, steps: list[int]) -> None:
+def test_each_job_runs_once_and_at_once_in_no_more_tasks_than_jobs_at_one_time(backend: Loop, steps: list[int]) -> None:
     async def main() -> None:
         running: dict[int, anyio.Event] = {}
         ended: list[int] = []
@@ -50,20 +43,20 @@ def test_each_job_runs_once_and_at_once_in_no_more_tasks_than_jobs_at_one_time(b
             hands = Hands(group, work)
             for job, ends in enumerate(steps):
                 hands.give(job)
-                await turns()
+                await settle()
                 assert job in running
                 most = max(most, len(running))
                 for one in list(running)[:ends]:
                     running[one].set()
-                await turns()
+                await settle()
             for one in list(running):
                 running[one].set()
-            await turns()
+            await settle()
             group.cancel_scope.cancel()
         assert sorted(ended) == list(range(len(steps)))
         assert len(tasks) == most
 
-    anyio.run(main, backend=backend)
+    run(backend, main)
 
 
 async def test_what_a_job_sets_in_its_context_stays_with_it() -> None:
@@ -80,7 +73,7 @@ async def test_what_a_job_sets_in_its_context_stays_with_it() -> None:
         hands = Hands(group, work)
         for job in ("a", "b"):
             hands.give(job)
-            await turns()
+            await settle()
         group.cancel_scope.cancel()
     assert seen == [("outside", "a"), ("outside", "b")]
     assert _var.get() == "outside"
@@ -99,7 +92,7 @@ async def test_what_is_thrown_into_a_job_is_thrown_in_its_context() -> None:
     async with anyio.create_task_group() as group:
         hands = Hands(group, work)
         hands.give("a")
-        await turns()
+        await settle()
         group.cancel_scope.cancel()
     assert seen == ["a"]
 
@@ -116,7 +109,7 @@ async def test_time_limit_inside_a_job_ends_what_it_is_around_and_no_more() -> N
         hands = Hands(group, work)
         for job in ("a", "b"):
             hands.give(job)
-            await turns()
+            await until(partial(ended.count, job))
         group.cancel_scope.cancel()
     assert ended == ["a", "b"]
 
@@ -135,7 +128,7 @@ async def test_job_that_has_ended_takes_no_memory() -> None:
             seen = weakref.ref(job)
             hands.give(job)
             del job
-            await turns()
+            await settle()
             gc.collect()
             assert seen() is None
         group.cancel_scope.cancel()
@@ -155,7 +148,7 @@ async def test_job_that_cancels_its_own_task_spoils_no_other() -> None:
         hands = Hands(group, work)
         for job in ("a", "b", "c"):
             hands.give(job)
-            await turns()
+            await settle()
         group.cancel_scope.cancel()
     assert done == ["a", "b", "c"]
 

@@ -29,20 +29,21 @@ from gearproto.packets import (
     WorkComplete,
     WorkData,
 )
+from tests.harness import loops
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import until
+from tests.harness.loops import LOOPS, Loop
 from tests.harness.ports import HeldPort
 from tests.harness.servers import full_listener
 from tests.harness.threads import LIMIT, nothing_left_open
 
-BACKENDS: Final = ("asyncio", "trio")
-both = pytest.mark.parametrize("backend", BACKENDS)
+each_loop = pytest.mark.parametrize("loop", LOOPS)
 
 Script = Callable[[Peer], None]
 
 
-def run(backend: str, main: Callable[[], Awaitable[None]]) -> None:
+def run(loop: Loop, main: Callable[[], Awaitable[None]]) -> None:
     """Run a test in an event loop of its own, which leaves neither descriptors nor threads."""
 
     async def limited() -> None:
@@ -50,7 +51,7 @@ def run(backend: str, main: Callable[[], Awaitable[None]]) -> None:
             await main()
 
     with nothing_left_open():
-        anyio.run(limited, backend=backend)
+        loops.run(loop, limited)
 
 
 def sent(*packets: Packet) -> bytes:
@@ -82,7 +83,7 @@ def slowly(data: bytes) -> Script:
 DONE: Final = sent(JobCreated(b"H:1"), WorkData(b"H:1", b"part "), WorkComplete(b"H:1", b"done"))
 
 
-@both
+@each_loop
 @pytest.mark.parametrize(
     ("script", "outcome"),
     [
@@ -108,7 +109,7 @@ DONE: Final = sent(JobCreated(b"H:1"), WorkData(b"H:1", b"part "), WorkComplete(
         pytest.param(slowly(DONE), Completed, id="slow"),
     ],
 )
-def test_outcome_is_right_whatever_the_server_does(backend: str, script: Script, outcome: Any) -> None:
+def test_outcome_is_right_whatever_the_server_does(loop: Loop, script: Script, outcome: Any) -> None:
     async def main() -> None:
         with HostileServer(script) as server:
             async with Client(
@@ -122,11 +123,11 @@ def test_outcome_is_right_whatever_the_server_does(backend: str, script: Script,
                 assert await job.wait(LIMIT)
                 assert isinstance(job.outcome, outcome)
 
-    run(backend, main)
+    run(loop, main)
 
 
-@both
-def test_connection_that_ends_anywhere_in_a_conversation_loses_the_job(backend: str) -> None:
+@each_loop
+def test_connection_that_ends_anywhere_in_a_conversation_loses_the_job(loop: Loop) -> None:
     cuts = range(0, len(DONE) + 1, 3)
 
     async def main() -> None:
@@ -140,11 +141,11 @@ def test_connection_that_ends_anywhere_in_a_conversation_loses_the_job(backend: 
                     assert isinstance(job.outcome, Completed if cut == len(DONE) else Lost)
             assert len(outcomes) == len(cuts)
 
-    run(backend, main)
+    run(loop, main)
 
 
-@both
-def test_server_that_comes_back_with_the_same_handles_confuses_nobody(backend: str) -> None:
+@each_loop
+def test_server_that_comes_back_with_the_same_handles_confuses_nobody(loop: Loop) -> None:
     def dies(peer: Peer) -> None:
         peer.receive_until(SubmitJob)
         peer.send(JobCreated(b"H:1"))
@@ -166,7 +167,7 @@ def test_server_that_comes_back_with_the_same_handles_confuses_nobody(backend: s
                 second = await client.submit("f")
                 assert await second.result(LIMIT) == b"second"
 
-    run(backend, main)
+    run(loop, main)
 
 
 # Workers
@@ -221,7 +222,7 @@ def is_silent(peer: Peer) -> None:
     peer.wait_for_end()
 
 
-@both
+@each_loop
 @pytest.mark.parametrize(
     "script",
     [
@@ -236,7 +237,7 @@ def is_silent(peer: Peer) -> None:
         is_silent,
     ],
 )
-def test_worker_is_back_whatever_the_server_does(backend: str, script: Script) -> None:
+def test_worker_is_back_whatever_the_server_does(loop: Loop, script: Script) -> None:
     reports: list[tuple[bytes, bytes]] = []
 
     def behaves(peer: Peer) -> None:
@@ -260,25 +261,25 @@ def test_worker_is_back_whatever_the_server_does(backend: str, script: Script) -
                 worker.stop()
         assert {*reports} == {(b"H:2", b"H:2\x002")}
 
-    run(backend, main)
+    run(loop, main)
 
 
 # Sockets
 
 
-@both
-def test_refused_connection_is_told_in_the_systems_words(backend: str) -> None:
+@each_loop
+def test_refused_connection_is_told_in_the_systems_words(loop: Loop) -> None:
     async def main() -> None:
         with HeldPort() as absent:
             async with Client(absent.address) as client:
                 with pytest.raises(JobNotSent, match="Connection refused"):
                     await client.submit("f")
 
-    run(backend, main)
+    run(loop, main)
 
 
-@both
-def test_connection_that_hangs_ends_with_its_time_limit_or_the_client(backend: str) -> None:
+@each_loop
+def test_connection_that_hangs_ends_with_its_time_limit_or_the_client(loop: Loop) -> None:
     async def main() -> None:
         with full_listener() as listener:
             async with Client(listener.getsockname(), connect_timeout=0.05) as client:
@@ -289,12 +290,12 @@ def test_connection_that_hangs_ends_with_its_time_limit_or_the_client(backend: s
                 await anyio.wait_all_tasks_blocked()
                 client.close()
 
-    run(backend, main)
+    run(loop, main)
 
 
-@both
+@each_loop
 @pytest.mark.parametrize("mutual", [False, True])
-def test_tls_with_certificates_of_one_side_or_both(backend: str, mutual: bool) -> None:
+def test_tls_with_certificates_of_one_side_or_both(loop: Loop, mutual: bool) -> None:
     ours = authority("ours")
     mine, theirs = ours.issue("client", common_name="client"), ours.issue()
     server_tls = theirs if mutual else TLS(theirs.certificate, theirs.key)
@@ -315,25 +316,25 @@ def test_tls_with_certificates_of_one_side_or_both(backend: str, mutual: bool) -
                 assert await job.result(LIMIT) == b"x" * 3_000_000
                 worker.stop()
 
-    anyio.run(main, backend=backend)  # looking up a name leaves trio's thread for a while
+    loops.run(loop, main)  # looking up a name leaves trio's thread for a while
 
 
-@both
-def test_server_that_cannot_be_trusted_is_none(backend: str) -> None:
+@each_loop
+def test_server_that_cannot_be_trusted_is_none(loop: Loop) -> None:
     async def main() -> None:
         with gear_sync.Server("127.0.0.1", 0, tls=authority("theirs").issue("127.0.0.1")) as server:
             async with Client(server.address, tls=TLS(ca=authority("ours").ca)) as client:
                 with pytest.raises(JobNotSent, match="TLS: "):
                     await client.submit("f")
 
-    run(backend, main)
+    run(loop, main)
 
 
-@both
-def test_ipv6(backend: str) -> None:
+@each_loop
+def test_ipv6(loop: Loop) -> None:
     async def main() -> None:
         with gear_sync.Server("::1", 0) as server:
             async with Client(f"[::1]:{server.port}") as client:
                 assert await client.echo(b"six") == b"six"
 
-    run(backend, main)
+    run(loop, main)

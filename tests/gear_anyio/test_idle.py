@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import anyio
 import pytest
 
 from gear_anyio import Client
 from gearproto.packets import EchoReq, EchoRes, JobCreated, OptionRes, SubmitJob, WorkComplete
 from tests.harness.hostile import HostileServer, Peer
+from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_end_that_came_while_the_event_loop_was_busy_is_no_loss(backend: str) -> None:
+@pytest.mark.parametrize("backend", LOOPS)
+def test_end_that_came_while_the_event_loop_was_busy_is_no_loss(backend: Loop) -> None:
     def leave(peer: Peer) -> None:
         peer.receive_until(EchoReq)
         peer.send(OptionRes(b"exceptions"), EchoRes(b"x"))
@@ -30,4 +30,4 @@ def test_end_that_came_while_the_event_loop_was_busy_is_no_loss(backend: str) ->
                 job = await client.submit("f")
                 assert await job.result(LIMIT) == b"done"
 
-    anyio.run(main, backend=backend)
+    run(backend, main)

@@ -57,11 +57,6 @@ _P = TypeVar("_P", bound=Event)
 needs_proc = pytest.mark.skipif(not _DESCRIPTORS.exists(), reason="open descriptors are read from /proc")
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 class Peer:
     """A client, worker or administrator over any byte stream, which speaks in packets and lines."""
 

@@ -10,6 +10,7 @@ import pytest
 from gear_anyio.link import SocketLink
 from gearproto import ClientConnection
 from gearproto.packets import SubmitJob
+from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
 BIG = 8 * 1024 * 1024
@@ -25,9 +26,9 @@ async def receive(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", LOOPS)
 @pytest.mark.parametrize("sizes", [[1], [BIG], [1, 1, 1], [1, BIG, 1], [BIG, BIG], [1] * 1000])
-def test_all_output_is_sent_though_nothing_comes(backend: str, sizes: list[int]) -> None:
+def test_all_output_is_sent_though_nothing_comes(backend: Loop, sizes: list[int]) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -47,4 +48,4 @@ def test_all_output_is_sent_though_nothing_comes(backend: str, sizes: list[int])
             link.close("enough")
         theirs.close()
 
-    anyio.run(main, backend=backend)
+    run(backend, main)

@@ -8,14 +8,15 @@ import pytest
 from gear_anyio import Client, Server, ThreadJob, Worker, WorkerJob
 from gearproto import JobRaised
 from gearproto.functions import JSON, TEXT, CodecError, Function
+from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
 count = Function("count", takes=TEXT, returns=JSON)
 reverse = Function("reverse", takes=TEXT, returns=TEXT)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_value_and_result_are_what_the_declaration_says(backend: str) -> None:
+@pytest.mark.parametrize("backend", LOOPS)
+def test_value_and_result_are_what_the_declaration_says(backend: Loop) -> None:
     async def main() -> None:
         server = Server(port=0)
         worker = Worker(server.address)
@@ -41,4 +42,4 @@ def test_value_and_result_are_what_the_declaration_says(backend: str) -> None:
                 await client.call(count, "\ud800")
             group.cancel_scope.cancel()
 
-    anyio.run(main, backend=backend)
+    run(backend, main)

@@ -34,6 +34,7 @@ from gearproto.packets import (
     WorkException,
 )
 from tests.harness.idioms import AnyClient, Gate, in_thread, settle, until
+from tests.harness.loops import RUN, Loop
 from tests.harness.peers import PipePeer, Pipes, virtual_time
 from tests.harness.places import Host, Place, Way, open_place
 from tests.harness.servers import OurServer
@@ -42,11 +43,6 @@ from tests.harness.threads import LIMIT
 pytestmark = pytest.mark.anyio
 
 MIB: Final = 1024 * 1024
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture
@@ -66,8 +62,8 @@ async def tight(anyio_backend: object) -> AsyncIterator[Pipes]:
 
 
 @pytest.fixture
-async def place(anyio_backend: Any) -> AsyncIterator[Place]:
-    async with open_place(anyio_backend, "pipes") as place:
+async def place(anyio_backend: Any, loop: Loop) -> AsyncIterator[Place]:
+    async with open_place(loop, "pipes") as place:
         yield place
 
 
@@ -127,9 +123,9 @@ async def test_cancelled_worker_leaves_its_job_to_another(place: Place, host: Ho
 
 @pytest.mark.parametrize("way", ["ours", "pipes"])
 async def test_worker_that_is_cancelled_leaves_without_a_warning(
-    anyio_backend: Any, way: Way, caplog: pytest.LogCaptureFixture
+    loop: Loop, way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_place(anyio_backend, way) as place:
+    async with open_place(loop, way) as place:
         host = await place.start()
         client = await place.connected_client(host)
         async with anyio.create_task_group() as group:
@@ -151,8 +147,8 @@ async def is_there(client: AnyClient, client_id: bytes) -> bool:
 
 @pytest.mark.parametrize("way", ["ours", "pipes"])
 @pytest.mark.parametrize("end", ["stop", "abort", "cancel"])
-async def test_no_task_outlives_a_client_or_worker(anyio_backend: Any, way: Way, end: str) -> None:
-    async with open_place(anyio_backend, way) as place:
+async def test_no_task_outlives_a_client_or_worker(loop: Loop, way: Way, end: str) -> None:
+    async with open_place(loop, way) as place:
         host = await place.start()
         begun = Gate()
 
@@ -517,8 +513,9 @@ async def test_sleeping_worker_is_woken(pipes: Pipes) -> None:
 
 # Signals
 
-PROGRAM = """
-import sys, anyio, gear_anyio
+PROGRAM: Final = f"""
+{RUN}
+import gear_anyio
 worker = gear_anyio.Worker(sys.argv[1])
 @worker.function("wait")
 async def wait(job):
@@ -532,18 +529,16 @@ async def hang(job):
         await anyio.sleep(0.001)
     print("stopping", flush=True)
     await anyio.sleep_forever()
-anyio.run(worker.run, backend=sys.argv[2])
+run(worker.run)
 print("left", flush=True)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_lets_the_job_in_hand_end_and_a_second_one_does_not(
-    anyio_backend: str, number: signal.Signals
-) -> None:
+async def test_signal_lets_the_job_in_hand_end_and_a_second_one_does_not(loop: Loop, number: signal.Signals) -> None:
     def play() -> None:
         server = OurServer()
-        arguments = [sys.executable, "-W", "error", "-c", PROGRAM, server.address, anyio_backend]
+        arguments = [sys.executable, "-W", "error", "-c", PROGRAM, server.address, loop]
         try:
             with gear_sync.Client(server.address) as client:
                 for name in ("wait", "hang"):
@@ -573,24 +568,25 @@ async def test_signal_lets_the_job_in_hand_end_and_a_second_one_does_not(
     await in_thread(play)
 
 
-HANGS: Final = """
-import os, sys, time, anyio, gear_anyio
+HANGS: Final = f"""
+{RUN}
+import os, time, gear_anyio
 worker = gear_anyio.Worker(sys.argv[1])
 @worker.function("hang")
 def hang(job):
     print("begun", flush=True)
     time.sleep(3600)
-anyio.run(worker.run, backend=sys.argv[2])
+run(worker.run)
 print("left", flush=True)
-if sys.argv[2] == "asyncio":
+if sys.argv[2] != "trio":
     os._exit(0)  # as the page on workers has it
 """
 
 
-async def test_second_signal_ends_a_worker_though_a_thread_of_it_hangs(anyio_backend: str) -> None:
+async def test_second_signal_ends_a_worker_though_a_thread_of_it_hangs(loop: Loop) -> None:
     def play() -> None:
         server = OurServer()
-        arguments = [sys.executable, "-W", "error", "-c", HANGS, server.address, anyio_backend]
+        arguments = [sys.executable, "-W", "error", "-c", HANGS, server.address, loop]
         try:
             with (
                 gear_sync.Client(server.address) as client,

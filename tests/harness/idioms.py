@@ -24,6 +24,8 @@ from gearproto import Outcome, Priority
 from gearproto.records import JobEvent
 from gearproto.tasks import JobHandle
 
+from . import loops
+from .loops import LOOPS, Loop
 from .threads import LIMIT
 
 __all__ = [
@@ -41,8 +43,8 @@ __all__ = [
     "working",
 ]
 
-Idiom = Literal["asyncio", "trio", "gear_sync"]
-IDIOMS: Final[tuple[Idiom, ...]] = ("asyncio", "trio", "gear_sync")
+Idiom = Loop | Literal["gear_sync"]
+IDIOMS: Final[tuple[Idiom, ...]] = (*LOOPS, "gear_sync")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -51,9 +53,9 @@ _POLL: Final = 0.002
 _RETRY_PAUSES: Final = (0.005, 0.05)  # seconds; workers that come back soon spare the tests time
 
 
-def backend_of(idiom: Idiom) -> str:
-    """Return the event loop that tests of an idiom run on."""
-    return "asyncio" if idiom == "gear_sync" else idiom
+def backend_of(idiom: Idiom) -> Any:
+    """Return what the fixture ``anyio_backend`` has to be for tests of an idiom."""
+    return loops.backend_of("asyncio" if idiom == "gear_sync" else idiom)
 
 
 async def in_thread(call: Callable[[], _T]) -> _T:

@@ -1,0 +1,21 @@
+"""Each event loop in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness.loops import LOOPS, Loop, asking_nothing_in_callbacks, backend_of
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    with asking_nothing_in_callbacks():
+        yield request.param
+
+
+@pytest.fixture
+def anyio_backend(loop: Loop) -> Any:
+    return backend_of(loop)
