@@ -55,7 +55,8 @@ class TLS:
         key: its private key, not encrypted; may be the same file.
         ca: certificates of the authorities that the other side's certificate has to come from. None means the
             system's for a client; a server asks for no certificates then.
-        check_host: whether a client wants the server's certificate to bear the name that it has connected to.
+        check_host: whether a client wants the server's certificate to bear the name that it has connected to, as an
+            alternative name (``subjectAltName``).
 
     Raises:
         ValueError: there is a certificate without a key, or a key without a certificate.
@@ -118,6 +119,7 @@ def client_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
     _check_type(tls)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = tls.check_host
+    context.hostname_checks_common_name = False  # as browsers, curl and RFC 9525: only alternative names name a host
     _load(context, tls)
     if tls.ca is None:
         context.load_default_certs()

@@ -152,6 +152,14 @@ def test_refused_client_is_told() -> None:
     assert reason(caught.value) == "it wants a certificate of ours"
 
 
+def test_common_name_is_not_taken_for_the_name_of_a_host() -> None:
+    server = GOOD.issue_nameless("localhost")
+    with pytest.raises(ssl.SSLError) as caught:
+        pair(server, CLIENT)
+    assert "its certificate is refused: Hostname mismatch" in reason(caught.value)
+    pair(server, replace(CLIENT, check_host=False))
+
+
 def test_host_name_is_not_looked_at_if_told_so() -> None:
     pair(SERVER, TLS(CLIENT.certificate, CLIENT.key, GOOD.ca, check_host=False), "elsewhere")
 

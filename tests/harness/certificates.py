@@ -8,10 +8,17 @@ import tempfile
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gear_sync.tls import TLS
 
 __all__ = ["Authority", "authority"]
+
+
+_HOUR = datetime.timedelta(hours=1)
 
 
 class Authority:
@@ -27,6 +34,29 @@ class Authority:
         self._folder = folder
         self.ca = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.ca)
+
+    def issue_nameless(self, common_name: str) -> TLS:
+        """Issue a certificate without alternative names, as was usual until 2017; return its files."""
+        signed_by = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(signed_by, ec.EllipticCurvePrivateKey)
+        issuer = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes()).subject
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder(issuer, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _HOUR)
+            .not_valid_after(now + _HOUR)
+            .sign(signed_by, hashes.SHA256())
+        )
+        path = self._folder / f"{common_name}-nameless.pem"
+        plain = serialization.NoEncryption()
+        path.write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        )
+        return TLS(path, path, self.ca)
 
     def issue(self, name: str = "localhost", *, common_name: str | None = None, expired: bool = False) -> TLS:
         """Issue a certificate for a host, or for a client; return its files and that of the authority."""
