@@ -28,7 +28,7 @@ from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions,
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
-from gearproto.records import Records
+from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Records
 from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
@@ -66,6 +66,7 @@ class Client:
         connect_timeout: float = 5.0,
         timeout: float | None = 30.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
+        resubmit_timeout: float = DEFAULT_RESUBMIT_TIMEOUT,
         exceptions: bool = True,
         **limits: Unpack[Limits],
     ) -> None:
@@ -80,6 +81,8 @@ class Client:
             timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
                 reached; each pause is twice as long as the one before.
+            resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
+                it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
                 `JobFailed`. gearmand and our own server know it; some others never answer, and must not be asked.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
@@ -92,6 +95,7 @@ class Client:
         self._addresses = parse_addresses(servers)
         self._patience = connect_timeout
         self._timeout = timeout
+        self._resubmit_timeout = resubmit_timeout
         self._exceptions = exceptions
         context = None if tls is None else client_context(tls)
         self._sessions = [
@@ -167,10 +171,11 @@ class Client:
                 unique. Empty means never.
             priority: which queue it goes to.
             reducer: name of a reducer for the worker.
-            resubmit: whether a submission whose connection is lost is sent once more, to this server or another. The
-                job may then run twice, one run after the other or both at once. Needs a unique. For functions that
-                return their result whole: where the server joins the submission to a run that goes on, pieces that
-                were sent before are missing in the result.
+            resubmit: whether a submission whose connection is lost is sent once more, to this server or another, after
+                each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
+                may then run twice, one run after the other or both at once. Needs a unique. For functions that return
+                their result whole: where the server joins the submission to a run that goes on, pieces that were sent
+                before are missing in the result.
 
         Raises:
             JobNotSent: no server could be reached.
@@ -405,7 +410,7 @@ class Client:
         """Submit jobs; those for which no server can be reached end."""
         if len(self._sessions) == 1 and await self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
-        dispatch = Dispatch(jobs, self._patience, self._known_failures())
+        dispatch = Dispatch(jobs, self._chooser, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
             if len(groups) == 1:
@@ -450,6 +455,7 @@ class Client:
         """Submit a stranded job, as often as it is stranded again meanwhile."""
         try:
             while job.stranded is not None:
+                job.search(anyio.current_time() + self._resubmit_timeout)
                 job.restart(self._chooser)
                 await self._launch([job])
         except GearmanError as error:  # there is no room for it, or the client is closed

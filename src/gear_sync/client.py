@@ -20,7 +20,7 @@ from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions,
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
-from gearproto.records import Answer, Records
+from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records
 from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
@@ -60,6 +60,7 @@ class Client:
         connect_timeout: float = 5.0,
         timeout: float | None = 30.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
+        resubmit_timeout: float = DEFAULT_RESUBMIT_TIMEOUT,
         exceptions: bool = True,
         **limits: Unpack[Limits],
     ) -> None:
@@ -74,6 +75,8 @@ class Client:
             timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
                 reached; each pause is twice as long as the one before.
+            resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
+                it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
                 `JobFailed`. gearmand and our own server know it; some others never answer, and must not be asked.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
@@ -87,6 +90,7 @@ class Client:
         self._connect = connect
         self._connect_timeout = connect_timeout
         self._timeout = timeout
+        self._resubmit_timeout = resubmit_timeout
         self._exceptions = exceptions
         context = None if tls is None else client_context(tls)
         self._sessions = [
@@ -123,10 +127,11 @@ class Client:
                 unique. Empty means never.
             priority: which queue it goes to.
             reducer: name of a reducer for the worker.
-            resubmit: whether a submission whose connection is lost is sent once more, to this server or another. The
-                job may then run twice, one run after the other or both at once. Needs a unique. For functions that
-                return their result whole: where the server joins the submission to a run that goes on, pieces that
-                were sent before are missing in the result.
+            resubmit: whether a submission whose connection is lost is sent once more, to this server or another, after
+                each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
+                may then run twice, one run after the other or both at once. Needs a unique. For functions that return
+                their result whole: where the server joins the submission to a run that goes on, pieces that were sent
+                before are missing in the result.
 
         Raises:
             JobNotSent: no server could be reached.
@@ -417,6 +422,7 @@ class Client:
 
     def _on_stranded(self, job: Job) -> None:
         """Keep a job until somebody who waits submits it once more, or the client is closed. With the lock held."""
+        job.search(time.monotonic() + self._resubmit_timeout)
         self._stranded[job] = None
         if self._pump.closed:
             self._end_stranded(job)
@@ -453,17 +459,18 @@ class Client:
         """
         if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
-        dispatch = Dispatch(jobs, self._connect_timeout, self._known_failures())
+        dispatch = Dispatch(jobs, self._chooser, self._connect_timeout, self._known_failures())
         while dispatch.left:
             with self._pump.lock:
                 groups = dispatch.plan(time.monotonic())
             self._place(dispatch, groups, until)
             if dispatch.left and time.monotonic() >= until:
                 with self._pump.lock:
-                    for job in dispatch.strand(self._chooser):
+                    for job in dispatch.strand():
                         self._on_stranded(job)
             elif dispatch.left and not groups:
                 self._sleep(min(dispatch.retry_at, until))
+                self._check_open()
 
     def _place(self, dispatch: Dispatch[Job], groups: dict[int, list[Job]], until: float) -> None:
         """Submit jobs to their servers, to each as soon as it is reached: one that hangs holds only its own up.

@@ -85,6 +85,7 @@ class Dispatch(Generic[_R]):
     def __init__(
         self,
         jobs: Iterable[_R],
+        chooser: ServerChooser,
         patience: float,
         failures: Iterable[tuple[Address, OSError]] = (),
     ) -> None:
@@ -92,11 +93,14 @@ class Dispatch(Generic[_R]):
 
         Args:
             jobs: the jobs.
-            patience: seconds that it is worth waiting for a server that failed lately, if no other is there.
+            chooser: chooses among the servers.
+            patience: seconds that it is worth waiting for a server that failed lately, if no other is there. Jobs that
+                are submitted once more look for a server for longer, see `JobRecord.search_until`.
             failures: why servers failed before; told of where none is tried any more.
         """
         self.left = list(jobs)
         self.retry_at = 0.0
+        self._chooser = chooser
         self._patience = patience
         self._failures: dict[Address, OSError] = {}
         self._failed_before = failures
@@ -114,7 +118,7 @@ class Dispatch(Generic[_R]):
         for job in self.left:
             if job.outcome is not None:
                 continue
-            match job.candidates.next(now, now + self._patience):
+            match self._next(job, now):
                 case Try(index):
                     groups.setdefault(index, []).append(job)
                 case WaitUntil(when):
@@ -124,6 +128,13 @@ class Dispatch(Generic[_R]):
                     job.end(self._not_sent())
         self.left = waiting
         return groups
+
+    def _next(self, job: _R, now: float) -> Try | WaitUntil | None:
+        step = job.candidates.next(now, max(now + self._patience, job.search_until))
+        if step is None and now < job.search_until:
+            job.candidates = self._chooser.candidates(job.unique)  # each server may be tried again
+            step = job.candidates.next(now, job.search_until)
+        return step
 
     def failed(self, address: Address, error: OSError | None, jobs: Iterable[_R]) -> None:
         """Take jobs back whose server could not be reached.
@@ -137,11 +148,11 @@ class Dispatch(Generic[_R]):
             self._failures[address] = error
         self.left += jobs
 
-    def strand(self, chooser: ServerChooser) -> list[_R]:
+    def strand(self) -> list[_R]:
         """Leave off, and strand the jobs that are left; return them."""
         stranded, self.left = self.left, []
         for job in stranded:
-            job.candidates = chooser.candidates(job.unique)
+            job.candidates = self._chooser.candidates(job.unique)
             job.strand(self._not_sent())
         return stranded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final, Generic, Self, TypeVar
 
 from .addresses import Address
@@ -40,7 +41,7 @@ from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejecte
 from .policies import Candidates, ServerChooser
 from .tasks import JobHandle, Task, as_bytes
 
-__all__ = ["Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome_error"]
+__all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome_error"]
 
 
 @event
@@ -62,6 +63,9 @@ JobEvent = Progress | Data | Warned | Resubmitted | Outcome
 
 MAX_RESUBMISSIONS: Final = 5
 """How often a submission that was lost is sent once more, if that is asked for."""
+
+DEFAULT_RESUBMIT_TIMEOUT: Final = 60.0
+"""Seconds for which a submission that was lost looks for a server, if it is to be sent once more."""
 
 _T = TypeVar("_T")
 
@@ -96,6 +100,7 @@ class JobRecord:
         task: what was submitted; None once it is settled.
         candidates: the servers that it can go to yet.
         stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
+        search_until: monotonic time in seconds until which a submission that was lost looks for a server.
     """
 
     __slots__ = (
@@ -110,6 +115,7 @@ class JobRecord:
         "handle",
         "outcome",
         "progress",
+        "search_until",
         "server",
         "stranded",
         "task",
@@ -137,6 +143,7 @@ class JobRecord:
         self.background = background
         self.server: Address | None = None
         self.stranded: NotSent | Lost | None = None
+        self.search_until = -inf
         self.handle: JobHandle | None = None
         self.outcome: Outcome | None = None
         self.progress: tuple[int, int] | None = None
@@ -183,6 +190,11 @@ class JobRecord:
     def strand(self, came_to: NotSent | Lost) -> None:
         """Take note that the submission came to nothing, and may be sent once more."""
         self.stranded = came_to
+
+    def search(self, until: float) -> None:
+        """Let a stranded submission that was lost look for a server until a time, and one attempt long at the least."""
+        if isinstance(self.stranded, Lost):
+            self.search_until = until
 
     def restart(self, chooser: ServerChooser) -> None:
         """Forget what came of a stranded submission, as it is to be sent once more.

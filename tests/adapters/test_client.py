@@ -489,15 +489,6 @@ async def test_job_without_a_unique_is_not_to_be_submitted_again(client: AnyClie
         await client.submit_many([Task("f", b"", "u"), Task("f")], resubmit=True)
 
 
-async def test_lost_job_that_finds_no_server_stays_lost(place: Place, host: Host) -> None:
-    async with place.client(host, connect_timeout=0.1, retry_pauses=(0.01, 0.01)) as client:
-        job = await client.submit("f", unique="u", resubmit=True)
-        await client.echo(b"")
-        await host.close()
-        with pytest.raises(JobLost):
-            await job.result(LIMIT)
-
-
 # Queries
 
 

@@ -16,8 +16,8 @@ import gear_anyio
 from gearproto import ConnectionLost, JobLost, JobNotSent
 from gearproto.addresses import Address
 from gearproto.packets import SubmitJob
-from tests.harness.hostile import HostileServer, Peer
-from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, make_client, make_worker, until, working
+from tests.harness.hostile import HostileServer, Peer, serve_clients
+from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import OurServer
 from tests.harness.threads import LIMIT
 
@@ -85,6 +85,72 @@ async def test_job_that_is_on_its_way_again_ends_when_the_block_is_cancelled(any
             await anyio.sleep_forever()
     with pytest.raises(JobLost):
         await job.result(LIMIT)
+
+
+class Way:
+    """The only way to a server, for clients of each idiom; it can be cut.
+
+    Attributes:
+        calls: how often it was asked for.
+    """
+
+    def __init__(self, idiom: Idiom) -> None:
+        self.calls = 0
+        self.cut = False
+        self.connect: Any = self._open if idiom == "gear_sync" else self._open_soon
+
+    def _open(self, address: Address) -> socket.socket:
+        self.calls += 1
+        if self.cut:
+            raise ConnectionRefusedError("the way is cut")
+        return socket.create_connection(address)
+
+    async def _open_soon(self, address: Address) -> socket.socket:
+        return self._open(address)
+
+
+async def test_lost_submission_looks_for_its_only_server_until_that_is_back(idiom: Idiom, server: OurServer) -> None:
+    way = Way(idiom)
+    results: list[bytes] = []
+    async with make_client(idiom, server.address, connect=way.connect, retry_pauses=PAUSES) as client:
+        job = await client.submit("reverse", b"ab", unique="u", resubmit=True)
+        assert await client.echo(b"the server has it") is not None
+        way.cut = True
+        await in_thread(server.restart)
+
+        async def wait_for_result() -> None:
+            results.append(await job.result(LIMIT))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait_for_result)
+            await until(lambda: way.calls > 5)
+            way.cut = False
+            worker = make_worker(idiom, server.address)
+            worker.register("reverse", lambda job: job.workload[::-1])
+            async with running(worker):
+                await until(lambda: results)
+    assert results == [b"ba"]
+
+
+async def test_lost_submission_is_lost_in_the_end(idiom: Idiom) -> None:
+    way = Way(idiom)
+    with HostileServer(loses_a_job) as server:
+        client = make_client(
+            idiom, server.address, connect=way.connect, retry_pauses=PAUSES, connect_timeout=0.01, resubmit_timeout=0.1
+        )
+        async with client:
+            job = await client.submit("f", unique="u", resubmit=True)
+            way.cut = True
+            with pytest.raises(JobLost, match="closed the connection"):
+                await job.result(LIMIT)
+    assert way.calls > 5
+
+
+async def test_lost_submission_tries_once_more_though_its_time_is_over(idiom: Idiom) -> None:
+    with HostileServer(loses_a_job, serve_clients) as server:
+        async with make_client(idiom, server.address, retry_pauses=PAUSES, resubmit_timeout=0) as client:
+            job = await client.submit("f", unique="u", resubmit=True)
+            assert await job.result(LIMIT) == b"result"
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])

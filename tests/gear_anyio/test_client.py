@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from typing import Any, Final
 
 import anyio
@@ -13,6 +14,7 @@ from anyio.abc import TaskGroup
 import gear_anyio
 from gear_anyio import Client, Task
 from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
+from gearproto.addresses import Address
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.idioms import until
 from tests.harness.loops import Loop
@@ -412,6 +414,29 @@ async def test_server_that_closes_at_once_is_left_alone_for_longer_and_longer(pi
                     await client.submit_background("f")
         group.cancel_scope.cancel()
     assert 4 <= len(pipes.times) <= 10
+
+
+@virtual_time()
+async def test_lost_submission_looks_for_a_server_for_a_minute(pipes: Pipes) -> None:
+    tries: list[float] = []
+
+    async def connect(address: Address) -> anyio.abc.AnyByteStream:
+        tries.append(anyio.current_time())
+        if len(tries) > 1:
+            raise ConnectionRefusedError
+        return await pipes.connect(address)
+
+    async with client_of(pipes, connect=connect) as client:
+        job = await client.submit("f", unique="u", resubmit=True)
+        peer = await pipes.accept()
+        await peer.receive(SubmitJob)
+        lost_at = anyio.current_time()
+        await peer.close()
+        with pytest.raises(JobLost):
+            await job.result()
+    assert 59 < anyio.current_time() - lost_at <= 60
+    pauses = [later - sooner for sooner, later in pairwise(tries[2:])]
+    assert max(pauses) < 1
 
 
 @virtual_time()

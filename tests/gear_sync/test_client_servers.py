@@ -281,7 +281,7 @@ def test_job_that_is_lost_again_and_again_is_lost_in_the_end() -> None:
 
 
 def test_job_that_was_lost_and_cannot_be_submitted_again_is_lost_and_not_called_unsent() -> None:
-    with HostileServer(loses_a_job) as server, Client(server.address) as client:
+    with HostileServer(loses_a_job) as server, Client(server.address, resubmit_timeout=0) as client:
         job = client.submit("f", unique="u", resubmit=True)
         with pytest.raises(JobLost):
             job.result(LIMIT)

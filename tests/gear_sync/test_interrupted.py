@@ -144,7 +144,7 @@ def test_job_that_is_submitted_again_ends_though_that_was_interrupted(first: int
         with (
             HostileServer(loses_a_job) as lossy,
             HostileServer(completes_a_job) as good,
-            Client([lossy.address, good.address], retry_pauses=(0.0001, 0.0001)) as client,
+            Client([lossy.address, good.address], retry_pauses=(0.0001, 0.0001), resubmit_timeout=0) as client,
         ):
             job = client.submit("f", unique="u", resubmit=True)
             lossy.join()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, NotSent, ServerError
+from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, Lost, NotSent, ServerError
 from gearproto.addresses import Address
 from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.events import RequestId, StatusReceived
@@ -33,6 +33,8 @@ class Server:
     reachable: bool = True
     taken: list[JobRecord] = field(default_factory=list)
 
+
+ANY = ServerChooser([Server()], Policy.ORDERED)  # for jobs that ask for no other servers
 
 servers = st.lists(
     st.builds(Server, st.booleans(), st.sampled_from([0.0, 1.0, 4.0, 6.0]), st.booleans()), min_size=1, max_size=4
@@ -74,7 +76,7 @@ def test_every_job_is_taken_by_one_server_in_order_or_has_ended(
     standings: list[Server], policy: Policy, uniques: list[bytes]
 ) -> None:
     jobs = jobs_for(ServerChooser(standings, policy), *uniques)
-    dispatch = Dispatch(jobs, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, PATIENCE)
     drive(dispatch, standings)
     places = Counter(job for server in standings for job in server.taken)
     for job in jobs:
@@ -88,21 +90,21 @@ def test_every_job_is_taken_by_one_server_in_order_or_has_ended(
 def test_job_ends_only_if_no_server_can_be_had_in_time(standings: list[Server], uniques: list[bytes]) -> None:
     could_be_had = any(server.connected or (server.reachable and server.retry_at == 0) for server in standings)
     jobs = jobs_for(ServerChooser(standings, Policy.ROUND_ROBIN), *uniques)
-    drive(Dispatch(jobs, PATIENCE), standings)
+    drive(Dispatch(jobs, ANY, PATIENCE), standings)
     assert not could_be_had or all(job.outcome is None for job in jobs)
 
 
 def test_jobs_for_one_server_go_together() -> None:
     standings = [Server(), Server()]
     jobs = jobs_for(ServerChooser(standings, Policy.ROUND_ROBIN), b"", b"", b"", b"")
-    assert Dispatch(jobs, PATIENCE).plan(0.0) == {0: jobs[::2], 1: jobs[1::2]}
+    assert Dispatch(jobs, ANY, PATIENCE).plan(0.0) == {0: jobs[::2], 1: jobs[1::2]}
 
 
 @given(st.lists(st.booleans()))
 def test_job_that_has_ended_meanwhile_goes_nowhere(ended: list[bool]) -> None:
     chooser = ServerChooser([Server()], Policy.ORDERED)
     jobs = jobs_for(chooser, *[b""] * len(ended))
-    dispatch = Dispatch(jobs, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, PATIENCE)
     for job, has_ended in zip(jobs, ended, strict=True):
         if has_ended:
             job.end(NotSent("closed"))
@@ -114,7 +116,7 @@ def test_job_that_has_ended_meanwhile_goes_nowhere(ended: list[bool]) -> None:
 def test_wait_is_for_the_server_that_may_be_tried_first() -> None:
     late, soon, later = Server(retry_at=3.0), Server(retry_at=2.0), Server(retry_at=4.0)
     jobs = [one_job(late), one_job(soon), one_job(later)]
-    dispatch = Dispatch(jobs, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, PATIENCE)
     assert dispatch.plan(0.0) == {}
     assert (dispatch.left, dispatch.retry_at) == (jobs, 2.0)
 
@@ -122,7 +124,7 @@ def test_wait_is_for_the_server_that_may_be_tried_first() -> None:
 def test_wait_begins_anew_with_each_plan() -> None:
     soon, late = Server(retry_at=1.0), Server(retry_at=3.0)
     jobs = [one_job(soon), one_job(late)]
-    dispatch = Dispatch(jobs, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, PATIENCE)
     assert dispatch.plan(0.0) == {}
     assert dispatch.plan(1.0) == {0: jobs[:1]}
     assert (dispatch.left, dispatch.retry_at) == (jobs[1:], 3.0)
@@ -134,7 +136,7 @@ def test_wait_begins_anew_with_each_plan() -> None:
 def test_job_without_a_server_tells_why_each_failed() -> None:
     standings = [Server(reachable=False), Server(reachable=False)]
     job = one_job(*standings)
-    drive(Dispatch([job], PATIENCE), standings)
+    drive(Dispatch([job], ANY, PATIENCE), standings)
     assert job.outcome == NotSent(
         "no server could be reached: s0:4730: Connection refused; s1:4730: Connection refused"
     )
@@ -142,14 +144,14 @@ def test_job_without_a_server_tells_why_each_failed() -> None:
 
 def test_servers_that_are_not_tried_any_more_are_told_by_their_last_failure() -> None:
     job = one_job(Server(retry_at=100.0))
-    dispatch = Dispatch([job], PATIENCE, failures=[(A, TimeoutError("no answer within 5 s"))])
+    dispatch = Dispatch([job], ANY, PATIENCE, failures=[(A, TimeoutError("no answer within 5 s"))])
     assert dispatch.plan(0.0) == {}
     assert job.outcome == NotSent("no server could be reached: a:4730: no answer within 5 s")
 
 
 def test_failures_of_now_are_told_rather_than_those_before() -> None:
     job = one_job(Server())
-    dispatch = Dispatch([job], PATIENCE, failures=[(A, TimeoutError("long ago"))])
+    dispatch = Dispatch([job], ANY, PATIENCE, failures=[(A, TimeoutError("long ago"))])
     dispatch.failed(B, REFUSED, dispatch.plan(0.0)[0])
     assert dispatch.plan(0.0) == {}
     assert job.outcome == NotSent("no server could be reached: b:4730: Connection refused")
@@ -157,7 +159,7 @@ def test_failures_of_now_are_told_rather_than_those_before() -> None:
 
 def test_failure_that_nobody_knows_the_reason_of_is_left_out() -> None:
     job = one_job(Server())
-    dispatch = Dispatch([job], PATIENCE, failures=[(A, REFUSED)])
+    dispatch = Dispatch([job], ANY, PATIENCE, failures=[(A, REFUSED)])
     dispatch.failed(B, None, dispatch.plan(0.0)[0])
     assert dispatch.plan(0.0) == {}
     assert job.outcome == NotSent("no server could be reached: a:4730: Connection refused")
@@ -175,22 +177,81 @@ def test_reasons_are_told_in_the_systems_words_or_in_ours(failures: list[tuple[A
 def test_stranded_jobs_may_go_anywhere_again() -> None:
     chooser = ServerChooser([Server(), Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
-    dispatch = Dispatch([job], PATIENCE)
+    dispatch = Dispatch([job], chooser, PATIENCE)
     for index, server in enumerate((A, B)):
         assert dispatch.plan(0.0) == {index: [job]}
         dispatch.failed(server, REFUSED, [job])
-    assert dispatch.strand(chooser) == [job]
+    assert dispatch.strand() == [job]
     assert (dispatch.left, job.outcome) == ([], None)
-    assert Dispatch([job], PATIENCE).plan(0.0) == {0: [job]}
+    assert Dispatch([job], chooser, PATIENCE).plan(0.0) == {0: [job]}
 
 
 def test_stranded_job_that_was_never_under_way_is_not_sent() -> None:
     chooser = ServerChooser([Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
-    dispatch = Dispatch([job], PATIENCE)
+    dispatch = Dispatch([job], chooser, PATIENCE)
     dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
-    dispatch.strand(chooser)
+    dispatch.strand()
     assert job.stranded == NotSent("no server could be reached: a:4730: Connection refused")
+
+
+# Submitting once more what was lost
+
+
+def lost_job(chooser: ServerChooser, until: float) -> JobRecord:
+    job = JobRecord(Task("f", unique="u"), chooser.candidates(b"u"), resubmit=True)
+    job.strand(Lost("gone"))
+    job.search(until)
+    job.restart(chooser)
+    return job
+
+
+@given(
+    st.lists(st.floats(0, 20), min_size=1, max_size=3),
+    st.floats(0.05, 10),
+    st.floats(0, 60),
+    st.one_of(st.none(), st.floats(0, 100)),
+    st.sampled_from(Policy),
+)
+def test_lost_submission_looks_for_a_server_as_long_as_it_may_and_tries_once_at_least(
+    retry_at: list[float], pause: float, until: float, back_at: float | None, policy: Policy
+) -> None:
+    standings = [Server(retry_at=when) for when in retry_at]
+    chooser = ServerChooser(standings, policy)
+    job = lost_job(chooser, until)
+    dispatch = Dispatch([job], chooser, PATIENCE)
+    now = 0.0
+    tries: list[float] = []
+    while dispatch.left:
+        groups = dispatch.plan(now)
+        for index, group in groups.items():
+            tries.append(now)
+            standings[index].retry_at = now + pause
+            if back_at is None or now < back_at:
+                dispatch.failed(A, REFUSED, group)
+        if dispatch.left and not groups:
+            assert now < dispatch.retry_at
+            now = dispatch.retry_at
+    assert bool(tries) == (min(retry_at) <= max(until, PATIENCE))
+    assert all(when <= until for when in tries[len(standings) :])
+    if job.outcome is not None:
+        assert job.outcome == Lost("gone")
+        assert until <= now or min(server.retry_at for server in standings) > until
+        assert back_at is None or not tries or tries[-1] < back_at
+    else:
+        assert back_at is not None
+        assert back_at <= tries[-1]
+
+
+def test_submission_that_was_never_lost_tries_each_server_once() -> None:
+    chooser = ServerChooser([Server()], Policy.ORDERED)
+    (job,) = jobs_for(chooser, b"u")
+    job.strand(NotSent("gone"))
+    job.search(100.0)
+    dispatch = Dispatch([job], chooser, PATIENCE)
+    dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
+    assert dispatch.plan(0.0) == {}
+    assert isinstance(job.outcome, NotSent)
 
 
 # Other rules of clients
