@@ -9,7 +9,7 @@ _INTRODUCTION = """\
 
 Every packet of the protocol, written from the classes in `gearproto.packets` by `docs/packet_table.py`. Arguments stand
 in their order on the wire, with one NUL byte between them; *n* is the most bytes of an argument, *payload* is the rest
-of the packet and may hold NUL bytes.
+of the packet and may hold NUL bytes. A number takes at most 32 bytes and 19 digits; its fraction is cut off.
 
 | number | name | class | from | to | arguments |
 | --- | --- | --- | --- | --- | --- |
@@ -22,7 +22,7 @@ def _ends(route: Route, client: Route, worker: Route) -> str:
 
 def _argument(name: str, kind: type, rule: Argument) -> str:
     if kind is not bytes:
-        return f"{name} ({'0 or 1' if kind is bool else 'decimal'})"
+        return f"{name} ({'0 or 1' if kind is bool else 'decimal' if rule.negative else 'decimal, 0 or more'})"
     if rule.payload:
         return f"{name} (payload)"
     return f"{name} ({0 if rule.empty else 1} to {rule.limit})"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast, 
 
 from .errors import LocalProtocolError, RemoteProtocolError, ServerError
 from .events import Event, event
+from .packets import MAX_NUMBER_SIZE
 
 __all__ = [
     "COMMANDS",
@@ -88,6 +89,12 @@ def unescape(text: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text)
 
 
+def _count(raw: bytes) -> int:
+    if len(raw) > MAX_NUMBER_SIZE:
+        raise ValueError(f"number of {len(raw)} bytes, limit {MAX_NUMBER_SIZE}")
+    return int(raw)
+
+
 class Row(ABC):
     """Base of the rows that some answers consist of. Numbers are decimal, names escaped."""
 
@@ -129,7 +136,7 @@ class FunctionStatus(Row):
     @classmethod
     def decode(cls, line: bytes) -> FunctionStatus:
         function, total, running, workers = line.rsplit(b"\t", 3)
-        return cls(unescape(function), int(total), int(running), int(workers))
+        return cls(unescape(function), _count(total), _count(running), _count(workers))
 
 
 @event
@@ -157,7 +164,7 @@ class FunctionPriorities(Row):
     @classmethod
     def decode(cls, line: bytes) -> FunctionPriorities:
         function, *numbers = line.rsplit(b"\t", 4)
-        high, normal, low, workers = map(int, numbers)
+        high, normal, low, workers = map(_count, numbers)
         return cls(unescape(function), high, normal, low, workers)
 
 
@@ -190,7 +197,7 @@ class WorkerListed(Row):
             raise ValueError("no colon")
         functions = tuple(unescape(name) for name in names.split(b" ") if name)
         client_id = b"" if client_id == b"-" else unescape(client_id)
-        return cls(int(descriptor), unescape(address), client_id, functions)
+        return cls(_count(descriptor), unescape(address), client_id, functions)
 
 
 @event
@@ -215,7 +222,7 @@ class JobListed(Row):
     @classmethod
     def decode(cls, line: bytes) -> JobListed:
         handle, retries, ignored, background = line.rsplit(b"\t", 3)
-        return cls(unescape(handle), int(retries), bool(int(ignored)), bool(int(background)))
+        return cls(unescape(handle), _count(retries), bool(_count(ignored)), bool(_count(background)))
 
 
 @event
@@ -408,7 +415,7 @@ class GetPid(Command[int]):
 
     def _result(self, reply: Ok | Rows) -> int:
         assert isinstance(reply, Ok)
-        if not reply.value.isdigit():
+        if not reply.value.isdigit() or len(reply.value) > MAX_NUMBER_SIZE:
             raise ServerError(b"MALFORMED_REPLY", reply.value)
         return int(reply.value)
 

@@ -34,6 +34,7 @@ __all__ = [
     "MAX_HANDLE_SIZE",
     "MAX_NAME_SIZE",
     "MAX_NUMBER",
+    "MAX_NUMBER_SIZE",
     "MAX_UNIQUE_SIZE",
     "PACKETS",
     "REQUEST",
@@ -109,6 +110,9 @@ MAX_NAME_SIZE: Final = 8191
 MAX_NUMBER: Final = 10**19 - 1
 """Greatest number, either way from 0, that an argument may hold: 19 digits."""
 
+MAX_NUMBER_SIZE: Final = 32
+"""Most bytes that a number may take on the wire, with its blanks and its fraction."""
+
 _NUL: Final = b"\0"
 _RAW_HEADER: Final = Struct("!4sII")
 _NUMBER: Final = re.compile(rb"\s*([+-]?[0-9]{1,19})(?:\.[0-9]*)?\s*")
@@ -141,17 +145,20 @@ class Argument:
         limit: its longest size in bytes, or None where only the packet's size is limited.
         empty: whether it may be empty.
         payload: whether it may hold NUL bytes; only the last argument of a packet can.
+        negative: whether a number may be below 0. Clients take such numbers all the same, as gearmand passes them on.
     """
 
     limit: int | None = None
     empty: bool = True
     payload: bool = False
+    negative: bool = True
 
 
 Name = Annotated[bytes, Argument(limit=MAX_NAME_SIZE, empty=False)]
 Handle = Annotated[bytes, Argument(limit=MAX_HANDLE_SIZE, empty=False)]
 Unique = Annotated[bytes, Argument(limit=MAX_UNIQUE_SIZE)]
 Text = Annotated[bytes, Argument(limit=MAX_NAME_SIZE)]
+Count = Annotated[int, Argument(negative=False)]
 Payload = Annotated[bytes, Argument(payload=True)]
 """Opaque data, the rest of the packet."""
 
@@ -223,6 +230,8 @@ class Packet(Event):
             if isinstance(value, int):
                 if abs(value) > MAX_NUMBER:
                     raise self._invalid(name, "has over 19 digits")
+                if value < 0 and not rule.negative:
+                    raise self._invalid(name, "must not be negative")
             elif rule.payload:
                 continue
             elif 0 in value:
@@ -255,6 +264,12 @@ class Report(Event):
         """What follows the handle."""
         return self.body[len(self.handle) + 1 :]
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Numerator and denominator of a ``WORK_STATUS``."""
+        numerator, denominator = map(_number, _split(self.data, 2, payload=False))
+        return numerator, denominator
+
 
 PACKETS: Final[dict[int, type[Packet]]] = {}
 """Every packet class by its type number."""
@@ -266,8 +281,10 @@ def _number(raw: bytes) -> int:
     """Read a decimal argument. Empty is 0, as some servers leave unknown numbers out; a fraction is cut off."""
     if not raw:
         return 0
+    if len(raw) > MAX_NUMBER_SIZE:
+        raise MalformedArgumentsError(f"number of {len(raw)} bytes, limit {MAX_NUMBER_SIZE}")
     if (match := _NUMBER.fullmatch(raw)) is None:
-        raise MalformedArgumentsError(f"{raw[:24]!r} is no number of at most 19 digits")
+        raise MalformedArgumentsError(f"{raw[:24]!r} is not a number of at most 19 digits")
     return int(match[1])
 
 
@@ -367,8 +384,9 @@ def _report_decoder(cls: type[Packet]) -> Callable[[bytes], Event]:
 
     def decode_numbers(body: bytes) -> Event:
         handle, *numbers = _split(body, len(arguments), payload=False)
-        for raw in numbers:
-            _number(raw)
+        for raw, (_name, _kind, rule) in zip(numbers, arguments[1:], strict=True):
+            if _number(raw) < 0 and not rule.negative:
+                raise MalformedArgumentsError(f"{raw!r} is negative")
         return Report(cls, handle, body)
 
     return decode_numbers
@@ -561,8 +579,8 @@ class WorkStatus(Packet):
     """
 
     handle: Handle
-    numerator: int
-    denominator: int
+    numerator: Count
+    denominator: Count
 
 
 @packet(13, Route.FROM_WORKER | Route.TO_CLIENT)

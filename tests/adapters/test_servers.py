@@ -11,10 +11,15 @@ import pytest
 
 from gear_sync import gear
 from gearproto.packets import (
+    REQUEST,
+    RESPONSE,
     CanDo,
     CantDo,
+    Error,
+    GetStatus,
     Packet,
     ResetAbilities,
+    StatusRes,
     SubmitJob,
     SubmitJobBg,
     WorkComplete,
@@ -22,7 +27,7 @@ from gearproto.packets import (
 )
 from tests.harness.drivers import DRIVERS, ThreadedServer
 from tests.harness.gear_api import GearServer
-from tests.harness.raw import RawConnection
+from tests.harness.raw import RawConnection, packet_bytes
 from tests.harness.servers import RunningServer
 
 StartServer = Callable[..., RunningServer]
@@ -70,3 +75,23 @@ def test_running_job_stays_with_a_worker_that_loses_the_ability(
     worker.send(WorkStatus(handle, 1, 2), WorkComplete(handle, b"r"))
     worker.expect_nothing()
     client.expect(WorkStatus(handle, 1, 2), WorkComplete(handle, b"r"))
+
+
+def test_progress_of_any_length_is_refused_and_not_kept(start_server: StartServer, stack: contextlib.ExitStack) -> None:
+    server = start_server()
+    client, worker = (stack.enter_context(RawConnection(server)) for _ in range(2))
+    worker.send(CanDo(b"f"))
+    handle = client.submit(SubmitJob(b"f", b"", b"w"))
+    worker.grab()
+    worker.send_bytes(packet_bytes(REQUEST, WorkStatus.spec.number, handle + b"\x003.9\x007"))
+    worker.expect_nothing()
+    client.expect_bytes(packet_bytes(RESPONSE, WorkStatus.spec.number, handle + b"\x003.9\x007"))
+    for numerator, denominator in ((b"1", b"1." + b"0" * 10**6), (b" " * 10**6 + b"1", b"1"), (b"-1", b"2")):
+        body = handle + b"\0" + numerator + b"\0" + denominator
+        worker.send_bytes(packet_bytes(REQUEST, WorkStatus.spec.number, body))
+        assert worker.receive(Error).code == b"INVALID_ARGUMENTS"
+    client.send(GetStatus(handle))
+    client.expect(StatusRes(handle, True, True, 3, 7))
+    if isinstance(server, GearServer):
+        job = server.server.jobs[handle]
+        assert (job.numerator, job.denominator) == (b"3", b"7")

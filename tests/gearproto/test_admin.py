@@ -367,6 +367,7 @@ def test_hostile_name_neither_forges_nor_ends_an_answer(row: Row) -> None:
         (Status(), b"f\t1\t2\n.\n", Refused(b"MALFORMED_REPLY", b"f\t1\t2")),
         (Status(), b"f\t1\t2\tx\nf\t1\t2\t3\n.\n", Refused(b"MALFORMED_REPLY", b"f\t1\t2\tx")),
         (Status(), b"f\t1\t2\t" + b"9" * 5000 + b"\n.\n", Refused(b"MALFORMED_REPLY", b"f\t1\t2\t" + b"9" * 5000)),
+        (Status(), b"f\t1\t2\t" + b"0" * 33 + b"\n.\n", Refused(b"MALFORMED_REPLY", b"f\t1\t2\t" + b"0" * 33)),
         (PriorityStatus(), b"f\t1\t2\t3\n.\n", Refused(b"MALFORMED_REPLY", b"f\t1\t2\t3")),
         (PriorityStatus(), b"ERR UNKNOWN_COMMAND Unknown+server+commandprioritystatus\r\n", None),
         (Workers(), b"x 1 - : f\n.\n", Refused(b"MALFORMED_REPLY", b"x 1 - : f")),
@@ -441,7 +442,7 @@ def test_refused_command_has_no_result(command: Command[Any]) -> None:
     assert caught.value.code == b"CODE"
 
 
-@pytest.mark.parametrize("value", [b"", b"x", b"-5", b"1 2", "٣".encode()])
+@pytest.mark.parametrize("value", [b"", b"x", b"-5", b"1 2", b"1" * 33, "٣".encode()])
 def test_process_id_that_is_no_number_is_a_malformed_answer(value: bytes) -> None:
     with pytest.raises(ServerError) as caught:
         GetPid().result(Ok(value))

@@ -396,7 +396,7 @@ def test_jobs_are_told_apart_by_their_handles() -> None:
 def test_malformed_status_of_a_worker_leaves_other_jobs_alone() -> None:
     client = client_with(H)
     client.receive_data(b"\0RES\0\0\0\x0c\0\0\0\x09H:a:1\0x\x001")
-    assert drain(client) == [MalformedPacket("WORK_STATUS", "b'x' is no number of at most 19 digits")]
+    assert drain(client) == [MalformedPacket("WORK_STATUS", "b'x' is not a number of at most 19 digits")]
     assert receive(client, WorkFail(H)) == [JobEnded(ONE, H, Failed())]
 
 

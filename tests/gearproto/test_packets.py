@@ -332,7 +332,12 @@ def test_number_is_read_leniently(text: bytes, number: int) -> None:
     assert decode(raw(36, b"f\0u\0" + text + b"\0w\0", REQUEST), "server") == SubmitJobEpoch(b"f", b"u", number, b"w\0")
     assert decode(raw(12, b"h\0" + text + b"\0" + text), "client") == WorkStatus(b"h", number, number)
     body = b"h\0" + text + b"\0" + text
-    assert decode(raw(12, body, REQUEST), "server") == Report(WorkStatus, b"h", body)
+    received = decode(raw(12, body, REQUEST), "server")
+    if number < 0:
+        assert received == MalformedPacket("WORK_STATUS", f"{text!r} is negative")
+    else:
+        assert received == Report(WorkStatus, b"h", body)
+        assert received.progress == (number, number)
 
 
 @pytest.mark.parametrize(
@@ -348,15 +353,26 @@ def test_text_that_is_no_number_makes_packet_malformed(text: bytes) -> None:
         (20, b"h\0%b\x001\x001\x001", RESPONSE, "client"),
     ):
         received = decode(raw(number, body % text, magic), side)
-        assert received == MalformedPacket(PACKETS[number].spec.name, f"{text!r} is no number of at most 19 digits")
+        assert received == MalformedPacket(PACKETS[number].spec.name, f"{text!r} is not a number of at most 19 digits")
 
 
-@given(st.binary(min_size=25, max_size=200).map(lambda text: b"x" + text.replace(b"\0", b"x")))
+@given(st.binary(min_size=25, max_size=31).map(lambda text: b"x" + text.replace(b"\0", b"x")))
 def test_reason_of_malformed_number_stays_short(text: bytes) -> None:
     received = decode(raw(23, b"f\0" + text, REQUEST), "server")
     assert isinstance(received, MalformedPacket)
     assert received.reason.startswith(repr(text[:24]))
     assert len(received.reason) < 160
+
+
+@pytest.mark.parametrize("text", [b"1.%b", b"%b7", b"7%b", b"x%b"])
+def test_number_takes_at_most_32_bytes(text: bytes) -> None:
+    filler = b"0" if b"." in text else b" "
+    longest = text % (filler * (34 - len(text)))
+    if not text.startswith(b"x"):
+        assert decode(raw(23, b"f\0" + longest, REQUEST), "server") == CanDoTimeout(b"f", 7 if b"7" in text else 1)
+    for size, body, magic, side in ((33, b"h\x001\0%b", REQUEST, "server"), (10**6, b"h\0%b\x001", RESPONSE, "client")):
+        received = decode(raw(12, body % (text % (filler * (size + 2 - len(text)))), magic), side)
+        assert received == MalformedPacket("WORK_STATUS", f"number of {size} bytes, limit 32")
 
 
 @given(st.integers(-5, 5))
@@ -450,9 +466,17 @@ def test_number_of_wrong_type_is_refused(wrong: object) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_number_of_over_19_digits_is_refused(sign: int) -> None:
-    WorkStatus(b"h", sign * MAX_NUMBER, 0).validate()
-    with pytest.raises(LocalProtocolError, match=r"^WORK_STATUS: numerator has over 19 digits$"):
-        WorkStatus(b"h", sign * (MAX_NUMBER + 1), 0).validate()
+    CanDoTimeout(b"f", sign * MAX_NUMBER).validate()
+    with pytest.raises(LocalProtocolError, match=r"^CAN_DO_TIMEOUT: timeout has over 19 digits$"):
+        CanDoTimeout(b"f", sign * (MAX_NUMBER + 1)).validate()
+
+
+@pytest.mark.parametrize(("numerator", "denominator", "wrong"), [(-1, 2, "numerator"), (1, -2, "denominator")])
+def test_progress_is_not_negative(numerator: int, denominator: int, wrong: str) -> None:
+    packet = WorkStatus(b"h", numerator, denominator)
+    with pytest.raises(LocalProtocolError, match=f"^WORK_STATUS: {wrong} must not be negative$"):
+        packet.validate()
+    assert decode(packet.encode(RESPONSE), "client") == packet  # gearmand passes it on
 
 
 @given(strategies.packets, strategies.packets)

@@ -36,7 +36,7 @@ def argument(kind: type, rule: Argument) -> SearchStrategy[object]:
     if kind is bool:
         return st.booleans()
     if kind is int:
-        return numbers
+        return numbers if rule.negative else numbers.map(abs)
     if rule.payload:
         return payloads
     size = NAME_SIZE if rule.limit is None else min(rule.limit, NAME_SIZE)

@@ -141,6 +141,8 @@ def test_report_without_the_nul_behind_its_handle_is_one_with_empty_data(ours: S
         (CanDoTimeout, b"f\0" + b"1" * 20),
         (CanDoTimeout, b"f\0long"),
         (WorkStatus, b"H:1\0half\x002"),
+        (WorkStatus, b"H:1\x001\0-2"),
+        (WorkStatus, b"H:1\x001." + b"0" * 31 + b"\x002"),
     ],
 )
 def test_bad_number_is_an_error(ours: Site, kind: type[Packet], body: bytes) -> None:

@@ -9,9 +9,11 @@ from gearproto.events import Line
 from gearproto.packets import (
     JobAssignUniq,
     MalformedArgumentsError,
+    Report,
     Route,
     SetClientId,
     Spec,
+    WorkStatus,
     decoders,
     malformed,
 )
@@ -129,6 +131,14 @@ class HookedEngine(Engine):
             event = malformed(spec, error)
         self._submitter = self.peers[peer.id]
         self._handlers[type(event)](peer, event)
+        if isinstance(event, Report) and event.packet is WorkStatus:
+            self._show_progress(peer, event.handle)
+
+    def _show_progress(self, peer: EnginePeer, handle: bytes) -> None:
+        job = self._queue.jobs.get(handle)
+        if job is not None and job.worker is peer:
+            shown = self.jobs[handle]
+            shown.numerator, shown.denominator = (b"%d" % number for number in job.progress)
 
     def transmit(self, connection: Peer, data: bytes) -> None:
         """Queue output for a peer."""

@@ -473,10 +473,6 @@ class Server(ServerCommands):
 
     def handleWorkStatus(self, packet: Packet) -> None:
         """Take note of a job's progress, and pass it on (``WORK_STATUS``)."""
-        job = self.jobs.get(bytes(packet.getArgument(0)))
-        numbers = packet.data.split(b"\0")[1:3]
-        if job is not None and job.worker_connection is packet.connection and len(numbers) == 2:
-            job.numerator, job.denominator = (bytes(number) for number in numbers)
         self.handlePassthrough(packet)
 
 

@@ -697,6 +697,4 @@ def _status(job: Job | None) -> tuple[bool, bool, int, int]:
     """Return what a status query tells of a job: known, running, numerator, denominator."""
     if job is None:
         return False, False, 0, 0
-    numbers = job.progress.split(_NUL) if job.progress else (b"0", b"0")
-    numerator, denominator = (int(raw.partition(b".")[0] or b"0") for raw in numbers[:2])
-    return True, job.state is RUNNING, numerator, denominator
+    return True, job.state is RUNNING, *job.progress

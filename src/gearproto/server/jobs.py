@@ -51,7 +51,7 @@ class Job:
         state: where it is in its life.
         worker: who has it while it runs.
         losses: how often it was given back.
-        progress: the numbers of its last ``WORK_STATUS`` as they came, or empty.
+        progress: numerator and denominator of its last ``WORK_STATUS``.
         deadline: when its time comes, or its time limit ends; its place among the returned ones while it is queued.
         turn: a number in the order in which workers first got the jobs of the server; 0 until it had a worker.
     """
@@ -98,7 +98,7 @@ class Job:
         self.state: JobState = NEW
         self.worker: Worker | None = None
         self.losses = 0
-        self.progress = b""
+        self.progress = (0, 0)
         self.deadline: Deadline[Job] | None = None
         self.turn = 0
 

@@ -381,7 +381,7 @@ class JobQueue:
         """
         self._take_from_worker(job)
         job.losses += 1
-        job.progress = b""
+        job.progress = (0, 0)
         if not job.wanted or 0 <= self._job_retries < job.losses:
             return False
         self._enqueue(job)

@@ -66,7 +66,7 @@ class Reports:
         if kind in _ENDS:
             self._end(job, peer)
         elif kind is WorkStatus:
-            job.progress = report.data
+            job.progress = report.progress
 
     def fail(self, job: Job) -> None:
         """Tell the clients of a job that it has failed, without a report of a worker."""

@@ -185,11 +185,11 @@ def test_data_behind_a_packet_without_arguments_is_ignored(bench: Bench) -> None
     [
         (raw(7, b"f\0u"), b"SUBMIT_JOB: 2 arguments, not 3"),
         (raw(7, b""), b"SUBMIT_JOB: 1 arguments, not 3"),
-        (raw(36, b"f\0u\0soon\0w"), b"SUBMIT_JOB_EPOCH: b'soon' is no number of at most 19 digits"),
+        (raw(36, b"f\0u\0soon\0w"), b"SUBMIT_JOB_EPOCH: b'soon' is not a number of at most 19 digits"),
         (raw(36, b"f\0u\0" + b"9" * 20 + b"\0w"), None),
         (raw(23, b"f\0" + b"9" * 20), None),
         (raw(23, b"f"), b"CAN_DO_TIMEOUT: 1 arguments, not 2"),
-        (raw(12, b"H:1\0half\0" + b"1"), b"WORK_STATUS: b'half' is no number of at most 19 digits"),
+        (raw(12, b"H:1\0half\0" + b"1"), b"WORK_STATUS: b'half' is not a number of at most 19 digits"),
         (raw(12, b"H:1\0" + b"1"), b"WORK_STATUS: 2 arguments, not 3"),
         (raw(12, b"H:1"), b"WORK_STATUS: 1 arguments, not 3"),
         (raw(15, b"a\0b"), b"GET_STATUS: NUL byte in the last argument"),
@@ -396,7 +396,7 @@ def test_status_follows_a_job_through_its_life(bench: Bench) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"", b"7", b" 7 ", b"7.9", b"+7", b"-7", b"9" * 19]), min_size=2, max_size=2),
+    st.lists(st.sampled_from([b"", b"7", b" 7 ", b"7.9", b"+7", b"9" * 19]), min_size=2, max_size=2),
     st.booleans(),
 )
 def test_numbers_of_a_status_are_passed_on_as_they_came_and_read_for_queries(numbers: list[bytes], nul: bool) -> None:
