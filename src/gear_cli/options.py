@@ -161,10 +161,16 @@ def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path |
         raise UsageError(f"{error}.") from error
 
 
-def log_to_stderr(verbose: int) -> None:
-    """Log what the option ``--verbose`` asks for."""
+def log_to_stderr(verbose: int, handler: logging.Handler | None = None) -> None:
+    """Log what the option ``--verbose`` asks for.
+
+    Args:
+        verbose: the option.
+        handler: what writes to stderr; one that waits until it can unless given.
+    """
     level = _LEVELS[min(verbose, len(_LEVELS) - 1)]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    handlers = [handler or logging.StreamHandler()]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers)
 
 
 def reason(error: OSError) -> str:

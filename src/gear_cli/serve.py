@@ -19,6 +19,7 @@ from gear_sync.tls import TLS
 from gearproto import DEFAULT_MAX_PACKET_SIZE, DEFAULT_PORT
 
 from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, reason
+from .stderr_log import StderrHandler
 
 __all__ = ["serve", "tune_memory"]
 
@@ -62,6 +63,7 @@ def serve(
     max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 20_000,
     max_idle_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 1000,
     max_kept_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000,
+    allow_shutdown: Annotated[Flag, Parameter(group=_LISTENING)] = False,
     verbose: Annotated[Verbose, Parameter(group=_LOGGING)] = 0,
 ) -> int:
     """Run a job server until SIGTERM or SIGINT.
@@ -101,9 +103,10 @@ def serve(
         max_functions: Number of functions that one worker may register.
         max_idle_functions: Number of functions without jobs and workers that are remembered.
         max_kept_functions: Number of functions that administrators may create or limit, which are never forgotten.
+        allow_shutdown: Let everybody who can connect stop the server with the command shutdown.
         verbose: see Verbose.
     """
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, StderrHandler())
     options: ServerOptions = {
         "listen": listen or [(host, port)],
         "backlog": backlog,
@@ -122,6 +125,7 @@ def serve(
         "max_functions": max_functions,
         "max_idle_functions": max_idle_functions,
         "max_kept_functions": max_kept_functions,
+        "allow_shutdown": allow_shutdown,
         "verbosity": _VERBOSITY[min(verbose, len(_VERBOSITY) - 1)],
     }
     if handle_prefix is not None:

@@ -26,6 +26,7 @@ from gearproto import DEFAULT_PORT
 from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
 
 from .handshakes import Handshakes
+from .limited_log import LimitedLog
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
 from .tls import TLS, PeerCertificate, Tunnel, reason, server_context
 
@@ -167,6 +168,7 @@ class Reactor:
         self._tls = tls
         self._handshakes: Handshakes[_Link] = Handshakes(handshake_timeout)
         self._max_read = _MAX_READ  # in this turn
+        self._warnings = LimitedLog(_log)
         self._draining = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
@@ -296,7 +298,8 @@ class Reactor:
             sock: the socket.
             on_close: called when the reactor has closed it.
         """
-        if self._is_full():
+        now = time.monotonic()
+        if self._is_full(now):
             sock.close()
             if on_close is not None:
                 on_close()
@@ -304,7 +307,7 @@ class Reactor:
         sock.setblocking(False)
         link = _Link(sock, "-", on_close)
         self._selector.register(sock, _READ, link)
-        self._welcome(link, time.monotonic())
+        self._welcome(link, now)
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""
@@ -345,11 +348,11 @@ class Reactor:
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    _log.warning("no room for another connection: %s", error.strerror)
+                    self._warnings.warning(now, "room", "no room for another connection: %s", error.strerror)
                     self._pause_accepting(now + _ACCEPT_PAUSE)
                     return
                 continue  # that one peer has gone again
-            if self._is_full():
+            if self._is_full(now):
                 sock.close()
                 continue
             try:
@@ -358,10 +361,10 @@ class Reactor:
                 _log.debug("lost a connection while accepting it: %s", error.strerror)
                 sock.close()
 
-    def _is_full(self) -> bool:
+    def _is_full(self, now: float) -> bool:
         full = len(self._links) + len(self._handshakes.begun) >= self._max_connections
         if full:
-            _log.warning("refused a connection: limit %d", self._max_connections)
+            self._warnings.warning(now, "full", "refused a connection: limit %d", self._max_connections)
         return full
 
     def _prepare(self, sock: socket.socket, address: object, now: float) -> None:
@@ -441,7 +444,7 @@ class Reactor:
 
     def _refuse(self, link: _Link, why: str, now: float) -> None:
         """Let a peer with which TLS has failed read why, and listen to it no longer."""
-        _log.warning("TLS with %s failed: %s", link.host, why)
+        self._warnings.warning(now, "tls", "TLS with %s failed: %s", link.host, why)
         self._leave(link, now)
 
     def _on_end(self, link: _Link, now: float) -> None:
@@ -522,7 +525,8 @@ class Reactor:
         size = link.unsent_size + more
         if size <= self._max_unsent:
             return False
-        _log.warning("peer %d: closed with %d bytes unread, limit %d", link.peer, size, self._max_unsent)
+        text = "peer %d (%s): closed with %d bytes unread, limit %d"
+        self._warnings.warning(now, "unread", text, link.peer, link.host, size, self._max_unsent)
         self._close(link, now, "it does not read")
         return True
 
@@ -574,7 +578,7 @@ class Reactor:
     def _fail(self, event: PeerFailed, now: float) -> None:
         """Let a peer that broke the protocol read what is queued for it, but listen to it no longer."""
         if (link := self._links.get(event.peer)) is not None:
-            _log.info("peer %d: %s", event.peer, event.reason)
+            self._warnings.warning(now, "protocol", "peer %d (%s): closed: %s", event.peer, link.host, event.reason)
             self._leave(link, now)
 
     def _leave(self, link: _Link, now: float) -> None:
@@ -600,7 +604,7 @@ class Reactor:
             self._close(link, now, "it broke the protocol")
         for link, patience in self._handshakes.pop_overdue(now):
             if link.leave_at is None:
-                _log.warning("TLS with %s failed: no handshake within %g s", link.host, patience)
+                self._warnings.warning(now, "tls", "TLS with %s failed: no handshake within %g s", link.host, patience)
             self._close(link, now, "no handshake")
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None

@@ -46,6 +46,7 @@ __all__ = [
     "escape",
     "parse_command",
     "unescape",
+    "unknown_command",
 ]
 
 MAX_WORDS: Final = 5
@@ -541,7 +542,7 @@ def parse_command(line: bytes) -> Command[Any] | Refused:
     """
     words = line.split()
     if not words or line[:1].isspace():
-        return _unknown(b"")
+        return unknown_command(b"")
     if len(words) > MAX_WORDS:
         raise RemoteProtocolError(f"text command of {len(words)} words, limit {MAX_WORDS}")
     name = words[0].lower()
@@ -558,10 +559,11 @@ def parse_command(line: bytes) -> Command[Any] | Refused:
     if name in (b"create", b"drop"):
         known = COMMANDS.get(lowered[:2])
         return _incomplete(name) if known is None else known.parse(words[2:])
-    return _unknown(words[0])
+    return unknown_command(words[0])
 
 
-def _unknown(word: bytes) -> Refused:
+def unknown_command(word: bytes) -> Refused:
+    """Return what a server answers to a command that it does not have."""
     return Refused(b"UNKNOWN_COMMAND", b"Unknown+server+command" + escape(word))
 
 

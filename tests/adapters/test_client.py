@@ -568,7 +568,9 @@ async def test_cancelled_job_fails_for_who_waits(client: AnyClient) -> None:
     assert job.outcome == Failed()
 
 
-async def test_shutdown_is_for_our_server_only(client: AnyClient, host: Host) -> None:
+async def test_shutdown_is_for_our_server_only(place: Place) -> None:
+    host = await place.start(allow_shutdown=True)
+    client = await place.connected_client(host)
     if host.kind == "gearmand":
         for graceful in (False, True):
             with pytest.raises(ServerError, match="UNKNOWN_COMMAND"):

@@ -427,7 +427,7 @@ async def _shut_down_gracefully(server: gear_anyio.Server, _group: TaskGroup) ->
 @pytest.mark.parametrize("end", [_cancel, _stop, _stop_gracefully, _shut_down, _shut_down_gracefully])
 async def test_the_end_leaves_nothing_behind(end: End, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    server = gear_anyio.Server(listen=["127.0.0.1:0", f"unix:{path}"])
+    server = gear_anyio.Server(listen=["127.0.0.1:0", f"unix:{path}"], allow_shutdown=True)
     with anyio.fail_after(_WAIT):
         async with connected(server) as silent:  # connects while nobody serves yet
             ours, theirs = pipe()

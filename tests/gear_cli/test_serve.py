@@ -1,6 +1,9 @@
 """``gear serve`` as a process: where it listens, and how it ends."""
 
 import inspect
+import logging
+import os
+import select
 import signal
 import socket
 import ssl
@@ -14,12 +17,14 @@ import pytest
 
 import gear_sync
 from gear_cli.serve import serve
+from gear_cli.stderr_log import StderrHandler
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive
 from gear_sync.reactor import Reactor
 from gear_sync.tls import TLS, client_context
-from gearproto import DEFAULT_PORT, JobRejected
+from gearproto import DEFAULT_PORT, JobRejected, ServerError
 from gearproto.server import Engine
 from tests.harness.certificates import authority
+from tests.harness.servers import poll_until
 
 from .conftest import WAIT, Refusal, Run, command, environment
 
@@ -85,6 +90,54 @@ def test_sigusr1_lets_running_jobs_end_and_takes_nothing_new() -> None:
 def _submit_until_refused(client: gear_sync.Client) -> None:
     for _attempt in range(1_000_000):
         client.submit_background("other")
+
+
+def test_full_pipe_at_stderr_never_stops_it() -> None:
+    with serving("--port=0", "-vv") as server, gear_sync.Client(server.address) as client:
+        for _ in range(2000):  # some 100 bytes of log each, and a pipe holds 64 KiB
+            client.submit_background("f")
+        assert client.admin.status()[0].total == 2000
+        server.process.terminate()
+        assert server.process.wait(WAIT) == 0
+
+
+def test_log_lines_that_a_full_pipe_has_held_up_are_counted() -> None:
+    reader, writer = os.pipe()
+    handler = StderrHandler(writer, max_lines=2)
+    with os.fdopen(reader, "rb") as file:
+        handler.emit(_record("x" * 100_000))  # more than a pipe holds
+        poll_until(lambda: not select.select([], [writer], [], 0)[1], "the thread is stuck with the first line")
+        for number in range(10):
+            handler.emit(_record(f"line {number}"))
+        assert len(file.readline()) == 100_001
+        assert [file.readline() for _ in range(2)] == [b"line 0\n", b"line 1\n"]
+        handler.emit(_record("later"))
+        handler.close()
+        os.close(writer)
+        assert file.read() == b"8 log lines were left out: stderr was not read\nlater\n"
+
+
+def _record(text: str) -> logging.LogRecord:
+    return logging.LogRecord("gear", logging.WARNING, "", 0, text, None, None)
+
+
+def test_log_lines_that_nobody_can_read_are_dropped() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    handler = StderrHandler(writer)
+    handler.emit(_record("text"))
+    handler.close()
+    os.close(writer)
+
+
+def test_shutdown_is_for_nobody_unless_it_is_allowed() -> None:
+    with serving("--port=0") as server, gear_sync.Client(server.address) as client:
+        with pytest.raises(ServerError, match="UNKNOWN_COMMAND"):
+            client.admin.shutdown()
+        assert client.admin.pid() == server.process.pid
+    with serving("--port=0", "--allow-shutdown") as server, gear_sync.Client(server.address) as client:
+        client.admin.shutdown()
+        assert server.process.wait(WAIT) == 0
 
 
 def test_it_serves_this_machine_only_unless_told_otherwise() -> None:

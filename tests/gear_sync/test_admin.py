@@ -39,7 +39,7 @@ COMMANDS: dict[str, Callable[[Admin], object]] = {
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(port=0) as server:
+    with Server(port=0, allow_shutdown=True) as server:
         yield server
 
 

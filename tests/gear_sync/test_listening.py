@@ -257,7 +257,7 @@ sockets = inherited_sockets()
 assert all(not os.get_inheritable(sock.fileno()) for sock in sockets)
 print(len(sockets), flush=True)
 if sockets:
-    gear_sync.Server(sockets=sockets).serve_forever()
+    gear_sync.Server(sockets=sockets, allow_shutdown=True).serve_forever()
 """
 
 

@@ -569,7 +569,7 @@ def test_draining_without_running_jobs_ends_in_one_turn(start: Open, stack: cont
 
 @pytest.mark.parametrize("graceful", [False, True])
 def test_administrator_reads_the_answer_to_a_shutdown(start: Open, stack: contextlib.ExitStack, graceful: bool) -> None:
-    server = start()
+    server = start(allow_shutdown=True)
     admin = server.connect(stack)
     admin.send_bytes(b"shutdown graceful\n" if graceful else b"shutdown\n")
     server.turn_until(lambda: server.reactor.finished, "the server has come to its end")

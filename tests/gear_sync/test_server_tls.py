@@ -163,7 +163,7 @@ def test_peer_that_never_reads_is_closed(start: Start) -> None:
 
 
 def test_server_says_that_it_ends(start: Start) -> None:
-    with connected(start()) as peer:
+    with connected(start(allow_shutdown=True)) as peer:
         peer.send_bytes(b"shutdown\n")
         assert peer.receive_line() == b"OK\r\n"
         assert peer.sock.recv(1) == b""  # an end without a word would be an error

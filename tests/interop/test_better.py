@@ -560,7 +560,8 @@ def test_unknown_command_is_answered_without_its_control_bytes(ours: Site) -> No
     assert ours.connect().ask(b"x\x1b[2J\xff") == b"ERR UNKNOWN_COMMAND Unknown+server+commandx\\x1b[2J\\xff\r\n"
 
 
-def test_shutdown_closes_everything(ours: Site) -> None:
+def test_shutdown_closes_everything(start_ours: StartSite) -> None:
+    ours = start_ours(allow_shutdown=True)
     admin, client = ours.connect(), ours.connect()
     client.submit(SubmitJobBg(b"f", b"", b""))
     assert admin.ask(b"shutdown") == OK
@@ -570,7 +571,8 @@ def test_shutdown_closes_everything(ours: Site) -> None:
         socket.create_connection((ours.server.host, ours.server.port), 10)
 
 
-def test_graceful_shutdown_waits_for_running_jobs_only(ours: Site) -> None:
+def test_graceful_shutdown_waits_for_running_jobs_only(start_ours: StartSite) -> None:
+    ours = start_ours(allow_shutdown=True)
     client, worker = ours.connect(), ours.worker(b"f")
     running = client.submit(SubmitJob(b"f", b"", b""))
     worker.grab()
@@ -585,8 +587,8 @@ def test_graceful_shutdown_waits_for_running_jobs_only(ours: Site) -> None:
     worker.expect_closed()
 
 
-def test_graceful_shutdown_without_running_jobs_ends_at_once(ours: Site) -> None:
-    client = ours.connect()
+def test_graceful_shutdown_without_running_jobs_ends_at_once(start_ours: StartSite) -> None:
+    client = start_ours(allow_shutdown=True).connect()
     client.submit(SubmitJobBg(b"f", b"", b""))
     assert client.ask(b"shutdown graceful") == OK
     client.expect_closed()

@@ -151,6 +151,7 @@ class HookedEngine(Engine):
             self._fail(peer, reason)
 
     def _on_line(self, peer: EnginePeer, line: Line) -> None:
+        self._check_first_line(peer, line)
         request = ServerAdminRequest(self.peers[peer.id])
         request.command = line.text
         self._server.call_hook(self._server.handleAdminRequest, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
@@ -31,20 +32,23 @@ from gearproto.admin import (
     WorkerListed,
     Workers,
     parse_command,
+    unknown_command,
 )
+from gearproto.errors import RemoteProtocolError
 from gearproto.events import Event
 
 from .jobs import Job
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue
 
-__all__ = ["Commands", "status_row"]
+__all__ = ["Commands", "refuse_http", "status_row"]
 
 _TOO_MANY_FUNCTIONS: Final = Refused(b"TOO_MANY_FUNCTIONS", b"are to be remembered, drop some first")
 
 
 _ROWS_AT_ONCE: Final = 256
 _END: Final = Rows([]).encode()
+_HTTP: Final = re.compile(rb"([A-Z]+) \S+ HTTP/\d")
 
 
 class Commands:
@@ -59,7 +63,7 @@ class Commands:
         pid: int,
         verbosity: bytes,
         cancel: Callable[[Job], None],
-        shut_down: Callable[[bool], None],
+        shut_down: Callable[[bool], None] | None,
     ) -> None:
         """Begin.
 
@@ -70,7 +74,7 @@ class Commands:
             pid: answer to ``getpid``.
             verbosity: answer to ``verbose``.
             cancel: called to cancel a job.
-            shut_down: called to stop the server, gracefully or not.
+            shut_down: called to stop the server, gracefully or not; None if there is no command for it.
         """
         self._queue = queue
         self._peers = peers
@@ -95,6 +99,8 @@ class Commands:
     def answer(self, line: bytes) -> Iterator[bytes]:
         """Carry out a command, and return the answer to send, in pieces that are made when they are asked for."""
         command = parse_command(line)
+        if isinstance(command, Shutdown) and self._shut_down is None:
+            command = unknown_command(line.split()[0])
         reply = command if isinstance(command, Refused) else self._handlers[type(command)](command)
         return _pieces(reply) if isinstance(reply, Iterator) else iter((reply.encode(),))
 
@@ -139,8 +145,21 @@ class Commands:
         return Ok() if self._queue.set_limits(command.function, (high, normal, low)) else _TOO_MANY_FUNCTIONS
 
     def _shutdown(self, command: Shutdown) -> Reply:
+        assert self._shut_down is not None
         self._shut_down(command.graceful)
         return Ok()
+
+
+def refuse_http(line: bytes) -> None:
+    """Refuse the first line of a connection if it is an HTTP request: what follows is not meant for a job server.
+
+    A page in a browser can send such a request to any port of its machine, with lines in it that are commands.
+
+    Raises:
+        RemoteProtocolError: it is one.
+    """
+    if (request := _HTTP.match(line)) is not None:
+        raise RemoteProtocolError(f"HTTP request ({request[1][:16].decode()})")
 
 
 def _pieces(rows: Iterator[Row]) -> Iterator[bytes]:

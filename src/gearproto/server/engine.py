@@ -52,7 +52,7 @@ from gearproto.packets import (
     decoders,
 )
 
-from .commands import Commands, status_row
+from .commands import Commands, refuse_http, status_row
 from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
 from .jobs import RUNNING, Job
 from .output import BIG, Output
@@ -97,6 +97,7 @@ class EngineOptions(TypedDict, total=False):
     max_queue_size: int
     max_idle_functions: int
     max_kept_functions: int
+    allow_shutdown: bool
     verbosity: bytes
 
 
@@ -134,6 +135,7 @@ class Engine:
         max_queue_size: int = 4 * 1024**3,
         max_idle_functions: int = 1000,
         max_kept_functions: int = 10_000,
+        allow_shutdown: bool = False,
         work_limit: int = 10_000,
         version: bytes = b"gearproto",
         pid: int = 0,
@@ -162,6 +164,7 @@ class Engine:
             max_queue_size: bytes of workloads that the server holds; more are refused.
             max_idle_functions: how many functions without jobs and workers are remembered.
             max_kept_functions: how many functions administrators may create or limit, which are never forgotten.
+            allow_shutdown: whether administrators may stop the server (``shutdown``); else it has no such command.
             work_limit: how many requests of a peer are dealt with before its further ones are left unread, so that
                 others have their turn; those that make much work count for several.
             version: answer to ``version``.
@@ -231,7 +234,7 @@ class Engine:
             pid=pid,
             verbosity=verbosity,
             cancel=self._cancel,
-            shut_down=self._shut_down,
+            shut_down=self._shut_down if allow_shutdown else None,
         )
 
     # What a driver calls
@@ -657,8 +660,14 @@ class Engine:
     # Text commands
 
     def _on_line(self, peer: Peer, line: Line) -> None:
+        self._check_first_line(peer, line)
         peer.answer = self._commands.answer(line.text)
         self._go_on_answering(peer)
+
+    def _check_first_line(self, peer: Peer, line: Line) -> None:
+        if not peer.has_sent_line:
+            peer.has_sent_line = True
+            refuse_http(line.text)
 
     def _go_on_answering(self, peer: Peer) -> None:
         """Give as much of a long answer as may be given at once."""

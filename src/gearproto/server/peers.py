@@ -29,6 +29,7 @@ class Peer(Worker):
         "exceptions",
         "failed",
         "gone",
+        "has_sent_line",
         "id",
         "output",
         "output_size",
@@ -50,5 +51,6 @@ class Peer(Worker):
         self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
         self.answer: Iterator[bytes] | None = None  # the rest of one that is too long to be given at once
+        self.has_sent_line = False
         self.failed = False
         self.gone = False

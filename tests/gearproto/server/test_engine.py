@@ -1365,7 +1365,8 @@ def busy(bench: Bench) -> tuple[Peer, Peer]:
         (b"maxqueue f 1 2 3", b"OK\r\n"),
         (b"maxqueue new 1", b"OK\r\n"),
         (b"maxqueue", b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+this+command+maxqueue\r\n"),
-        (b"shutdown", b"OK\r\n"),
+        (b"shutdown", b"ERR UNKNOWN_COMMAND Unknown+server+commandshutdown\r\n"),
+        (b"Shutdown graceful", b"ERR UNKNOWN_COMMAND Unknown+server+commandShutdown\r\n"),
         (b"", b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"),
         (b" status", b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"),
         (b"nonsense", b"ERR UNKNOWN_COMMAND Unknown+server+commandnonsense\r\n"),
@@ -1824,12 +1825,20 @@ def test_what_no_default_can_be_right_for_has_to_be_given(missing: str) -> None:
 @pytest.mark.parametrize(
     ("line", "graceful"), [(b"shutdown", False), (b"shutdown graceful", True), (b"SHUTDOWN now", False)]
 )
-def test_shutdown_is_an_event_for_the_driver(bench: Bench, line: bytes, graceful: bool) -> None:
+def test_shutdown_is_an_event_for_the_driver_if_it_is_allowed(line: bytes, graceful: bool) -> None:
+    bench = Bench(allow_shutdown=True)
     peer = bench.connect()
     assert peer.command(line) == b"OK\r\n"
     assert bench.events() == [ShutdownRequested(graceful)]
     answer = peer.ask(SubmitJobBg(b"f", b"", b""))
     assert (answer == Error(b"QUEUE_ERROR", b"Server is shutting down")) == graceful
+
+
+def test_shutdown_is_for_nobody_unless_it_is_allowed(bench: Bench) -> None:
+    peer = bench.connect()
+    assert peer.command(b"shutdown").startswith(b"ERR UNKNOWN_COMMAND ")
+    assert bench.events() == []
+    peer.submit(SubmitJobBg(b"f", b"", b""))
 
 
 def test_graceful_shutdown_hands_out_nothing_more_and_lets_running_jobs_end(bench: Bench) -> None:
