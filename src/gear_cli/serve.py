@@ -16,7 +16,7 @@ from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets
 from gear_sync.reactor import ServerOptions
 from gear_sync.server import Server
 from gear_sync.tls import TLS
-from gearproto import DEFAULT_MAX_PACKET_SIZE, DEFAULT_PORT
+from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE, DEFAULT_PORT
 
 from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, reason
 from .stderr_log import StderrHandler
@@ -57,7 +57,7 @@ def serve(
     handle_prefix: Annotated[str | None, Parameter(group=_JOBS)] = None,
     max_jobs: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 10_000_000,
     max_queue_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 4 * 1024**3,
-    max_packet_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = DEFAULT_MAX_PACKET_SIZE,
+    max_packet_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = DEFAULT_MAX_SERVER_PACKET_SIZE,
     max_connections: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
     max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
     max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 20_000,

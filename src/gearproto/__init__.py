@@ -21,7 +21,7 @@ from .errors import (
     RemoteProtocolError,
     ServerError,
 )
-from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
+from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, DEFAULT_MAX_SERVER_PACKET_SIZE, Decoder
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from .packets import Priority
 from .worker import Grab, WorkerConnection
@@ -29,6 +29,7 @@ from .worker import Grab, WorkerConnection
 __all__ = [
     "DEFAULT_MAX_LINE_SIZE",
     "DEFAULT_MAX_PACKET_SIZE",
+    "DEFAULT_MAX_SERVER_PACKET_SIZE",
     "DEFAULT_PORT",
     "ClientConnection",
     "Completed",

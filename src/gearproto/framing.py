@@ -10,12 +10,15 @@ from typing import Final
 
 from .errors import RemoteProtocolError
 from .events import Event, Line
-from .packets import HEADER, PACKETS, REQUEST, RESPONSE, Error, MalformedArgumentsError, Spec, malformed
+from .packets import HEADER, MAX_GROWTH, PACKETS, REQUEST, RESPONSE, Error, MalformedArgumentsError, Spec, malformed
 
-__all__ = ["DEFAULT_MAX_LINE_SIZE", "DEFAULT_MAX_PACKET_SIZE", "Decoder"]
+__all__ = ["DEFAULT_MAX_LINE_SIZE", "DEFAULT_MAX_PACKET_SIZE", "DEFAULT_MAX_SERVER_PACKET_SIZE", "Decoder"]
 
-DEFAULT_MAX_PACKET_SIZE: Final = 32 * 1024 * 1024
-"""Most bytes behind a packet's header that are accepted unless told otherwise."""
+DEFAULT_MAX_SERVER_PACKET_SIZE: Final = 64 * 1024 * 1024 + 64 * 1024
+"""Most bytes behind a packet's header that a server accepts unless told otherwise."""
+
+DEFAULT_MAX_PACKET_SIZE: Final = DEFAULT_MAX_SERVER_PACKET_SIZE + 64 * 1024
+"""The same of clients and workers, which have to take all that a server may pass on."""
 
 DEFAULT_MAX_LINE_SIZE: Final = 8192
 """Most bytes of a line, its ending included, that are accepted unless told otherwise."""
@@ -43,6 +46,7 @@ class Decoder:
         "_max_packet",
         "_missing",
         "_partial",
+        "_safe_packet",
         "_specs",
     )
 
@@ -58,12 +62,14 @@ class Decoder:
 
         Args:
             specs: what to make of packets, by header key: see `gearproto.packets.decoders`.
-            max_packet_size: limit in bytes for what stands behind a packet's header.
+            max_packet_size: limit in bytes for what stands behind a packet's header; some packets count as more than
+                their own size, see `gearproto.packets.Spec`.
             max_line_size: limit in bytes for a line with its ending.
             line_endings: whether lines are returned with their endings, for those who want to see them as they came.
         """
         self._specs = specs
         self._max_packet = max_packet_size
+        self._safe_packet = max_packet_size - MAX_GROWTH  # up to here none has to be looked at
         self._max_line = max_line_size
         self._line_endings = line_endings
         self._data = b""
@@ -111,9 +117,8 @@ class Decoder:
             spec = self._specs.get(key)
             if spec is None:
                 raise RemoteProtocolError(_describe(data[start : start + 8]))
-            if size > self._max_packet:
-                text = f"{spec.name}: {size} bytes, limit {self._max_packet}"
-                raise RemoteProtocolError(text, reply=Error(b"PACKET_TOO_LARGE", text.encode()))
+            if size > self._safe_packet:
+                self._check_size(spec, size)
             needed += size
             if have >= needed:
                 self._cursor = end = start + needed
@@ -129,6 +134,12 @@ class Decoder:
                 return None
         self._set_aside(needed - have)
         return None
+
+    def _check_size(self, spec: Spec, size: int) -> None:
+        if size + spec.growth > self._max_packet:
+            what = f"{size} bytes, {size + spec.growth} when it is assigned" if spec.growth else f"{size} bytes"
+            text = f"{spec.name}: {what}, limit {self._max_packet}"
+            raise RemoteProtocolError(text, reply=Error(b"PACKET_TOO_LARGE", text.encode()))
 
     def _next_big(self) -> Event | None:
         """Return the big packet that is being gathered, if it is whole."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Flag, IntEnum, auto
 from functools import cache
 from operator import attrgetter
@@ -31,6 +31,7 @@ from .events import Event, MalformedPacket, UnexpectedPacket, event
 
 __all__ = [
     "HEADER",
+    "MAX_GROWTH",
     "MAX_HANDLE_SIZE",
     "MAX_NAME_SIZE",
     "MAX_NUMBER",
@@ -113,6 +114,12 @@ MAX_NUMBER: Final = 10**19 - 1
 MAX_NUMBER_SIZE: Final = 32
 """Most bytes that a number may take on the wire, with its blanks and its fraction."""
 
+MAX_GROWTH: Final = MAX_HANDLE_SIZE + 2
+"""How many bytes longer than the submission of a job the ``JOB_ASSIGN_ALL`` that hands it out may be.
+
+A server counts submissions as that much more, so that a worker with the limit of the server can take every job.
+"""
+
 _NUL: Final = b"\0"
 _RAW_HEADER: Final = Struct("!4sII")
 _NUMBER: Final = re.compile(rb"\s*([+-]?[0-9]{1,19})(?:\.[0-9]*)?\s*")
@@ -177,6 +184,7 @@ class Spec:
         route: who sends it to whom.
         arguments: name, type (bytes, int or bool) and rule of each argument.
         decode: turns the bytes behind the header into an event.
+        growth: how many bytes more than its own it counts against the limit of a server: see `MAX_GROWTH`.
         make: turns arguments and payload into the same event, where that needs no more than putting them together;
             spares big payloads a copy.
         magic: what the packet begins with unless told otherwise; reports, which have both, are requests then.
@@ -188,6 +196,7 @@ class Spec:
     arguments: tuple[tuple[str, type, Argument], ...]
     decode: Callable[[bytes], Event]
     make: Callable[..., Event] | None = None
+    growth: int = 0
     magic: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -421,7 +430,7 @@ def _spec_for(number: int, routes: Route, server: bool, response: bool) -> Spec:
         return _unexpected(spec.name, number, response)
     if server and spec.route & Route.TO_CLIENT:
         return Spec(spec.name, number, spec.route, spec.arguments, _report_decoder(cls))
-    return spec
+    return replace(spec, growth=MAX_GROWTH) if server and cls in SUBMISSIONS else spec
 
 
 def _unexpected(name: str, number: int, response: bool) -> Spec:

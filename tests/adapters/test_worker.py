@@ -17,9 +17,9 @@ import pytest
 
 import gear_anyio
 import gear_sync
-from gearproto import Completed, Failed, JobFailed, JobRaised, LocalProtocolError, Raised
+from gearproto import Completed, Failed, JobFailed, JobRaised, JobRejected, LocalProtocolError, Raised
 from gearproto.events import Data, Progress, Warned
-from gearproto.packets import GrabJobAll, JobAssignAll, Report, WorkFail
+from gearproto.packets import MAX_GROWTH, GrabJobAll, JobAssignAll, Report, WorkFail
 from tests.adapters.conftest import StartWorker
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import (
@@ -212,6 +212,22 @@ async def test_result_over_the_packet_limit_is_an_exception_and_the_worker_goes_
         await job.result(LIMIT)
     job = await client.submit("f")
     assert await job.result(LIMIT) == b"small"
+
+
+@pytest.mark.parametrize("way", ["ours", "pipes"])
+async def test_job_at_the_limit_of_its_server_runs_and_a_larger_one_is_refused(place: Place) -> None:
+    host = await place.start(max_packet_size=1000)
+    worker = place.worker(host, max_packet_size=1000)
+    worker.register("f", lambda job: b"%d" % len(job.workload))
+    await place.working(worker)
+    room = 1000 - MAX_GROWTH - len(b"f\0\0")
+    client = await place.connected_client(host)
+    for size in (room - 1, room):
+        job = await client.submit("f", bytes(size))
+        assert await job.result(LIMIT) == b"%d" % size
+    job = await client.submit("f", bytes(room + 1))
+    with pytest.raises(JobRejected, match="SUBMIT_JOB: 936 bytes, 1001 when it is assigned, limit 1000"):
+        await job.result(LIMIT)
 
 
 async def test_large_results_arrive_from_functions_of_every_kind(

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 
-from gearproto import DEFAULT_MAX_PACKET_SIZE
+from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE
 from gearproto.packets import CanDo, EchoReq, Error, GrabJob, JobAssign, SubmitJob, SubmitJobBg, WorkComplete, WorkData
 from tests.harness.raw import RawConnection, packet_bytes
 from tests.harness.servers import RunningServer, poll_until
@@ -196,9 +196,9 @@ def test_many_peers_that_broke_the_protocol_and_stay(start: Start) -> None:
 def test_a_packet_that_never_ends(start: Start) -> None:
     server = start()
     with RawConnection(server) as peer:
-        head = packet_bytes(_REQUEST, _SUBMIT)[:8] + DEFAULT_MAX_PACKET_SIZE.to_bytes(4, "big")
+        head = packet_bytes(_REQUEST, _SUBMIT)[:8] + DEFAULT_MAX_SERVER_PACKET_SIZE.to_bytes(4, "big")
         peer.send_bytes(head)
-        left = DEFAULT_MAX_PACKET_SIZE - 1
+        left = DEFAULT_MAX_SERVER_PACKET_SIZE - 1
         for size in (*range(1, 3000), *[_MIB] * (left // _MIB)):
             peer.send_bytes(bytes(min(size, left)))
             left -= min(size, left)

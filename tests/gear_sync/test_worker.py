@@ -19,7 +19,7 @@ import gear_sync.worker
 import gearproto.grabbing
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import (
-    DEFAULT_MAX_PACKET_SIZE,
+    DEFAULT_MAX_SERVER_PACKET_SIZE,
     ConnectionLost,
     JobFailed,
     JobLost,
@@ -850,7 +850,7 @@ def test_two_full_buffers_do_not_wait_for_each_other() -> None:
 
 
 def test_largest_packet_goes_both_ways(client: Client, worker: Worker) -> None:
-    room = DEFAULT_MAX_PACKET_SIZE - 200
+    room = DEFAULT_MAX_SERVER_PACKET_SIZE - 200
     worker.register("f", lambda job: job.workload)
     with working(worker):
         assert client.submit("f", b"x" * room).result(LIMIT) == b"x" * room

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gearproto import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, RemoteProtocolError
+from gearproto import (
+    DEFAULT_MAX_LINE_SIZE,
+    DEFAULT_MAX_PACKET_SIZE,
+    DEFAULT_MAX_SERVER_PACKET_SIZE,
+    RemoteProtocolError,
+)
 from gearproto.events import Event, Line, MalformedPacket
 from gearproto.framing import Decoder
 from gearproto.packets import REQUEST, EchoReq, Error, OptionReq, PreSleep, Route, Spec, SubmitJob, WorkData, decoders
@@ -181,6 +186,8 @@ def test_limits_have_the_documented_defaults() -> None:
     assert decode([header(16, DEFAULT_MAX_PACKET_SIZE)]) == ([], None)
     size = DEFAULT_MAX_PACKET_SIZE + 1
     assert decode([header(16, size)]) == ([], f"ECHO_REQ: {size} bytes, limit {DEFAULT_MAX_PACKET_SIZE}")
+    assert DEFAULT_MAX_SERVER_PACKET_SIZE == (64 * 1024 + 64) * 1024
+    assert DEFAULT_MAX_PACKET_SIZE - DEFAULT_MAX_SERVER_PACKET_SIZE == 64 * 1024
     assert decode([b"x" * (DEFAULT_MAX_LINE_SIZE - 1) + b"\n"])[1] is None
     assert decode([b"x" * DEFAULT_MAX_LINE_SIZE + b"\n"])[1] is not None
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from gearproto.framing import Decoder
-from gearproto.packets import PACKETS, Route, Spec
+from gearproto.packets import MAX_GROWTH, PACKETS, SUBMISSIONS, Route, Spec
 
 from . import constants
 from .packet import Packet
@@ -44,7 +44,8 @@ def _spec(key: int) -> Spec:
     raw = key.to_bytes(8, "big")
     magic, number = raw[:4], int.from_bytes(raw[4:], "big")
     name = constants.types.get(number, f"packet {number}")
-    return Spec(name, number, Route(0), (), partial(Packet, magic, number))
+    growth = MAX_GROWTH if magic == constants.REQ and PACKETS.get(number) in SUBMISSIONS else 0
+    return Spec(name, number, Route(0), (), partial(Packet, magic, number), growth=growth)
 
 
 RAW: Final[Mapping[int, Spec]] = _RawSpecs()

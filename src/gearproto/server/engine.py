@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypedDict
 
 from gearproto.errors import RemoteProtocolError
 from gearproto.events import Event, Line, MalformedPacket, UnexpectedPacket
-from gearproto.framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
+from gearproto.framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_SERVER_PACKET_SIZE, Decoder
 from gearproto.packets import (
     MAX_HANDLE_SIZE,
     MAX_NAME_SIZE,
@@ -127,7 +127,7 @@ class Engine:
         wakeup_timeout: float = 1.0,
         round_robin: bool = True,
         exceptions: bool = False,
-        max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
+        max_packet_size: int = DEFAULT_MAX_SERVER_PACKET_SIZE,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
         max_output_size: int = 1024 * 1024,
         max_functions: int = 20_000,
@@ -156,7 +156,8 @@ class Engine:
             round_robin: whether a worker's functions take turns within a priority; else the one that has had jobs
                 longest is served until it has none.
             exceptions: whether every connection begins with the option ``exceptions`` set.
-            max_packet_size: limit in bytes for what stands behind a packet's header.
+            max_packet_size: limit in bytes for what stands behind a packet's header. A submission counts as 65 bytes
+                more: as the ``JOB_ASSIGN_ALL`` that a worker with this limit has to take.
             max_line_size: limit in bytes for a text command with its ending.
             max_output_size: bytes of output queued for a peer from which on its requests are left unread.
             max_functions: how many functions one worker may register.

@@ -6,6 +6,8 @@ import pytest
 
 from gear_sync import gear
 from gear_sync.gear import constants
+from gear_sync.gear.stream import RAW
+from gearproto.packets import MAX_GROWTH, SUBMISSIONS, Route, decoders
 
 REQ = constants.REQ
 
@@ -85,3 +87,10 @@ def test_the_job_of_a_packet() -> None:
     for unknown in (gear.Packet(constants.RES, constants.WORK_FAIL, b"H:2", connection), gear.Packet(REQ, 14, b"H:1")):
         with pytest.raises(gear.UnknownJobError):
             unknown.getJob()
+
+
+def test_server_counts_submissions_as_the_assignments_that_they_become() -> None:
+    assert {key: RAW[key].growth for key in decoders(Route.TO_SERVER) if key in RAW} == {
+        key: spec.growth for key, spec in decoders(Route.TO_SERVER).items() if key in RAW
+    }
+    assert sum(spec.growth == MAX_GROWTH for spec in RAW.values()) == len(SUBMISSIONS)

@@ -14,6 +14,8 @@ import gearproto.server.engine
 from gearproto.admin import JobListed, unescape
 from gearproto.events import Line
 from gearproto.packets import (
+    HEADER,
+    MAX_GROWTH,
     MAX_HANDLE_SIZE,
     MAX_NAME_SIZE,
     PACKETS,
@@ -135,6 +137,30 @@ def test_packet_over_the_limit_is_refused_from_its_header_alone() -> None:
     answer = peer.ask(raw(16)[:8] + (101).to_bytes(4, "big"))
     assert answer == Error(b"PACKET_TOO_LARGE", b"ECHO_REQ: 101 bytes, limit 100")
     assert bench.failure() == "ECHO_REQ: 101 bytes, limit 100"
+
+
+@given(st.sampled_from([*SUBMISSIONS]), st.integers(0, 120), st.binary(max_size=3), st.integers(1, 40))
+def test_worker_with_the_limit_of_the_server_can_take_every_job_that_the_server_has_taken(
+    cls: Any, room: int, unique: bytes, prefix: int
+) -> None:
+    bench = Bench(max_packet_size=200, handle_prefix=b"H" * prefix)
+    unique = unique.replace(b"\0", b"0")
+    middle: dict[Any, list[Any]] = {
+        SubmitJobEpoch: [0],
+        SubmitReduceJob: [b"r" * 9, b""],
+        SubmitReduceJobBackground: [b"r" * 9, b""],
+    }
+    bare = len(cls(b"f", unique, *middle.get(cls, []), b"").encode()) - HEADER.size
+    size = max(0, 200 - bare - room)
+    client, worker = bench.connect(), bench.connect().send(CanDo(b"f"))
+    answer = client.ask(cls(b"f", unique, *middle.get(cls, []), bytes(size)))
+    if bare + size <= 200 - MAX_GROWTH:
+        assert isinstance(answer, JobCreated)
+        assert len(worker.send(GrabJobAll()).raw()) <= HEADER.size + 200
+    else:
+        text = f"{cls.spec.name}: {bare + size} bytes, {bare + size + 65} when it is assigned, limit 200"
+        assert answer == Error(b"PACKET_TOO_LARGE", text.encode())
+        assert bench.failure() == text
 
 
 def test_text_line_over_the_limit_closes_the_connection() -> None:
