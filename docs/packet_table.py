@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gearproto.packets import PACKETS, Argument, Packet, Route
+from gearproto.packets import EXTENSIONS, PACKETS, Argument, Packet, Route
 
 _INTRODUCTION = """\
 # Packets
@@ -10,6 +10,12 @@ _INTRODUCTION = """\
 Every packet of the protocol, written from the classes in `gearproto.packets` by `docs/packet_table.py`. Arguments stand
 in their order on the wire, with one NUL byte between them; *n* is the most bytes of an argument, *payload* is the rest
 of the packet and may hold NUL bytes. A number takes at most 32 bytes and 19 digits; its fraction is cut off.
+"""
+_EXTENSIONS = """\
+The protocol document does not have these. A server sends them only on connections that have asked for them, see
+[the protocol engine](protocol.md).
+"""
+_HEAD = """\
 
 | number | name | class | from | to | arguments |
 | --- | --- | --- | --- | --- | --- |
@@ -39,9 +45,12 @@ def _row(cls: type[Packet]) -> str:
 
 def lines() -> Iterator[str]:
     """Yield the page."""
-    yield from _INTRODUCTION.splitlines()
+    yield from (_INTRODUCTION + _HEAD).splitlines()
     for number in sorted(PACKETS):
         yield _row(PACKETS[number])
+    yield from ("\n" + _EXTENSIONS + _HEAD).splitlines()
+    for number in sorted(EXTENSIONS):
+        yield _row(EXTENSIONS[number])
 
 
 if __name__ == "__main__":

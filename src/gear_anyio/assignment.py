@@ -74,7 +74,7 @@ class WorkerJob(Assignment):
         """
         if not self.connected:
             raise ConnectionLost(f"{self.post.address}: the connection is gone, and job {self.handle!r} with it")
-        if self.given_up:
+        if self.given_up or self.superseded:
             raise TimeoutError(f"job {self.handle!r} has ended, or has taken longer than its function may")
 
 

@@ -84,7 +84,8 @@ class Client:
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
                 it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
-                `JobFailed`. gearmand and our own server know it; some others never answer, and must not be asked.
+                `JobFailed`, and to be told when a job runs again (option ``reruns``). gearmand knows the first, our own
+                server both; some others never answer such a question, and must not be asked.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
@@ -515,6 +516,7 @@ class Client:
     def _introduce(self, session: Session) -> None:
         if self._exceptions:
             session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
+            session.records.conn.set_option(b"reruns", optional=True)  # nobody needs to know the answer
 
     async def _ask(
         self, candidates: Candidates, request: Callable[[ClientConnection], RequestId]

@@ -97,7 +97,8 @@ class Job(JobRecord):
     def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
         """Yield what happens to the job, each event once; the outcome comes last.
 
-        Progress that nobody has fetched before the next comes is dropped. `gearproto.records.Resubmitted` says that
+        Progress that nobody has fetched before the next comes is dropped. `gearproto.events.Restarted` says that the
+        job's worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted` that
         the job begins anew, which happens only with ``resubmit``: the pieces before it are no part of the result.
 
         Args:

@@ -33,7 +33,7 @@ from gearproto import (
     Raised,
     Rejected,
 )
-from gearproto.events import Data, Progress, Warned
+from gearproto.events import Data, Progress, Restarted, Warned
 
 from .options import (
     DEFAULT_SERVERS,
@@ -275,6 +275,8 @@ def _collect(job: Job, output: _Output, until: float | None, timeout: float | No
                 output.piece(event.data)
             elif isinstance(event, Warned):
                 output.warning(event.data)
+            elif isinstance(event, Restarted):
+                output.restarted()
             elif isinstance(event, Outcome):
                 output.end(job.handle, event)
     except TimeoutError:
@@ -330,6 +332,7 @@ class _Output:
     all_submitted: bool = False
     _line: int = 0
     _pieces: list[bytes] = field(default_factory=list)
+    _begun: bool = False  # whether pieces of a result have been written that is not complete
     _bar: _Bar | None = None
 
     def __enter__(self) -> Self:
@@ -364,6 +367,18 @@ class _Output:
             self._pieces.append(data)
         else:
             self._write(data)
+            self._begun = True
+
+    def restarted(self) -> None:
+        """Drop the pieces of a lost run, as the job runs again.
+
+        Raises:
+            Failure: some have been written, and cannot be taken back.
+        """
+        self._pieces.clear()
+        if self._begun:
+            text = "the worker was lost and the job runs again: what has been written is not a part of its result."
+            raise Failure(text, Exit.FAILED)
 
     def queued(self, handle: bytes) -> None:
         """Take the handle of a background job."""

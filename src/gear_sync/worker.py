@@ -107,7 +107,7 @@ class WorkerJob(Assignment):
     def _check(self) -> None:
         if not self.connected:
             raise ConnectionLost(f"{self._server.address}: the connection is gone, and job {self.handle!r} with it")
-        if self.given_up or (self.until is not None and time.monotonic() >= self.until):
+        if self.given_up or self.superseded or (self.until is not None and time.monotonic() >= self.until):
             raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
 
 

@@ -62,7 +62,7 @@ class Assignment:
         conn: the connection that has assigned it.
     """
 
-    __slots__ = ("conn", "function", "given_up", "handle", "reducer", "unique", "until", "workload")
+    __slots__ = ("_run", "conn", "function", "given_up", "handle", "reducer", "unique", "until", "workload")
 
     def __init__(self, assigned: JobAssigned, conn: WorkerConnection) -> None:
         """Take a job that a connection has assigned."""
@@ -74,12 +74,20 @@ class Assignment:
         self.until: float | None = None
         self.given_up = False
         self.conn = conn
+        self._run = conn.begin_run(assigned.handle)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the server has taken the job away, and has assigned it to this connection once more.
+
+        Nothing may be reported on this run then: the server would take it for a report on the later one.
+        """
+        return not self.conn.is_newest(self.handle, self._run)
 
     def report_end(self, outcome: Completed | Failed | Raised) -> str | None:
         """Queue the job's end; its connection has to be open.
 
-        A job that the server has assigned to this connection once more is only put down: a report would end the later
-        assignment.
+        A run that is superseded is only put down.
 
         Args:
             outcome: how it ended.
@@ -88,7 +96,7 @@ class Assignment:
             None; or what breaks a rule, such as a result over the packet limit, which was reported in its place.
         """
         conn, handle = self.conn, self.handle
-        if conn.in_hand.get(handle, 0) > 1:
+        if self.superseded:
             conn.give_up(handle)
             return None
         try:

@@ -15,6 +15,7 @@ from .events import (
     MalformedPacket,
     Progress,
     RequestId,
+    Restarted,
     StatusReceived,
     UnmatchedReport,
     Warned,
@@ -26,6 +27,7 @@ from .packets import (
     GetStatus,
     GetStatusUnique,
     JobCreated,
+    JobRequeued,
     Packet,
     Priority,
     Route,
@@ -50,7 +52,7 @@ _PLAIN: Final[dict[tuple[Priority, bool], Any]] = {
     for cls, kind in SUBMISSIONS.items()
     if cls not in (SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground)
 }
-_WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException
+_WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException | JobRequeued
 
 
 class _Sharers:
@@ -330,6 +332,7 @@ _PIECES: Final[dict[type, Callable[[RequestId, Any], Event]]] = {
     WorkStatus: lambda request, packet: Progress(request, packet.numerator, packet.denominator),
     WorkData: lambda request, packet: Data(request, packet.data),
     WorkWarning: lambda request, packet: Warned(request, packet.data),
+    JobRequeued: lambda request, _packet: Restarted(request),
 }
 
 _OUTCOMES: Final[dict[type, Callable[[Any], Outcome]]] = {

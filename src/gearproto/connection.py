@@ -51,15 +51,17 @@ class Request:
         awaits: the packet that answers it, or the reader of a text answer.
         start: where in the output stream it begins, in bytes.
         detail: what the kind of request needs to know.
+        optional: whether a server may pass over it without an answer.
     """
 
-    __slots__ = ("awaits", "detail", "id", "start")
+    __slots__ = ("awaits", "detail", "id", "optional", "start")
 
     def __init__(self, id_: RequestId | None, awaits: type[Packet] | ReplyReader, start: int, detail: Any) -> None:
         self.id = id_
         self.awaits = awaits
         self.start = start
         self.detail = detail
+        self.optional = False
 
     def __str__(self) -> str:
         """Name what the request awaits."""
@@ -110,6 +112,7 @@ class Connection:
         self._events: deque[Event] = deque()
         self._requests: deque[Request] = deque()
         self._last_request = 0
+        self._refuses_options = False  # whether the server has answered an OPTION_REQ with ERROR
         self._output: list[bytes] = []
         self._queued = 0  # bytes ever queued: where in the stream the next packet begins
         self._taken = 0  # bytes ever taken by data_to_send
@@ -232,16 +235,22 @@ class Connection:
         """
         return self._request(EchoReq(data), EchoRes, data)
 
-    def set_option(self, option: bytes) -> RequestId:
+    def set_option(self, option: bytes, *, optional: bool = False) -> RequestId:
         """Set an option of this connection (``OPTION_REQ``). The answer is `OptionSet` or `RequestFailed`.
 
         Args:
-            option: its name; ``exceptions`` makes the server send ``WORK_EXCEPTION`` instead of ``WORK_FAIL``.
+            option: its name; ``exceptions`` makes the server send ``WORK_EXCEPTION`` instead of ``WORK_FAIL``, and
+                ``reruns``, which our own server knows, makes it send ``JOB_REQUEUED``.
+            optional: whether the server may pass over an option that it does not know without an answer. The request
+                has failed then as soon as the answer to a later one comes. An ``ERROR`` counts as that unless it is
+                about an option, or the server has answered another option with ``ERROR``.
 
         Raises:
             LocalProtocolError: the name holds NUL or is too long, or the connection has ended.
         """
-        return self._request(OptionReq(option), OptionRes, option)
+        request = self._request(OptionReq(option), OptionRes, option)
+        self._requests[-1].optional = optional
+        return request
 
     def admin(self, command: Command[Any]) -> RequestId:
         """Send a text command. The answer is `AdminReplied`.
@@ -306,9 +315,18 @@ class Connection:
 
     def _answered(self, packet: type[Packet]) -> Request:
         """Return the request that a packet answers: the oldest one, as servers answer in order."""
+        if packet is not OptionRes:
+            self._pass_over_options()
         if self._requests and self._requests[0].awaits is packet:
             return self._requests.popleft()
         raise RemoteProtocolError(f"{self._ROLE}: {packet.spec.name} while {self._awaiting()}")
+
+    def _pass_over_options(self) -> None:
+        """Fail the oldest requests if they are optional, as what has come answers a later one."""
+        while self._requests and self._requests[0].optional:
+            request = self._requests.popleft()
+            assert request.id is not None
+            self._events.append(RequestFailed(request.id, b"NO_ANSWER", b"the server passed over the request"))
 
     def _check_handle(self, packet: Packet, handle: bytes) -> None:
         """Refuse a handle that no packet can name."""
@@ -333,6 +351,7 @@ class Connection:
         return OptionSet(request.id, packet.option)
 
     def _on_line(self, line: Line) -> Event | None:
+        self._pass_over_options()
         reader = self._requests[0].awaits if self._requests else None
         if not isinstance(reader, ReplyReader):
             raise RemoteProtocolError(f"{self._ROLE}: text {line.text[:24]!r} while {self._awaiting()}")
@@ -345,9 +364,12 @@ class Connection:
 
     def _on_error(self, packet: Error) -> Event | None:
         """Give ``ERROR`` to the oldest request; where none is open it is an event of its own."""
+        if not self._refuses_options and b"option" not in (packet.code + packet.text).lower():
+            self._pass_over_options()
         if not self._requests:
             return packet
         request = self._requests.popleft()
+        self._refuses_options |= request.awaits is OptionRes
         return None if request.id is None else self._failed(request, request.id, packet)
 
     def _failed(self, request: Request, id_: RequestId, packet: Error) -> Event:

@@ -32,6 +32,7 @@ __all__ = [
     "RequestFailed",
     "RequestId",
     "RequestLost",
+    "Restarted",
     "StatusReceived",
     "UnexpectedPacket",
     "UnmatchedReport",
@@ -197,6 +198,20 @@ class Warned(Event):
 
     request: RequestId
     data: bytes
+
+
+@event
+class Restarted(Event):
+    """The job's worker was lost, and the job will run again from the beginning (``JOB_REQUEUED``).
+
+    What was told of the lost run is void: the next run sends its own pieces of the result. Comes only where the option
+    ``reruns`` is set.
+
+    Attributes:
+        request: the submission.
+    """
+
+    request: RequestId
 
 
 @event

@@ -30,6 +30,7 @@ from .errors import LocalProtocolError
 from .events import Event, MalformedPacket, UnexpectedPacket, event
 
 __all__ = [
+    "EXTENSIONS",
     "HEADER",
     "MAX_GROWTH",
     "MAX_HANDLE_SIZE",
@@ -57,6 +58,7 @@ __all__ = [
     "JobAssignAll",
     "JobAssignUniq",
     "JobCreated",
+    "JobRequeued",
     "NoJob",
     "Noop",
     "OptionReq",
@@ -281,7 +283,13 @@ class Report(Event):
 
 
 PACKETS: Final[dict[int, type[Packet]]] = {}
-"""Every packet class by its type number."""
+"""Every packet class of the protocol document by its type number."""
+
+EXTENSIONS: Final[dict[int, type[Packet]]] = {}
+"""Packet classes that the document does not have, by their type numbers, which are far from those of the document.
+
+A server sends them only on connections that have asked for them (``OPTION_REQ``).
+"""
 
 _P = TypeVar("_P", bound=type[Packet])
 
@@ -418,6 +426,10 @@ def decoders(receives: Route) -> dict[int, Spec]:
         for number in range(1, max(PACKETS) + 1):
             (key, _size) = HEADER.unpack(_RAW_HEADER.pack(magic, number, 0))
             table[key] = _spec_for(number, routes & receives, server, magic == RESPONSE)
+    for number, cls in EXTENSIONS.items():
+        if cls.spec.route & receives:
+            (key, _size) = HEADER.unpack(_RAW_HEADER.pack(cls.spec.magic, number, 0))
+            table[key] = cls.spec
     return table
 
 
@@ -463,11 +475,11 @@ def _kind(annotation: str) -> tuple[type, Argument]:
 if TYPE_CHECKING:
 
     @dataclass_transform(frozen_default=True)
-    def packet(number: int, route: Route) -> Callable[[_P], _P]: ...
+    def packet(number: int, route: Route, table: dict[int, type[Packet]] = PACKETS) -> Callable[[_P], _P]: ...
 
 else:
 
-    def packet(number, route):
+    def packet(number, route, table=PACKETS):
         """Make a class the packet with this type number and route."""
 
         def decorate(cls):
@@ -482,7 +494,7 @@ else:
                 _maker(cls, arguments),
             )
             cls._encode_body = staticmethod(_body_encoder(arguments))
-            PACKETS[number] = cls
+            table[number] = cls
             return cls
 
         return decorate
@@ -1007,6 +1019,19 @@ class StatusResUnique(Packet):
     numerator: int
     denominator: int
     clients: int
+
+
+@packet(1000, Route.TO_CLIENT, EXTENSIONS)
+class JobRequeued(Packet):
+    """A job was taken from its worker, and will run again from the beginning (``JOB_REQUEUED``).
+
+    Comes only with the option ``reruns``, which the protocol document does not have.
+
+    Attributes:
+        handle: job handle, at most 63 bytes.
+    """
+
+    handle: Handle
 
 
 SUBMISSIONS: Final[dict[type[Packet], tuple[Priority, bool]]] = {

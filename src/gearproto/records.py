@@ -33,6 +33,7 @@ from .events import (
     RequestFailed,
     RequestId,
     RequestLost,
+    Restarted,
     StatusReceived,
     Warned,
     event,
@@ -58,7 +59,7 @@ class Resubmitted:
     cause: str
 
 
-JobEvent = Progress | Data | Warned | Resubmitted | Outcome
+JobEvent = Progress | Data | Warned | Restarted | Resubmitted | Outcome
 """What happens to a job, as its client sees it; the outcome comes last."""
 
 MAX_RESUBMISSIONS: Final = 5
@@ -172,8 +173,10 @@ class JobRecord:
             else:
                 self.end(outcome)
             return True
-        assert isinstance(event, Progress | Data | Warned)
-        if isinstance(event, Data):
+        assert isinstance(event, Progress | Data | Warned | Restarted)
+        if isinstance(event, Restarted):
+            self._begin_anew()
+        elif isinstance(event, Data):
             self._pieces.append(event.data)
         elif isinstance(event, Progress):
             self.progress = (event.numerator, event.denominator)
@@ -205,17 +208,21 @@ class JobRecord:
         Args:
             chooser: chooses among the servers.
         """
-        stranded, self.stranded = self.stranded, None
-        if not isinstance(stranded, Lost):
-            return  # nothing can have come of it
-        self._lost = stranded
-        self._lives -= 1
-        self.candidates = chooser.candidates(self.unique)
-        self.handle = None
+        stranded = self.stranded
+        if isinstance(stranded, Lost):  # else nothing can have come of it
+            self._lost = stranded
+            self._lives -= 1
+            self.candidates = chooser.candidates(self.unique)
+            self.handle = None
+            self._begin_anew()
+            self._events.append(Resubmitted(stranded.cause))
+        self.stranded = None  # last: after KeyboardInterrupt the loss is still known
+
+    def _begin_anew(self) -> None:
+        """Forget what a run has sent that was lost: the next run sends its own."""
         self.progress = None
         self._pieces.clear()
         self._events.clear()
-        self._events.append(Resubmitted(stranded.cause))
 
     def end(self, outcome: Outcome) -> None:
         """Give the job its outcome.

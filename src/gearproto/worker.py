@@ -104,6 +104,8 @@ class WorkerConnection(Connection):
         self._asks_when_woken = asks_when_woken
         self._wanted = False
         self._in_hand: Counter[bytes] = Counter()
+        self._runs: Counter[bytes] = Counter()  # of the jobs in hand: how often they were assigned in all
+        self._begun: Counter[bytes] = Counter()  # and how many of these runs have been begun
         self._functions: dict[bytes, bytes] = {}  # of the jobs in hand, by handle
 
     @property
@@ -118,6 +120,18 @@ class WorkerConnection(Connection):
         A job is assigned twice when its time limit ran out at the server and the same worker grabbed it again.
         """
         return MappingProxyType(self._in_hand)
+
+    def begin_run(self, handle: bytes) -> int:
+        """Return the number of the next run of a job in hand, as the server has assigned it; see `is_newest`."""
+        self._begun[handle] += 1
+        return self._begun[handle]
+
+    def is_newest(self, handle: bytes, run: int) -> bool:
+        """Tell whether a run counts: it does not if the server has assigned the job once more.
+
+        The server has taken the job away before, and would take a report on the earlier run for one on the later.
+        """
+        return run >= self._runs[handle]
 
     def has_job_of(self, function: bytes) -> bool:
         """Tell whether a job of a function is in hand."""
@@ -267,6 +281,7 @@ class WorkerConnection(Connection):
         self._in_hand[handle] -= 1
         if not self._in_hand[handle]:
             del self._in_hand[handle]
+            del self._runs[handle], self._begun[handle]
             del self._functions[handle]
 
     def _ask_for_job(self) -> None:
@@ -300,6 +315,7 @@ class WorkerConnection(Connection):
         self._check_handle(packet, packet.handle)  # no report could name it
         self._advance(packet)
         self._in_hand[packet.handle] += 1
+        self._runs[packet.handle] += 1
         self._functions[packet.handle] = packet.function
         unique = b"" if isinstance(packet, JobAssign) else packet.unique
         reducer = packet.reducer if isinstance(packet, JobAssignAll) else b""

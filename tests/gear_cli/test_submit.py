@@ -15,6 +15,8 @@ import pytest
 
 import gear_sync
 from gear_cli.main import main
+from gearproto.packets import JobCreated, JobRequeued, OptionRes, SubmitJob, WorkComplete, WorkData
+from tests.harness.hostile import HostileServer, Peer
 
 from .conftest import WAIT, Refusal, Run, command, environment
 
@@ -46,6 +48,45 @@ def test_pieces_of_a_result_are_written_in_their_order(here: Here, at: str) -> N
     assert here("pieces", "abc", at) == (0, b"abc", b"")
     _code, out, _err = here("pieces", "abc", "--json", at)
     assert json.loads(out)["data"] == "abc"
+
+
+@pytest.mark.parametrize("form", ["--json", "--lines", "plain"])
+def test_pieces_of_a_lost_run_are_no_part_of_the_result(form: str) -> None:
+    seen = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.receive_until(SubmitJob)
+        peer.send(OptionRes(b"exceptions"), OptionRes(b"reruns"), JobCreated(b"H:1"), WorkData(b"H:1", b"old"))
+        if form == "plain":
+            assert seen.wait(WAIT)
+        peer.send(JobRequeued(b"H:1"), WorkData(b"H:1", b"new"), WorkComplete(b"H:1", b""))
+        peer.wait_for_end()
+
+    with HostileServer(script) as server:
+        words = ["submit", "f", "--server={}:{}".format(*server.address), *[form] * (form != "plain")]
+        with subprocess.Popen(
+            command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"x\n")
+            process.stdin.close()
+            written = b""
+            if form == "plain":
+                written = process.stdout.read(3)
+                seen.set()
+            written += process.stdout.read()
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+    if form == "plain":  # what has been written cannot be taken back
+        assert (process.returncode, written) == (1, b"old")
+        assert said == (
+            "gear submit: the worker was lost and the job runs again: "
+            "what has been written is not a part of its result.\n"
+        )
+    else:
+        assert (process.returncode, said) == (0, "")
+        assert (written if form == "--lines" else json.loads(written)["data"].encode() + b"\n") == b"new\n"
 
 
 @pytest.mark.parametrize("words", [(), ("-",), ("--file=-",), ("--file", "-"), ("--", "-")])

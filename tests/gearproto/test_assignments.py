@@ -106,15 +106,17 @@ def test_end_is_reported_once_and_puts_the_job_down(end: End) -> None:
     assert not conn.in_hand
 
 
-@given(st.integers(2, 4).flatmap(lambda count: st.lists(ENDS, min_size=count, max_size=count)))
-def test_only_the_last_of_several_assignments_of_one_job_is_reported(ends: list[End]) -> None:
+@given(st.lists(ENDS, min_size=2, max_size=4), st.data())
+def test_only_the_newest_run_of_a_job_is_reported_whichever_ends_first(ends: list[End], data: st.DataObject) -> None:
     conn = WorkerConnection()
-    jobs = in_hand(conn, len(ends))
-    for job, end in zip(jobs, ends, strict=True):
-        assert not conn.output_size
+    *older, newest = in_hand(conn, len(ends))
+    for job, end in data.draw(st.permutations(list(zip([*older, newest], ends, strict=True)))):
+        assert job.superseded == (job is not newest)
         assert job.report_end(end) is None
-    assert conn.data_to_send() == report_of(ends[-1]).encode()
+        assert conn.data_to_send() == (report_of(end).encode() if job is newest else b"")
     assert not conn.in_hand
+    (again,) = in_hand(conn)
+    assert not again.superseded
 
 
 @given(st.sampled_from([Completed, Raised]), st.integers(0, 100))

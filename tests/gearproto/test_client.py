@@ -22,6 +22,7 @@ from gearproto.events import (
     RequestFailed,
     RequestId,
     RequestLost,
+    Restarted,
     StatusReceived,
     UnmatchedReport,
     Warned,
@@ -36,6 +37,7 @@ from gearproto.packets import (
     GetStatusUnique,
     JobAssign,
     JobCreated,
+    JobRequeued,
     NoJob,
     Packet,
     Priority,
@@ -64,7 +66,7 @@ ONE, TWO, THREE, FOUR = map(RequestId, range(1, 5))
 H = b"H:a:1"
 EOF_REASON = "the server closed the connection"
 
-WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException
+WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException | JobRequeued
 
 ENDS: list[tuple[WorkReport, Outcome]] = [
     (WorkComplete(H, b"r\0"), Completed(b"r\0")),
@@ -75,6 +77,7 @@ PIECES: list[tuple[WorkReport, Callable[[RequestId], Event]]] = [
     (WorkStatus(H, 1, 2), lambda request: Progress(request, 1, 2)),
     (WorkData(H, b""), lambda request: Data(request, b"")),
     (WorkWarning(H, b"w\0"), lambda request: Warned(request, b"w\0")),
+    (JobRequeued(H), Restarted),
 ]
 
 

@@ -15,12 +15,14 @@ from gearproto.events import (
     ConnectionClosed,
     Echoed,
     Event,
+    JobEnded,
     Line,
     OptionSet,
     RequestFailed,
     RequestId,
     RequestLost,
 )
+from gearproto.outcomes import Rejected
 from gearproto.packets import EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet
 from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, sent
@@ -69,6 +71,47 @@ def test_unknown_option_fails(role: Role) -> None:
     error = Error(b"UNKNOWN_OPTION", b"Server does not recognize given option")
     assert receive(connection, error) == [RequestFailed(ONE, error.code, error.text)]
     assert not connection.closed
+
+
+@role
+@pytest.mark.parametrize("refusal", [Error(b"UNKNOWN_OPTION", b""), Error(b"unknown", b"no such option"), None])
+def test_optional_option_may_be_refused_or_passed_over(role: Role, refusal: Error | None) -> None:
+    connection = role()
+    option, echo = connection.set_option(b"o", optional=True), connection.echo(b"x")
+    if refusal is None:
+        refusal = Error(b"NO_ANSWER", b"the server passed over the request")
+        events = receive(connection, EchoRes(b"x"))
+    else:
+        events = receive(connection, refusal, EchoRes(b"x"))
+    assert set(events) == {RequestFailed(option, refusal.code, refusal.text), Echoed(echo, b"x")}
+    assert not connection.closed
+
+
+@role
+def test_optional_option_that_was_passed_over_makes_way_for_a_text_answer(role: Role) -> None:
+    connection = role()
+    options = [connection.set_option(b"o", optional=True) for _ in range(2)]
+    version = connection.admin(admin.Version())
+    connection.receive_data(b"OK 1\n")
+    *failed, replied = sorted(drain(connection), key=lambda event: str(event.request))  # type: ignore[attr-defined]
+    assert [event.request for event in failed] == options  # type: ignore[attr-defined]
+    assert replied == AdminReplied(version, admin.Ok(b"1"))
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_error_about_something_else_answers_the_request_behind_an_optional_one(refuses: bool) -> None:
+    client = ClientConnection()
+    if refuses:  # a server that refuses options in its own words may do so once more
+        client.set_option(b"first")
+        receive(client, Error(b"INVALID_COMMAND", b""))
+    option, job = client.set_option(b"o", optional=True), client.submit_job(b"f", b"")
+    client.data_to_send()
+    events = receive(client, Error(b"INVALID_COMMAND", b""))
+    if refuses:
+        assert events == [RequestFailed(option, b"INVALID_COMMAND", b"")]
+    else:
+        no_answer = RequestFailed(option, b"NO_ANSWER", b"the server passed over the request")
+        assert set(events) == {no_answer, JobEnded(job, None, Rejected(b"INVALID_COMMAND", b""))}
 
 
 @role

@@ -157,12 +157,12 @@ class ServerBesideModel(RuleBasedStateMachine):
         ] or [StatusResUnique(unique, False, False, 0, 0, 0)]
         self.settle({peer.id: answers[:1]})
 
-    @rule(number=numbers)
-    def ask_for_exceptions(self, number: int) -> None:
+    @rule(number=numbers, option=st.sampled_from([b"exceptions", b"reruns"]))
+    def ask_for_option(self, number: int, option: bytes) -> None:
         peer = self.peer(number)
-        peer.send(OptionReq(b"exceptions"))
-        self.model.peers[peer.id].exceptions = True
-        self.settle({peer.id: [OptionRes(b"exceptions")]})
+        peer.send(OptionReq(option))
+        setattr(self.model.peers[peer.id], option.decode(), True)
+        self.settle({peer.id: [OptionRes(option)]})
 
     # Workers
 

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import LocalProtocolError, Priority, packets
+from gearproto import LocalProtocolError, Priority, RemoteProtocolError, packets
 from gearproto.events import Event, MalformedPacket, UnexpectedPacket
 from gearproto.framing import Decoder
 from gearproto.packets import (
+    EXTENSIONS,
     HEADER,
     MAX_NUMBER,
     PACKETS,
@@ -26,6 +27,7 @@ from gearproto.packets import (
     JobAssign,
     JobAssignUniq,
     JobCreated,
+    JobRequeued,
     NoJob,
     Noop,
     OptionReq,
@@ -190,6 +192,18 @@ def ends_in_payload(cls: type[Packet]) -> bool:
     rules = [rule for _name, _kind, rule in cls.spec.arguments]
     assert not any(rule.payload for rule in rules[:-1])
     return bool(rules) and rules[-1].payload
+
+
+def test_extensions_are_far_from_the_document_and_only_clients_receive_them() -> None:
+    assert min(EXTENSIONS) >= 10 * max(PACKETS)
+    for number, cls in EXTENSIONS.items():
+        assert (cls.spec.number, cls.spec.route, cls.spec.magic) == (number, Route.TO_CLIENT, RESPONSE)
+        packet = smallest(cls, handle=b"H:1")
+        assert decode(packet.encode(), "client") == packet
+        for receiver in ("server", "worker"):
+            with pytest.raises(RemoteProtocolError, match=f"unknown packet type {number}, known are 1 to 42"):
+                decode(packet.encode(), receiver)
+    assert JobRequeued(b"H:1").encode() == b"\0RES\0\0\x03\xe8\0\0\0\x03H:1"
 
 
 def test_submissions_tell_priority_and_background_by_their_names() -> None:

@@ -17,12 +17,13 @@ from gearproto import (
 )
 from gearproto.addresses import parse_address
 from gearproto.admin import FunctionStatus, Status, Version
-from gearproto.events import ConnectionClosed, Data, Progress, RequestId, StatusReceived, Warned
+from gearproto.events import ConnectionClosed, Data, Progress, RequestId, Restarted, StatusReceived, Warned
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from gearproto.packets import (
     EchoRes,
     Error,
     JobCreated,
+    JobRequeued,
     Packet,
     StatusRes,
     SubmitJobBg,
@@ -295,6 +296,19 @@ def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
     assert resubmitted == Resubmitted("gone")
     assert isinstance(piece, Data)
     assert (piece.data, end) == (b"who", Completed(b"le"))
+
+
+def test_pieces_of_a_lost_run_are_not_joined_with_those_of_the_next() -> None:
+    job = record()
+    connection = submitted(job)
+    pump(connection, JobCreated(H), WorkData(H, b"FIRST-"), WorkStatus(H, 1, 2), WorkWarning(H, b"w"))
+    pump(connection, JobRequeued(H))
+    assert (job.handle, job.progress, job.outcome) == (H, None, None)
+    pump(connection, WorkData(H, b"second-"), WorkComplete(H, b"run"))
+    assert job.result_data() == b"second-run"
+    restarted, piece, end = events(job)
+    assert (restarted, piece) == (Restarted(RequestId(1)), Data(RequestId(1), b"second-"))
+    assert end == Completed(b"run")
 
 
 def test_submission_that_never_left_is_not_told_as_sent_once_more() -> None:

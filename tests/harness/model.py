@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
-from gearproto.packets import Packet, Priority, WorkException, WorkFail
+from gearproto.packets import JobRequeued, Packet, Priority, WorkException, WorkFail
 
 from .engine import nth_handle
 
@@ -47,6 +47,7 @@ class ModelPeer:
 
     abilities: dict[bytes, float | None] = field(default_factory=dict)
     exceptions: bool = False
+    reruns: bool = False
     cancelled: set[bytes] = field(default_factory=set)
     raised: bytes | None = None
     asleep: bool = False
@@ -148,6 +149,10 @@ class ModelServer:
             if not job.wanted or 0 <= self._retries < job.losses:
                 for client, packets in self._fail(job).items():
                     answers.setdefault(client, []).extend(packets)
+                continue
+            for client in job.clients:
+                if self.peers[client].reruns:
+                    answers.setdefault(client, []).append(JobRequeued(job.handle))
         return answers
 
     def lose_abilities(self, peer: int, functions: list[bytes]) -> None:

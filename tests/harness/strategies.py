@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from gearproto import admin
-from gearproto.packets import MAX_NUMBER, PACKETS, Argument, Packet, Route
+from gearproto.packets import EXTENSIONS, MAX_NUMBER, PACKETS, Argument, Packet, Route
 
 NAME_SIZE = 24
 """Longest name that the strategies make where the protocol allows more."""
@@ -55,11 +55,12 @@ def packets_of_any(classes: Iterable[type[Packet]]) -> SearchStrategy[Packet]:
 
 def routed(route: Route) -> SearchStrategy[Packet]:
     """Packets that go at least one of these ways."""
-    return packets_of_any(cls for cls in PACKETS.values() if cls.spec.route & route)
+    classes = (*PACKETS.values(), *EXTENSIONS.values())
+    return packets_of_any(cls for cls in classes if cls.spec.route & route)
 
 
 packets = packets_of_any(PACKETS.values())
-"""Any packet."""
+"""Any packet of the protocol document."""
 
 requests = routed(Route.TO_SERVER)
 """Any packet to a server."""

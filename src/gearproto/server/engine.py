@@ -424,11 +424,15 @@ class Engine:
         self._send(peer, EchoRes(packet.data).encode())
 
     def _on_option_req(self, peer: Peer, packet: OptionReq) -> None:
-        if packet.option.lower() == b"exceptions":
+        option = packet.option.lower()
+        if option == b"exceptions":
             peer.exceptions = True
-            self._send(peer, OptionRes(packet.option).encode())
+        elif option == b"reruns":
+            peer.reruns = True
         else:
             self._send_error(peer, b"UNKNOWN_OPTION", b"Server does not recognize given option")
+            return
+        self._send(peer, OptionRes(packet.option).encode())
 
     # Requests of clients
 
@@ -632,6 +636,7 @@ class Engine:
         """Take running jobs from their workers, and queue them again or end them."""
         for job in list(jobs):
             if self._queue.give_back(job):
+                self._reports.requeued(job)
                 if self._trace:
                     self._changed(job, None)
                 self._wake(job.function)

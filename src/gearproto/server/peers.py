@@ -34,6 +34,7 @@ class Peer(Worker):
         "output",
         "output_size",
         "raised",
+        "reruns",
         "waiting",
     )
 
@@ -44,6 +45,7 @@ class Peer(Worker):
         self.address = address
         self.descriptor = descriptor
         self.exceptions = exceptions
+        self.reruns = False  # whether it is told when a job that it waits for is given back
         self.client_id = b""
         self.output: list[bytes] = []
         self.output_size = 0

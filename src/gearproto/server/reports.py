@@ -9,6 +9,7 @@ from typing import Final
 from gearproto.packets import (
     MAX_HANDLE_SIZE,
     RESPONSE,
+    JobRequeued,
     Packet,
     Report,
     WorkComplete,
@@ -71,6 +72,11 @@ class Reports:
     def fail(self, job: Job) -> None:
         """Tell the clients of a job that it has failed, without a report of a worker."""
         self._relay(job.clients or [], WorkFail.spec.number, job.handle)
+
+    def requeued(self, job: Job) -> None:
+        """Tell the clients of a job that have asked for it that a run was lost, and that another will follow."""
+        asked = [client for client in job.clients or () if client.reruns]
+        self._relay(asked, JobRequeued.spec.number, job.handle)
 
     def _on_stray_report(self, peer: Peer, report: Report) -> None:
         """Answer a report on a job that the peer does not hold, unless it may well believe that it does."""

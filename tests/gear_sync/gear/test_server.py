@@ -24,6 +24,7 @@ from gearproto.packets import (
     JobAssign,
     JobAssignAll,
     JobAssignUniq,
+    JobRequeued,
     NoJob,
     Noop,
     OptionReq,
@@ -275,6 +276,23 @@ def test_every_request_is_answered(raw: Open) -> None:
     assert peer.receive(Error).code == b"INVALID_COMMAND"
     peer.send_bytes(packet_bytes(constants.REQ, constants.JOB_CREATED, b"H"))
     assert peer.receive(Error).code == b"INVALID_COMMAND"
+
+
+def test_clients_that_ask_for_reruns_are_told_of_them_and_others_are_not(server: gear.Server, raw: Open) -> None:
+    plain, asking, lost, heir = raw(), raw(), raw(), raw()
+    asking.send(OptionReq(b"reruns"))
+    asking.expect(OptionRes(b"reruns"))
+    handle = plain.submit(SubmitJob(b"f", b"u", b"w"))
+    assert asking.submit(SubmitJob(b"f", b"u", b"w")) == handle
+    lost.send(CanDo(b"f"))
+    lost.grab(GrabJobUniq())
+    lost.close()
+    poll_until(lambda: server.waiting_jobs == 1, "it is back")
+    heir.send(CanDo(b"f"))
+    heir.grab(GrabJobUniq())
+    heir.send(WorkComplete(handle, b"r"))
+    asking.expect(JobRequeued(handle), WorkComplete(handle, b"r"))
+    plain.expect(WorkComplete(handle, b"r"))
 
 
 def test_exceptions_reach_clients_that_have_not_asked_for_them(shop: Shop, server: gear.Server) -> None:

@@ -38,6 +38,7 @@ from gearproto.packets import (
     JobAssignAll,
     JobAssignUniq,
     JobCreated,
+    JobRequeued,
     NoJob,
     Noop,
     OptionReq,
@@ -467,12 +468,12 @@ def test_status_by_unique_finds_the_oldest_job_of_any_function(bench: Bench) -> 
     assert client.ask(GetStatusUnique(b"u")) == StatusResUnique(b"u", False, False, 0, 0, 0)
 
 
-@pytest.mark.parametrize("option", [b"exceptions", b"EXCEPTIONS", b"Exceptions"])
-def test_option_exceptions_is_set_in_any_case(bench: Bench, option: bytes) -> None:
+@pytest.mark.parametrize("option", [b"exceptions", b"EXCEPTIONS", b"Exceptions", b"reruns", b"ReRuns"])
+def test_option_is_set_in_any_case(bench: Bench, option: bytes) -> None:
     assert bench.connect().ask(OptionReq(option)) == OptionRes(option)
 
 
-@pytest.mark.parametrize("option", [b"", b"streaming", b"exceptions ", b"x" * 100])
+@pytest.mark.parametrize("option", [b"", b"streaming", b"exceptions ", b"rerun", b"x" * 100])
 def test_other_options_are_unknown(bench: Bench, option: bytes) -> None:
     error = Error(b"UNKNOWN_OPTION", b"Server does not recognize given option")
     assert bench.connect().ask(OptionReq(option)) == error
@@ -1027,6 +1028,36 @@ def test_client_sees_data_and_status_of_both_runs(bench: Bench) -> None:
     assert client.command(b"show jobs") == handle + b"\t1\t0\t0\n.\n"
     other.send(GrabJob(), WorkData(handle, b"1"), WorkComplete(handle, b"r"))
     assert client.received() == [WorkData(handle, b"1"), WorkComplete(handle, b"r")]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_clients_that_ask_for_reruns_are_told_where_one_run_ends_and_the_next_begins(
+    bench: Bench, leaves: bool
+) -> None:
+    plain, asking, late = bench.connect(), bench.connect(), bench.connect()
+    asking.ask(OptionReq(b"reruns"))
+    (handle,) = {client.submit(SubmitJob(b"f", b"u", b"w")) for client in (plain, asking, late, asking)}
+    late.ask(OptionReq(b"reruns"))  # counts for what was submitted before, too
+    worker, other = bench.connect().send(CanDoTimeout(b"f", 1000)), bench.worker(b"f")
+    worker.send(GrabJob(), WorkData(handle, b"1"))
+    if leaves:
+        worker.leave()
+    else:  # its time limit passes
+        bench.advance(1)
+    other.send(GrabJob(), WorkData(handle, b"2"), WorkComplete(handle, b"r"))
+    one, two, end = WorkData(handle, b"1"), WorkData(handle, b"2"), WorkComplete(handle, b"r")
+    assert plain.received() == [one, two, end]
+    assert late.received() == [one, JobRequeued(handle), two, end]
+    assert asking.received() == [one, one, JobRequeued(handle), JobRequeued(handle), two, two, end, end]
+
+
+def test_job_that_does_not_run_again_is_not_told_as_requeued() -> None:
+    bench = Bench(job_retries=0)
+    client, worker = bench.connect(), bench.worker(b"f")
+    client.ask(OptionReq(b"reruns"))
+    handle = client.submit(SubmitJob(b"f", b"", b"w"))
+    worker.send(GrabJob(), WorkData(handle, b"1")).leave()
+    assert client.received() == [WorkData(handle, b"1"), WorkFail(handle)]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
