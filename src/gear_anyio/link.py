@@ -12,18 +12,20 @@ from typing import Final, Protocol
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 import gear_sync.link
 from gearproto.connection import Connection
 from gearproto.events import Event
 
-from .eventloop import asyncio_loop
+from .eventloop import asyncio_loop, clock
 
 __all__ = ["Link", "SocketLink", "StreamLink", "join"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 256 * 1024
+_SENT_AT_ONCE: Final = 65536  # bytes; a stream does not tell how far it has come with them
 _FULL: Final = 65536  # bytes of output from which on whoever makes more has to wait, and lets others run
 
 
@@ -49,8 +51,8 @@ class Link(Protocol):
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
         ...
 
-    async def wait_until_sent(self) -> None:
-        """Wait until all output is with the system, or the connection has ended."""
+    async def wait_until_sent(self, patience: float) -> None:
+        """Wait until all output has left, the connection has ended, or nothing has left for so many seconds."""
         ...
 
     async def run(self) -> None:
@@ -91,6 +93,14 @@ class Room:
                 self._made = anyio.Event()
             await self._made.wait()
 
+    async def wait_for_none(self, patience: float) -> None:
+        """Wait until there is no output, or it has not become less for so many seconds."""
+        while size := self._size():
+            with anyio.move_on_after(patience):
+                await self.wait_for_less(size)
+            if self._size() >= size:
+                return
+
     def changed(self) -> None:
         """Wake those who wait, to look again."""
         if self._made is not None:
@@ -102,6 +112,7 @@ async def keep_time(link: Link) -> None:
     """Do what is due on a connection, until it has ended."""
     while (deadline := link.conn.next_deadline()) is not None:
         await anyio.sleep_until(deadline)
+        await anyio.lowlevel.checkpoint()  # what has come by now is read before: the event loop may have been held up
         link.conn.handle_timeout(anyio.current_time())
         link.settle()
 
@@ -121,9 +132,9 @@ class SocketLink(gear_sync.link.Link):
         on_read: Callable[[], object] | None = None,
     ) -> None:
         """Join the two; see `join`."""
-        super().__init__(sock, conn, on_event)
+        super().__init__(sock, conn, on_event, clock())
         self._on_read = on_read
-        self._room = Room(lambda: 0 if self.closed else conn.unsent + conn.output_size)
+        self._room = Room(lambda: 0 if self.closed else self.unsent_size)
         self._sent = False  # since something was read
         self._held = False  # output waits for the next turn of the event loop
         self._driver: _AsyncioDriver | _WaitingDriver | None = None
@@ -173,9 +184,9 @@ class SocketLink(gear_sync.link.Link):
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
         await self._room.wait_for_less(_FULL)
 
-    async def wait_until_sent(self) -> None:
-        """Wait until all output is with the system, or the connection has ended."""
-        await self._room.wait_for_less(1)
+    async def wait_until_sent(self, patience: float) -> None:
+        """Wait until all output has left, the connection has ended, or nothing has left for so many seconds."""
+        await self._room.wait_for_none(patience)
 
     async def run(self) -> None:
         """Move bytes until the connection has ended; then close the socket."""
@@ -299,10 +310,10 @@ class StreamLink:
         self._receive = partial(stream.receive, _CHUNK) if isinstance(stream, anyio.abc.ByteStream) else stream.receive
         self._on_event = on_event
         self._on_read = on_read
-        self._in_flight = 0  # bytes given to the stream that it has not sent
+        self._taken = 0  # bytes taken from the connection that the stream has not sent
         self._scope: anyio.CancelScope | None = None
         self._work = anyio.Event()  # set when there is something to send, or the end
-        self._room = Room(lambda: 0 if conn.closed else self._in_flight + conn.unsent + conn.output_size)
+        self._room = Room(lambda: 0 if conn.closed else self._taken + conn.output_size)
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -327,9 +338,9 @@ class StreamLink:
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
         await self._room.wait_for_less(_FULL)
 
-    async def wait_until_sent(self) -> None:
-        """Wait until all output is with the stream, or the connection has ended."""
-        await self._room.wait_for_less(1)
+    async def wait_until_sent(self, patience: float) -> None:
+        """Wait until all output has left, the connection has ended, or nothing has left for so many seconds."""
+        await self._room.wait_for_none(patience)
 
     async def run(self) -> None:
         """Move bytes until the connection has ended; then close the stream."""
@@ -349,7 +360,8 @@ class StreamLink:
         conn = self.conn
         while not conn.closed:
             try:
-                conn.receive_data(await self._receive())
+                data = await self._receive()
+                conn.receive_data(data, anyio.current_time())
             except anyio.EndOfStream:
                 conn.receive_eof()
             except Exception as error:  # streams that users bring may raise anything
@@ -367,13 +379,13 @@ class StreamLink:
                 await self._work.wait()
                 self._work = anyio.Event()
             data = conn.data_to_send()
-            for start in range(0, len(data), _CHUNK):
-                chunk = data[start : start + _CHUNK]
-                conn.unsent = len(data) - start - len(chunk)
-                self._in_flight = len(chunk)
+            self._taken = len(data)
+            while self._taken and not conn.closed:
+                start = len(data) - self._taken
+                chunk = data[start : start + _SENT_AT_ONCE]
+                conn.data_sent(len(chunk), anyio.current_time())  # before: if sending fails, some of it may have left
                 try:
                     await self._stream.send(chunk)
-                    self._in_flight = 0
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                     self._work = anyio.Event()
                     await self._work.wait()  # the reader tells the end: there may be results before it
@@ -381,8 +393,7 @@ class StreamLink:
                 except Exception as error:  # the reader may hear nothing of it
                     self.close(_reason(error))
                     break
-                if conn.closed:
-                    break
+                self._taken -= len(chunk)
                 self._room.changed()
 
 

@@ -124,11 +124,15 @@ class Post:
         if self._link is not None and conn is self.conn:
             await self._link.wait_for_room()
 
-    async def leave(self) -> None:
-        """Send what is still to be sent, and end the connection."""
+    async def leave(self, patience: float) -> None:
+        """Send what is still to be sent, and end the connection.
+
+        Args:
+            patience: seconds in which some of it has to leave each time.
+        """
         self.leaving = True
         if self._link is not None:
-            await self._link.wait_until_sent()
+            await self._link.wait_until_sent(patience)
         self.close("closed by the worker")
 
     def close(self, reason: str) -> None:

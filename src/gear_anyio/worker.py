@@ -39,7 +39,7 @@ __all__ = ["Worker"]
 _log = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_LAST_WORDS: Final = 5.0  # seconds; how long servers may take to read the last reports of a worker that stops
+_LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
 _End = Completed | Failed | Raised
 _H = TypeVar("_H", bound=Callable[..., Any])
 _A = TypeVar("_A")
@@ -111,6 +111,7 @@ class Worker:
         self._stopping = False
         self._aborting = False
         self._changed = anyio.Event()
+        self._abort_at = math.inf  # when jobs and their reports have had their time to end
         self._due_at = math.inf  # until when `_tend` means to sleep
 
     def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
@@ -250,26 +251,27 @@ class Worker:
 
     async def _tend(self) -> None:
         """Do what is due, until the worker has stopped."""
-        abort_at = math.inf
-        while not self._aborting and not (self._stopping and self._grabber.drained):
-            if self._stopping and abort_at == math.inf and self._stop_timeout is not None:
-                abort_at = self._now() + self._stop_timeout
+        while not self._aborting:
+            if self._stopping and self._abort_at == math.inf and self._stop_timeout is not None:
+                self._abort_at = self._now() + self._stop_timeout
+            if self._stopping and self._grabber.drained:
+                return
             self._changed = anyio.Event()
             due_at = self._grabber.next_deadline()
-            self._due_at = min(abort_at, math.inf if due_at is None else due_at)
+            self._due_at = min(self._abort_at, math.inf if due_at is None else due_at)
             with anyio.CancelScope(deadline=self._due_at):
                 await self._changed.wait()
-            if self._now() >= abort_at:
+            if self._now() >= self._abort_at:
                 _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
                 self.abort()
             self.advance()
 
     async def _leave(self) -> None:
         """Send the last reports."""
-        with anyio.move_on_after(_LAST_WORDS):
+        with anyio.CancelScope(deadline=self._abort_at):
             async with anyio.create_task_group() as leaving:
                 for post in self._posts:
-                    leaving.start_soon(post.leave)
+                    leaving.start_soon(post.leave, _LAST_WORDS)
 
     # What servers tell
 

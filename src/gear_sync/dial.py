@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
@@ -20,6 +21,7 @@ __all__ = ["Connect", "Dial", "failure_of_connect", "open_socket", "resolve"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
+_HELD_BY_SYSTEM: Final = 128 * 1024  # bytes of output that the system takes before it can send them
 _IN_PROGRESS: Final = frozenset((errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0)))
 
 Endpoint = tuple[int, Any]
@@ -169,6 +171,11 @@ class Dial:
     def _on_connected(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Otherwise the system takes megabytes at once, and then shows no progress for as long as a slow link needs
+            # to send a third of them: at 30 kB/s almost a minute, in which the server would be taken for dead.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _HELD_BY_SYSTEM)
         if self._tls is None:
             self.sock, self.trying = sock, None
             return

@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -33,20 +34,29 @@ class Link:
         closed: whether the socket is closed.
     """
 
-    def __init__(self, sock: socket.socket, conn: Connection, on_event: Callable[[Event], object]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        conn: Connection,
+        on_event: Callable[[Event], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Join the two.
 
         Args:
             sock: a connected, non-blocking socket, with TLS or without; the link closes it.
             conn: the connection.
             on_event: called with each event.
+            clock: returns the connection's monotonic time in seconds.
         """
         self.conn = conn
         self.sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._heard = self._tls is not None  # a word of the server's, be it that of a handshake
         self._on_event = on_event
+        self._clock = clock
         self._unsent: memoryview | None = None
+        self._uncounted = False  # the socket may have taken output that the connection has not been told of
         self.closed = False
 
     @property
@@ -58,6 +68,11 @@ class Link:
     def sending(self) -> bool:
         """Whether there is output that the socket has not taken."""
         return self._unsent is not None
+
+    @property
+    def unsent_size(self) -> int:
+        """How many bytes of output the socket has not taken, those that the connection still holds included."""
+        return self.conn.output_size + (0 if self._unsent is None else len(self._unsent))
 
     def settle(self) -> None:
         """Hand out all events, and send as much of the output as the socket takes."""
@@ -93,7 +108,7 @@ class Link:
             self.sock.close()  # KeyboardInterrupt may have come in between
             return
         self.closed = True
-        self.conn.connection_lost(reason)
+        self.conn.connection_lost(reason, 0 if self._uncounted else None)
         self._unsent = None
         self.release()
         self.drain()
@@ -122,7 +137,7 @@ class Link:
         if not data:
             self.conn.receive_eof()
             return True
-        self.conn.receive_data(data)
+        self.conn.receive_data(data, self._clock())
         if self._tls is not None and self._tls.pending():  # no selector sees it
             self._read()
         return True
@@ -146,23 +161,36 @@ class Link:
             self._on_event(event)
 
     def _flush(self) -> None:
-        while not self.closed:
+        """Send as much as the socket takes, and report it all at once: none of it has waited for the server."""
+        if self._uncounted:
+            self.close("interrupted")  # nobody knows how much of the output has left
+        if self.closed:
+            return
+        conn = self.conn
+        sent = 0
+        failure: OSError | None = None
+        self._uncounted = True  # KeyboardInterrupt may come at any time, and must not make sent jobs unsent ones
+        while True:
             if self._unsent is None:
-                data = self.conn.data_to_send()
+                data = conn.data_to_send()
                 if not data:
-                    return
+                    break
                 self._unsent = memoryview(data)
-                self.conn.unsent = len(data)
             try:
-                sent = self.sock.send(self._unsent)
+                size = self.sock.send(self._unsent)
             except _NOT_NOW:
-                return
+                break
             except OSError as error:
-                self._read_rest()
-                self._fail(error)
-                return
-            self.conn.unsent -= sent
-            self._unsent = self._unsent[sent:] if self.conn.unsent else None
+                failure = error
+                break
+            sent += size
+            self._unsent = self._unsent[size:] if size < len(self._unsent) else None
+        if sent or self._unsent is not None:  # that nothing could be sent is to be told, too
+            conn.data_sent(sent, self._clock())
+        self._uncounted = False
+        if failure is not None:
+            self._read_rest()
+            self._fail(failure)
 
 
 def _told(error: OSError) -> str:

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _READ: Final = selectors.EVENT_READ
 _NEVER: Final = float("inf")
-_LAST_WORDS: Final = 5.0  # seconds; how long servers may take to read the last reports of a worker that stops
+_LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
 
 Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] | None"]
 _H = TypeVar("_H", bound=Callable[..., Any])
@@ -406,8 +406,7 @@ class Worker:
                     self._connect_due()
                     self._pump.wait(self._has_work, self._pause())
                     self._turn(start)
-                if not self._aborting:  # threads of the pool may have reports on their way
-                    self._pump.wait(self._is_sent, _LAST_WORDS)
+                self._send_rest()
         finally:
             self._aborting = self._stopping = True  # whatever still runs in a thread is on its own
             with self._pump.lock:
@@ -483,8 +482,19 @@ class Worker:
         with self._pump.lock:
             return self._grabber.stopping and self._grabber.drained
 
-    def _is_sent(self) -> bool:
-        return self._aborting or not any(server.link is not None and server.link.sending for server in self._servers)
+    def _send_rest(self) -> None:
+        """Send the last reports: threads of the pool may have some on their way."""
+        size = 0
+
+        def some_has_left() -> bool:
+            return self._aborting or self._unsent_size() < size
+
+        while not self._aborting and (size := self._unsent_size()):
+            if not self._pump.wait(some_has_left, min(_LAST_WORDS, self._abort_at - time.monotonic())):
+                return
+
+    def _unsent_size(self) -> int:
+        return sum(server.link.unsent_size for server in self._servers if server.link is not None)
 
     def _connect_due(self) -> None:
         if self._stopping:

@@ -73,12 +73,9 @@ class Request:
 class Connection:
     """Base of `ClientConnection` and `WorkerConnection`: one connection to a job server, without any I/O.
 
-    Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`events`), send what it has
-    to say (`data_to_send`), and call `handle_timeout` at `next_deadline`. Requests only queue output.
-
-    Attributes:
-        unsent: bytes taken by `data_to_send` that have not left yet. Keep it up to date before every other call: when
-            the connection ends, it decides between `NotSent` and `Lost`.
+    Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`events`), send its output
+    (`data_to_send`) and say how much of it has left (`data_sent`), and call `handle_timeout` at `next_deadline`.
+    Requests only queue output.
     """
 
     _ROLE: ClassVar[str]
@@ -101,9 +98,10 @@ class Connection:
             max_packet_size: limit in bytes for packets either way, header not counted; also for a whole text answer.
             max_line_size: limit in bytes for a text line with its ending.
             max_output_size: limit in bytes for output that `data_to_send` has not taken; more is refused.
-            probe_interval: after so many seconds without a byte from the server it is asked for a sign of life with
-                ``ECHO_REQ``. None means never.
-            probe_timeout: how many seconds the server has to answer that; then the connection ends.
+            probe_interval: seconds without a sign of life after which the server is probed (``ECHO_REQ``). Signs of
+                life are received bytes, and output that had to wait and then left. None means never.
+            probe_timeout: seconds that the server has to answer, from when the probe has left; then the connection
+                ends. It ends too if the probe cannot leave, and no other output leaves in that time.
             now: monotonic time in seconds; only matters with a `probe_interval`.
         """
         self._decoder = Decoder(self._SPECS, max_packet_size=max_packet_size, max_line_size=max_line_size)
@@ -116,14 +114,18 @@ class Connection:
         self._output: list[bytes] = []
         self._queued = 0  # bytes ever queued: where in the stream the next packet begins
         self._taken = 0  # bytes ever taken by data_to_send
-        self.unsent = 0
+        self._sent = 0  # bytes ever reported by data_sent
+        self._counts_sent = False  # whether data_sent is in use; if not, what was taken counts as sent
+        self._waited_to = 0  # up to here in the stream, output that leaves has waited for the peer
         self._eof = False
         self._ended = False
         self._probe_interval = probe_interval
         self._probe_timeout = probe_timeout
-        self._probe_at = None if probe_interval is None else now + probe_interval
-        self._probing = False
-        self._heard = False
+        self._alive_at = now  # the latest sign of life
+        self._alive = False  # there was another one, of which nobody has told the time
+        self._probe_end: int | None = None  # where in the stream the unanswered probe ends
+        self._probed_at = 0.0  # when it was queued, or has left
+        self._probe_left = False  # it has left, and nobody has told when
 
     @property
     def closed(self) -> bool:
@@ -135,22 +137,77 @@ class Connection:
         """How many bytes of output wait for `data_to_send`."""
         return self._queued - self._taken
 
-    def receive_data(self, data: bytes) -> None:
-        """Store what arrived. Never raises because of what the server sent; after the end it is ignored."""
-        if not self._ended:
-            self._heard = self._heard or bool(data)
-            self._decoder.feed(data)
+    def receive_data(self, data: bytes, now: float | None = None) -> None:
+        """Store what arrived. Never raises because of what the server sent; after the end it is ignored.
+
+        Args:
+            data: the bytes.
+            now: monotonic time in seconds; only matters with a `probe_interval`, which begins again. Without it the
+                bytes count as having arrived at the next `handle_timeout`, and the next probe comes up to one interval
+                later.
+        """
+        if self._ended:
+            return
+        if data:
+            self._show_life(now)
+        self._decoder.feed(data)
+
+    def data_sent(self, n: int, now: float | None = None) -> None:
+        """Report that the next bytes taken by `data_to_send` have left; after the end it is ignored.
+
+        It decides between `NotSent` and `Lost` when the connection ends, and whether a probe has left. A transport
+        that cannot tell never calls it; then all that was taken counts as sent.
+
+        Args:
+            n: how many bytes.
+            now: monotonic time in seconds, as in `receive_data`.
+
+        Raises:
+            LocalProtocolError: fewer bytes were taken and not reported yet.
+        """
+        if self._ended:
+            return
+        if not 0 <= n <= self._taken - self._sent:
+            raise LocalProtocolError(
+                f"{self._ROLE}: {n} bytes reported as sent, and {self._taken - self._sent} bytes wait to be sent"
+            )
+        probe = self._probe_end
+        progress = n > 0 and self._sent < self._waited_to
+        self._sent += n
+        self._counts_sent = True
+        self._waited_to = self._taken
+        if progress:
+            self._show_life(now)
+        elif probe is not None and self._sent - n < probe <= self._sent:
+            self._probe_left = now is None
+            self._probed_at = self._probed_at if now is None else now
+
+    def _show_life(self, now: float | None) -> None:
+        """Record a sign of life: a probe is answered by it, and the interval to the next one begins."""
+        self._probe_end = None
+        self._alive = now is None
+        if now is not None:
+            self._alive_at = now
 
     def receive_eof(self) -> None:
         """Take note that the server sends no more. Events then end with `ConnectionClosed`."""
         self._eof = True
 
-    def connection_lost(self, reason: str) -> None:
+    def connection_lost(self, reason: str, unsent: int | None = None) -> None:
         """End the connection at once, for a reason that the transport, or the caller, knows.
 
         Args:
             reason: why, for people.
+            unsent: how many of the bytes taken by `data_to_send` have not left. None means what `data_sent` has told.
+
+        Raises:
+            LocalProtocolError: more bytes than were taken cannot have stayed.
         """
+        if unsent is not None and not self._ended:
+            if not 0 <= unsent <= self._taken:
+                raise LocalProtocolError(f"{self._ROLE}: {unsent} bytes unsent, and {self._taken} bytes were taken")
+            self._sent = self._taken - unsent
+            self._counts_sent = True
         self._end(reason)
 
     def next_event(self) -> Event | None:
@@ -199,13 +256,17 @@ class Connection:
         if not self._output:
             return b""
         data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
-        self._output.clear()
         self._taken = self._queued
+        self._output.clear()
         return data
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None."""
-        return None if self._ended else self._probe_at
+        if self._ended or self._probe_interval is None:
+            return None
+        if self._probe_end is None:
+            return self._alive_at + self._probe_interval
+        return self._probed_at + self._probe_timeout
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: probe a silent server, or give it up.
@@ -213,19 +274,23 @@ class Connection:
         Args:
             now: monotonic time in seconds.
         """
-        if self._ended or self._probe_at is None or self._probe_interval is None or now < self._probe_at:
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
             return
-        if self._heard:
-            self._probing = False
-            self._probe_at = now + self._probe_interval
-        elif self._probing:
-            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s")
-            return
-        else:
+        if self._alive:
+            self._show_life(now)
+        elif self._probe_end is None:
             self._ask(EchoReq(b"probe"), EchoRes, b"probe")
-            self._probing = True
-            self._probe_at = now + self._probe_timeout
-        self._heard = False
+            self._probe_end = self._queued
+            self._probed_at = now
+            self._waited_to = self._taken
+        elif self._probe_left:
+            self._probe_left = False
+            self._probed_at = now
+        elif self._counts_sent and self._sent < self._probe_end:
+            self._end(f"no output could be sent within {self._probe_timeout:g} s")
+        else:
+            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s")
 
     def echo(self, data: bytes) -> RequestId:
         """Ask the server to send data back (``ECHO_REQ``). The answer is `Echoed`.
@@ -286,8 +351,8 @@ class Connection:
         return data
 
     def _queue(self, data: bytes) -> None:
+        self._queued += len(data)  # first: KeyboardInterrupt may come in between, and no uncounted byte may leave
         self._output.append(data)
-        self._queued += len(data)
 
     def _send(self, packet: Packet) -> None:
         """Check and queue a packet that has no answer."""
@@ -396,7 +461,7 @@ class Connection:
         if self._ended:
             return
         self._ended = True
-        left = self._taken - self.unsent
+        left = self._sent if self._counts_sent else self._taken
         for request in self._requests:
             if request.id is not None:
                 self._events.append(self._lost(request, request.id, request.start < left, reason))

@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import TaskGroup
 
 import gear_anyio
-from gear_anyio import Client, Task
+from gear_anyio import Client, Job, Task
 from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
 from gearproto.addresses import Address
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
@@ -364,11 +364,30 @@ async def test_server_that_says_nothing_is_probed_and_given_up(pipes: Pipes) -> 
         assert anyio.current_time() == pytest.approx(began + 30)
         await peer.send(JobCreated(b"H:1"), EchoRes(b"probe"))
         await peer.receive(EchoReq)
-        assert anyio.current_time() == pytest.approx(began + 70)  # 30 s after the answer was looked for
+        assert anyio.current_time() == pytest.approx(began + 60)
         with pytest.raises(JobLost, match="no answer to ECHO_REQ within 10 s"):
             await job.result()
-        assert anyio.current_time() == pytest.approx(began + 80)
+        assert anyio.current_time() == pytest.approx(began + 70)
         await peer.expect_end()
+
+
+@virtual_time()
+async def test_stream_that_moves_is_kept_and_one_that_stops_is_given_up(tight: Pipes) -> None:
+    async with client_of(tight, probe_interval=30, probe_timeout=10) as client:
+        async with anyio.create_task_group() as group:
+            jobs: list[Job] = []
+
+            async def submit() -> None:
+                jobs.append(await client.submit("f", b"x" * MIB))
+
+            group.start_soon(submit)
+            peer = await tight.accept()
+            for _ in range(10):
+                await anyio.sleep(39)
+                await peer.stream.receive()
+            began = anyio.current_time()
+        assert anyio.current_time() == pytest.approx(began + 40)
+        assert jobs[0].outcome == Lost("no output could be sent within 10 s")
 
 
 @virtual_time()

@@ -44,7 +44,7 @@ def test_all_output_is_sent_though_nothing_comes(backend: Loop, sizes: list[int]
                 link.settle()
                 expected += SubmitJob(b"f", b"", bytes(size)).encode()
             assert await receive(theirs, len(expected)) == expected
-            await link.wait_until_sent()
+            await link.wait_until_sent(LIMIT)
             link.close("enough")
         theirs.close()
 

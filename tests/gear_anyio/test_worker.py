@@ -226,6 +226,36 @@ async def test_last_result_is_sent_whole_to_a_server_that_is_slow(tight: Pipes) 
 
 
 @virtual_time()
+@pytest.mark.parametrize("stop_timeout", [None, 30])
+async def test_last_result_is_sent_as_long_as_some_of_it_is_read_and_jobs_may_take(
+    tight: Pipes, stop_timeout: float | None
+) -> None:
+    worker = worker_of(tight, stop_timeout=stop_timeout)
+
+    @worker.function("f")
+    async def f(job: WorkerJob) -> bytes:
+        worker.stop()
+        return b"x" * MIB
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        peer = await tight.accept()
+        await assign(peer, b"1")
+        began = anyio.current_time()
+        read = 0
+        with contextlib.suppress(anyio.EndOfStream):
+            while True:
+                await anyio.sleep(4)
+                read += len(await peer.stream.receive())
+    took = anyio.current_time() - began
+    if stop_timeout is None:
+        assert read > MIB
+    else:
+        assert took < stop_timeout + 4
+        assert read < MIB
+
+
+@virtual_time()
 async def test_server_that_does_not_read_the_last_result_is_not_waited_for_long(tight: Pipes) -> None:
     worker = worker_of(tight)
 

@@ -267,7 +267,7 @@ def test_silent_peer_is_given_up_by_probes() -> None:
 def test_peer_that_answers_probes_is_kept_though_nobody_waits_for_long() -> None:
     conn = ClientConnection(probe_interval=0.01, probe_timeout=0.01, now=time.monotonic())
     with contextlib.closing(Site(conn)) as site:
-        assert site.pump.wait(lambda: conn._probing, LIMIT)
+        assert site.pump.wait(lambda: conn._probe_end is not None, LIMIT)
         probe = site.peer.receive_until(EchoReq)
         assert isinstance(probe, EchoReq)
         site.peer.send(EchoRes(probe.data))

@@ -219,7 +219,7 @@ def test_many_submissions_are_lost_from_the_first_byte_that_left(
     requests = client.submit_jobs(packets)
     size = len(client.data_to_send())
     left = data.draw(st.integers(0, size))
-    client.unsent = size - left
+    client.data_sent(left)
     client.connection_lost("gone")
     starts = [sum(len(packet.encode()) for packet in packets[:index]) for index in range(len(packets))]
     assert drain(client) == [
@@ -767,12 +767,11 @@ def test_submission_is_lost_as_soon_as_one_byte_of_it_has_left(data: st.DataObje
     late = client.submit_job(b"f", b"never taken")
     unsent = data.draw(st.integers(0, taken))
     reason = EOF_REASON
+    client.data_sent(taken - unsent)
     if data.draw(st.booleans()):
-        client.unsent = unsent
         client.receive_eof()
     else:
         reason = "reset"
-        client.unsent = unsent
         client.connection_lost(reason)
     expected = [
         JobEnded(RequestId(number), None, Lost(reason) if start < taken - unsent else NotSent(reason))
@@ -783,8 +782,9 @@ def test_submission_is_lost_as_soon_as_one_byte_of_it_has_left(data: st.DataObje
 
 def test_job_whose_handle_is_known_is_lost_even_if_other_output_is_stuck() -> None:
     client = client_with(H)
+    client.data_sent(len(client.data_to_send()))
     client.submit_job(b"f", b"")
-    client.unsent = len(client.data_to_send())
+    client.data_to_send()
     client.receive_eof()
     assert drain(client) == [
         JobEnded(TWO, None, NotSent(EOF_REASON)),
@@ -797,9 +797,9 @@ def test_job_whose_handle_is_known_is_lost_even_if_other_output_is_stuck() -> No
 def test_connection_that_ends_by_itself_tells_what_never_left(ends: str) -> None:
     client = ClientConnection(probe_interval=1.0, probe_timeout=1.0)
     client.submit_job(b"f", b"left")
-    client.data_to_send()
+    client.data_sent(len(client.data_to_send()))
     client.submit_job(b"f", b"stays")
-    client.unsent = len(client.data_to_send())
+    client.data_to_send()
     if ends == "garbage":
         client.receive_data(b"\0RES\xff\xff\xff\xff\0\0\0\0")
         with pytest.raises(RemoteProtocolError):
@@ -1037,7 +1037,7 @@ class ClientMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Cut the connection anywhere: what was told stays true, and everything else ends honestly."""
         unsent = self.taken // 3
-        self.client.unsent = unsent
+        self.client.data_sent(self.taken - unsent)
         self.client.receive_eof()
         before, _error, after = drain_to_error(self.client)
         self.collect(before + after)

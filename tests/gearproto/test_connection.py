@@ -2,6 +2,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -383,14 +384,19 @@ def test_request_is_sent_as_soon_as_one_byte_of_it_has_left(role: Role, data: st
     taken = len(connection.data_to_send())
     connection.set_option(b"not taken")
     unsent = data.draw(st.integers(0, taken))
-    end = data.draw(st.sampled_from(["eof", "lost", "error"]))
-    if end == "lost":
-        connection.unsent = unsent
-        connection.connection_lost("reset")
+    end = data.draw(st.sampled_from(["eof", "lost", "error", "lost with unsent"]))
+    if end == "lost with unsent":
+        connection.data_sent(data.draw(st.integers(0, taken)))
+        connection.connection_lost("reset", unsent)
     else:
+        first = data.draw(st.integers(0, taken - unsent))
+        connection.data_sent(first)
+        connection.data_sent(taken - unsent - first)
         connection.receive_data(b"\0bad" + bytes(8) if end == "error" else b"")
-        connection.unsent = unsent
-        connection.receive_eof()
+        if end == "lost":
+            connection.connection_lost("reset")
+        else:
+            connection.receive_eof()
     before, error, after = drain_to_error(connection)
     assert (error is None) == (end != "error")
     echo_size = len(EchoReq(b"taken").encode())
@@ -408,8 +414,8 @@ def test_request_is_sent_as_soon_as_one_byte_of_it_has_left(role: Role, data: st
 def test_first_end_of_stream_counts(role: Role) -> None:
     connection = role()
     connection.echo(b"x")
-    taken = len(connection.data_to_send())
-    connection.unsent = taken
+    connection.data_to_send()
+    connection.data_sent(0)
     connection.receive_eof()
     connection.receive_eof()
     assert drain(connection) == [RequestLost(ONE, sent=False), ConnectionClosed(EOF_REASON)]
@@ -493,11 +499,11 @@ class Replay:
     def __init__(self, chunks: list[bytes]) -> None:
         self._chunks = iter(chunks)
 
-    def sendall(self, data: bytes) -> None:
-        pass
+    def setblocking(self, flag: bool) -> None:
+        assert not flag
 
-    def settimeout(self, timeout: float | None) -> None:
-        pass
+    def send(self, data: bytes) -> int:
+        return len(data)
 
     def recv(self, size: int) -> bytes:
         return next(self._chunks, b"")
@@ -508,7 +514,8 @@ def _loop_of_the_page() -> Callable[[Connection, Replay, Callable[[Event], objec
     page = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
     match = re.search(r"^def run\(.*?(?=^\S)", page.partition("```python")[2], re.DOTALL | re.MULTILINE)
     assert match is not None
-    names: dict[str, Any] = {"time": time}
+    select = SimpleNamespace(select=lambda read, write, others, _timeout: (read, write, others))
+    names: dict[str, Any] = {"time": time, "select": select}
     exec(match[0], names)
     run: Callable[[Connection, Replay, Callable[[Event], object]], None] = names["run"]
     return run
@@ -612,6 +619,138 @@ def test_any_byte_after_a_probe_saves_the_connection(role: Role) -> None:
     assert not connection.closed
     assert output(connection) == [EchoReq(b"probe")]
     assert connection.next_deadline() == 170
+
+
+@role
+def test_probe_comes_one_interval_after_the_last_byte(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=100)
+    connection.echo(b"x")
+    connection.data_to_send()
+    answer = sent(EchoRes(b"x"))
+    connection.receive_data(answer[:1], 101)
+    connection.receive_data(answer[1:2], 129)
+    connection.handle_timeout(130)
+    assert connection.data_to_send() == b""
+    assert connection.next_deadline() == 159
+    connection.handle_timeout(159)
+    assert output(connection) == [EchoReq(b"probe")]
+    connection.receive_data(answer[2:3], 163)
+    assert connection.next_deadline() == 193
+    connection.handle_timeout(193)
+    connection.handle_timeout(198)
+    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s")
+
+
+@role
+@given(data=st.data())
+def test_output_that_goes_on_leaving_keeps_the_connection_and_a_stall_ends_it(role: Role, data: st.DataObject) -> None:
+    """Of large output some leaves from time to time, while the server has nothing to say: then it leaves no more."""
+    connection = role(probe_interval=30, probe_timeout=5, max_packet_size=1_000_000, now=0)
+    connection.echo(bytes(data.draw(st.integers(100_000, 1_000_000))))
+    now, held = 0.0, len(connection.data_to_send())
+    timed = data.draw(st.booleans())
+    part = data.draw(st.integers(1, 20_000))
+    connection.data_sent(part)  # what the system takes at once
+    held -= part
+    while held > part and data.draw(st.integers(0, 20)):
+        wait = now + data.draw(st.floats(0, 35, exclude_max=True))  # from one sign of life to the end
+        while (deadline := connection.next_deadline()) is not None and deadline < wait:
+            connection.handle_timeout(deadline)
+        now = wait
+        connection.data_sent(part, now if timed else None)
+        held -= part
+    assert not connection.closed
+    while (deadline := connection.next_deadline()) is not None:
+        now = deadline
+        connection.handle_timeout(now)
+    ends = drain(connection)
+    assert ends[-1] == ConnectionClosed("no output could be sent within 5 s")
+    assert ends[0] == RequestLost(ONE, sent=True)
+
+
+@role
+def test_stalled_output_is_given_up_as_soon_as_silence_is(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=0)
+    connection.echo(bytes(1000))
+    connection.data_to_send()
+    connection.data_sent(400, 1)
+    connection.data_sent(100, 12)
+    assert connection.next_deadline() == 42
+    connection.handle_timeout(42)
+    connection.handle_timeout(46.9)
+    assert not connection.closed
+    connection.handle_timeout(47)
+    assert drain(connection)[-1] == ConnectionClosed("no output could be sent within 5 s")
+
+
+@role
+def test_probe_of_which_a_part_had_to_wait_shows_life_by_leaving(role: Role) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=0)
+    connection.echo(b"")
+    connection.data_sent(len(connection.data_to_send()), 0)
+    connection.handle_timeout(30)
+    size = len(connection.data_to_send())
+    connection.data_sent(size - 1, 33)
+    assert connection.next_deadline() == 35
+    connection.data_sent(1, 34)
+    assert connection.next_deadline() == 64
+
+
+@role
+@pytest.mark.parametrize(("timed", "end"), [(True, 39), (False, 40)])
+def test_time_of_a_probe_begins_when_it_has_left(role: Role, timed: bool, end: float) -> None:
+    connection = role(probe_interval=30, probe_timeout=5, now=0)
+    connection.echo(b"")
+    connection.data_sent(len(connection.data_to_send()), 0)
+    connection.handle_timeout(30)
+    connection.data_sent(len(connection.data_to_send()), 34 if timed else None)
+    connection.handle_timeout(35)
+    assert connection.next_deadline() == end
+    connection.handle_timeout(end)
+    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s")
+
+
+@role
+def test_output_that_leaves_at_once_is_no_sign_of_life(role: Role) -> None:
+    """The system takes it, also for a server that hangs."""
+    connection = role(probe_interval=30, probe_timeout=5, now=0)
+    for now in range(37):
+        connection.echo(b"x")
+        connection.data_sent(len(connection.data_to_send()), now)
+        connection.handle_timeout(now)
+    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s")
+
+
+@role
+@given(data=st.data())
+def test_only_what_was_taken_can_have_left(role: Role, data: st.DataObject) -> None:
+    connection = role()
+    connection.echo(b"taken")
+    taken = len(connection.data_to_send())
+    connection.echo(b"not taken")
+    first = data.draw(st.integers(0, taken))
+    connection.data_sent(first)
+    wrong = data.draw(st.one_of(st.integers(max_value=-1), st.integers(taken - first + 1)))
+    with pytest.raises(LocalProtocolError, match=f"{wrong} bytes reported as sent, and {taken - first} bytes wait"):
+        connection.data_sent(wrong)
+    more = data.draw(st.one_of(st.integers(max_value=-1), st.integers(taken + 1)))
+    with pytest.raises(LocalProtocolError, match=f"{more} bytes unsent, and {taken} bytes were taken"):
+        connection.connection_lost("reset", more)
+    assert not connection.closed
+    connection.connection_lost("reset")
+    connection.data_sent(wrong)  # like all that comes after the end
+    connection.connection_lost("again", more)
+    assert drain(connection)[:2] == [RequestLost(ONE, sent=first > 0), RequestLost(TWO, sent=False)]
+
+
+@role
+def test_all_that_was_taken_counts_as_sent_if_nobody_reports(role: Role) -> None:
+    connection = role()
+    connection.echo(b"taken")
+    connection.data_to_send()
+    connection.echo(b"not taken")
+    connection.connection_lost("reset")
+    assert drain(connection)[:2] == [RequestLost(ONE, sent=True), RequestLost(TWO, sent=False)]
 
 
 @role

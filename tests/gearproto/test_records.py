@@ -81,8 +81,7 @@ def pump(records: Records[JobRecord, Answer], *packets: Packet) -> list[JobRecor
 
 def lose(records: Records[JobRecord, Answer], *, unsent: int = 0) -> None:
     """Let the connection end."""
-    records.conn.unsent = unsent
-    records.conn.connection_lost("gone")
+    records.conn.connection_lost("gone", unsent)
     pump(records)
 
 

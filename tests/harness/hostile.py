@@ -82,6 +82,14 @@ class Peer:
         """Return what the other side has sent, whatever it is."""
         return self._sock.recv(65536)
 
+    def take(self, size: int) -> int:
+        """Read some bytes, for `receive` to return what they begin or end; return how many."""
+        data = self._sock.recv(size)
+        if not data:
+            raise EOFError
+        self._decoder.feed(data)
+        return len(data)
+
     def receive_until(self, kind: type[Event]) -> Event:
         """Return the next packet of a kind; others are dropped."""
         while not isinstance(event := self.receive(), kind):

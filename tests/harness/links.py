@@ -81,6 +81,7 @@ class Pipe:
         self.buffer = bytearray()  # taken from the sender, and not left yet
         self.broken = False
         self.drained: Callable[[], None] = lambda: None
+        self.left: Callable[[int], None] = lambda _size: None
         self._clock = clock
         self._random = random
         self._deliver = deliver
@@ -114,6 +115,7 @@ class Pipe:
         del self.buffer[:size]
         self._newest = max(self._newest, self._clock.now + self._latency * random.random())
         if piece:
+            self.left(len(piece))
             self._clock.at(self._newest, lambda: self._arrive(piece))
         if self.buffer:
             self._clock.after(self._latency * random.random() / 4, self._leave)
@@ -145,6 +147,7 @@ class Link:
         self.up = Pipe(clock, random, self._to_server, self._server_hears_end)
         self.down = Pipe(clock, random, self._to_owner, self._owner_hears_end)
         self.down.drained = lambda: server.resume(self)
+        self.up.left = lambda size: owner.sent(self, size)
         server.links[self.peer] = self
 
     def reset(self) -> None:
@@ -305,23 +308,24 @@ class Endpoint:
 
     def receive(self, link: Link, data: bytes) -> None:
         if link is self.link and self.connection is not None:
-            self.connection.receive_data(data)
+            self.connection.receive_data(data, self.world.clock.now)
             self.settle()
+
+    def sent(self, link: Link, size: int) -> None:
+        if link is self.link and self.connection is not None:
+            self.connection.data_sent(size, self.world.clock.now)
 
     def lost(self, link: Link) -> None:
         """Hear that the connection is gone."""
         if link is self.link and self.connection is not None:
-            self.connection.unsent = len(link.up.buffer)
             self.connection.receive_eof()
             if link.up.broken:
-                self.connection.unsent = len(link.up.buffer)
                 self.connection.connection_lost("reset")
             self.settle()
 
     def leave(self) -> None:
         """Close the connection, whatever is open."""
         if self.link is not None and self.connection is not None:
-            self.connection.unsent = len(self.link.up.buffer)
             self.connection.connection_lost("closed here")
             self.settle()
 
