@@ -228,6 +228,7 @@ class Reactor:
             timeout = until if timeout is None else min(until, timeout)
         ready = self._selector.select(timeout)
         now = time.monotonic()
+        engine.epoch_offset = time.time() - now  # later than `now`, so that no job is early
         self._handshakes.new_turn()
         paused = engine.paused_peers()
         busy = len(ready) + len(paused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -17,11 +18,13 @@ from gearproto.packets import (
     CantDo,
     Error,
     GetStatus,
+    Noop,
     Packet,
     ResetAbilities,
     StatusRes,
     SubmitJob,
     SubmitJobBg,
+    SubmitJobEpoch,
     WorkComplete,
     WorkStatus,
 )
@@ -95,3 +98,29 @@ def test_progress_of_any_length_is_refused_and_not_kept(start_server: StartServe
     if isinstance(server, GearServer):
         job = server.server.jobs[handle]
         assert (job.numerator, job.denominator) == (b"3", b"7")
+
+
+@pytest.mark.parametrize("wrong", [-3600, 3600])
+def test_delayed_jobs_follow_a_clock_that_is_put_right(
+    start_server: StartServer, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + wrong)
+    server = start_server()
+    client, worker = (stack.enter_context(RawConnection(server)) for _ in range(2))
+    worker.send(CanDo(b"f"), CanDo(b"g"))
+    worker.sleep()
+    if wrong < 0:
+        before = client.submit(SubmitJobEpoch(b"f", b"", int(clock()) - 60, b""))  # an hour ahead, as it seems
+        worker.expect_no_job()
+        worker.sleep()
+        monkeypatch.setattr(time, "time", clock)
+        client.expect_nothing()
+        worker.expect(Noop())
+        assert worker.grab().handle == before
+    else:
+        monkeypatch.setattr(time, "time", clock)
+        after = client.submit(SubmitJobEpoch(b"g", b"", int(clock()) + 60, b""))  # an hour ago, as it seemed
+        worker.expect_no_job()
+        client.send(GetStatus(after))
+        client.expect(StatusRes(after, True, False, 0, 0))

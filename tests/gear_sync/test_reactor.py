@@ -176,7 +176,7 @@ def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStac
     other, *flooders = (server.connect(stack) for _ in range(5))
     data = SubmitJobBg(b"f", b"", b"").encode() * 10_000
     calls = [Call(lambda peer=peer: peer.send_bytes(data)) for peer in flooders]  # type: ignore[misc]
-    calls += [Call(lambda peer=peer: peer.receive_bytes(200_000)) for peer in flooders]  # type: ignore[misc]
+    calls += [Call(lambda peer=peer: peer.receive_bytes(400_000)) for peer in flooders]  # type: ignore[misc]
     limit = gear_sync.reactor._WORK_PER_TURN
     submitted = 0
     while any(call.running for call in calls):

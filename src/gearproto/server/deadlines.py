@@ -79,11 +79,14 @@ class Deadlines(Generic[T]):
         """Return the earliest item, or None if there is nothing."""
         return None if self.next() is None else self._heap[0].item
 
+    def pop(self) -> T:
+        """Take out the earliest item, which `next` has found."""
+        entry = heappop(self._heap)
+        item, entry.item = entry.item, None
+        assert item is not None
+        return item
+
     def pop_due(self, now: float) -> T | None:
         """Take out the earliest item if it is due."""
         when = self.next()
-        if when is None or when > now:
-            return None
-        entry = heappop(self._heap)
-        item, entry.item = entry.item, None
-        return item
+        return None if when is None or when > now else self.pop()

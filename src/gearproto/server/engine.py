@@ -110,7 +110,8 @@ class Engine:
     raises out of the engine or disturbs another peer. A subclass may bring a table of packets, and a queue, of its own.
 
     Attributes:
-        epoch_offset: as given.
+        epoch_offset: as given. Set it before each turn: clocks are put right, and a system may have slept. Delayed jobs
+            follow.
         work_limit: as given; may be set at any time.
     """
 
@@ -148,7 +149,8 @@ class Engine:
             handle_prefix: what job handles begin with, at most 40 bytes; the job's number follows behind a colon, with
                 zeroes in front, so that no handle is the beginning of another. Has to differ from start to start, so
                 that an old handle never names a new job: let it end in a random part.
-            epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``.
+            epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``; may be set
+                at any time.
             job_retries: how often a job is given to another worker when its worker is lost or its time limit passes;
                 then it fails. -1 means without limit.
             worker_wakeup: how many sleeping workers are woken for a job; 0 means all.
@@ -328,8 +330,8 @@ class Engine:
             self._serve(sender)
 
     def next_deadline(self) -> float | None:
-        """Return when `handle_timeout` has to be called, or None."""
-        return self._now if self._put_off else self._queue.next_deadline()
+        """Return when `handle_timeout` has to be called, or None; at most a second ahead if there are delayed jobs."""
+        return self._now if self._put_off else self._queue.next_deadline(self.epoch_offset)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: delayed jobs, time limits of running ones, wake-ups that nobody has followed.
@@ -340,7 +342,7 @@ class Engine:
         self._now = now
         for _ in range(len(self._put_off)):
             self._leave_jobs(self._put_off.popleft())
-        for job in self._queue.queue_due(now):
+        for job in self._queue.queue_due(now, self.epoch_offset):
             if self._trace:
                 self._changed(job, None)
             self._wake(job.function)
@@ -493,9 +495,8 @@ class Engine:
         peer.output_size += len(answer)
 
     def _due(self, run_at: int) -> float | None:
-        """Turn seconds since 1970 into monotonic time; None if that has passed."""
-        due = run_at - self.epoch_offset
-        return due if due > self._now else None
+        """Return when a job is to be run, in seconds since 1970; None if that has passed."""
+        return run_at if run_at - self.epoch_offset > self._now else None
 
     def _on_submit_job_sched(self, peer: Peer, _packet: SubmitJobSched) -> None:
         self._send_error(peer, b"INVALID_COMMAND", b"Command not expected")

@@ -23,6 +23,9 @@ __all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
 _SLACK: Final = 64
 """So many removed jobs in a deque are not worth a sweep."""
 
+_LOOK_INTERVAL: Final = 1.0
+"""Seconds after which somebody who sleeps until a delayed job is due looks whether the clock has been set meanwhile."""
+
 
 class QueueFull(GearmanError):
     """A submission is refused; the message says why, for the client."""
@@ -141,7 +144,8 @@ class JobQueue:
         self._turns = 0  # how many jobs have had a worker
         self._kept = 0  # how many functions administrators want to be remembered
         self.idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
-        self._delayed: Deadlines[Job] = Deadlines()
+        self._delayed: Deadlines[Job] = Deadlines()  # by wall time, as that is what their clients have named
+        self._look_at = 0.0  # when the clock is to be looked at again as long as there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
         self._woken: dict[Worker, float] = {}  # who was woken and has not asked yet, with a deadline; oldest first
 
@@ -243,7 +247,7 @@ class JobQueue:
             priority: which of the function's queues it waits in.
             background: whether it has to run even if nobody waits for it.
             reducer: name of the reducer; empty if there is none.
-            due: monotonic time in seconds before which nobody gets it; None for at once.
+            due: seconds since 1970 before which nobody gets it; None for at once.
 
         Raises:
             QueueFull: there may be no more jobs.
@@ -504,18 +508,27 @@ class JobQueue:
 
     # Time
 
-    def next_deadline(self) -> float | None:
-        """Return when one of the methods below has something to return."""
+    def next_deadline(self, epoch_offset: float) -> float | None:
+        """Return when one of the methods below may have something to return.
+
+        Args:
+            epoch_offset: what monotonic time lacks to be seconds since 1970.
+        """
         earliest = next(iter(self._woken.values())) if self._woken else None
-        for deadlines in (self._delayed, self._limits):
-            when = deadlines.next()
-            if when is not None and (earliest is None or when < earliest):
-                earliest = when
+        limit, due = self._limits.next(), self._delayed.next()
+        if limit is not None and (earliest is None or limit < earliest):
+            earliest = limit
+        if due is not None:
+            due = min(due - epoch_offset, self._look_at)
+            if earliest is None or due < earliest:
+                earliest = due
         return earliest
 
-    def queue_due(self, now: float) -> Iterator[Job]:
+    def queue_due(self, now: float, epoch_offset: float) -> Iterator[Job]:
         """Queue the delayed jobs whose time has come, and return them."""
-        while (job := self._delayed.pop_due(now)) is not None:
+        self._look_at = now + _LOOK_INTERVAL
+        while (when := self._delayed.next()) is not None and when - epoch_offset <= now:
+            job = self._delayed.pop()
             job.deadline = None
             job.function.delayed -= 1
             self._enqueue(job)

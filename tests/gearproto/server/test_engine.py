@@ -1313,6 +1313,54 @@ def test_delayed_job_is_handed_out_at_its_time_and_wakes_a_worker() -> None:
     assert worker.grabbed() == handle
 
 
+_steps = st.tuples(st.integers(0, 9), st.integers(-9, 9))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.lists(_steps, max_size=12))
+def test_delayed_jobs_follow_the_wall_clock_however_it_is_set(due: list[int], steps: list[tuple[int, int]]) -> None:
+    start = 1_700_000_000
+    bench = Bench(epoch_offset=start - 1000.0)
+    client = bench.connect()
+    for when in due:
+        client.submit(SubmitJobEpoch(b"f", b"", start + when, b""))
+    latest = start
+    for seconds, step in steps:
+        bench.advance(seconds)
+        latest = max(latest, int(bench.now + bench.engine.epoch_offset))
+        assert bench.counters().delayed == sum(start + when > latest for when in due)
+        bench.engine.epoch_offset += step
+        bench.advance(0)
+        latest = max(latest, int(bench.now + bench.engine.epoch_offset))
+        assert bench.counters().delayed == sum(start + when > latest for when in due)
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+def test_delayed_job_runs_at_its_time_although_the_server_was_started_with_its_clock_off(wrong: float) -> None:
+    right = 1_700_000_000.0 - 1000
+    bench = Bench(epoch_offset=right + wrong)
+    client, worker = bench.connect(), bench.worker(b"f").fall_asleep()
+    bench.engine.epoch_offset = right
+    client.submit(SubmitJobEpoch(b"f", b"", 1_700_000_002, b""))
+    bench.advance(1.99)
+    assert worker.received() == []
+    bench.advance(0.01)
+    assert worker.received() == [Noop()]
+
+
+def test_clock_is_looked_at_every_second_as_long_as_there_are_delayed_jobs(bench: Bench) -> None:
+    handle = bench.connect().submit(SubmitJobEpoch(b"f", b"", 10**9, b""))
+    for _ in range(3):
+        deadline = bench.engine.next_deadline()
+        assert deadline is not None
+        assert deadline <= bench.now + 1
+        bench.now = max(bench.now, deadline)
+        bench.engine.handle_timeout(bench.now)
+    assert bench.now == 1002
+    bench.engine.epoch_offset = 10**9
+    bench.advance(1)
+    assert bench.worker(b"f").grabbed() == handle
+
+
 @pytest.mark.parametrize("when", [b"", b"0", b"-5", b"999", b"1000", b"-9" + b"0" * 17])
 def test_time_in_the_past_means_now(bench: Bench, when: bytes) -> None:
     worker = bench.worker(b"f").fall_asleep()

@@ -172,23 +172,26 @@ def test_jobs_are_found_by_function_and_key_while_they_exist() -> None:
 
 def test_deadline_is_the_earliest_of_all_kinds() -> None:
     queue = new_queue()
-    assert queue.next_deadline() is None
+    assert queue.next_deadline(100.0) is None
+    assert list(queue.queue_due(1.0, 100.0)) == []  # the clock is to be looked at again a second later
     worker = worker_for(queue, b"f", limit=3.0)
     add(queue, 1)
     job = queue.take(worker, 0.0)
     assert job is not None
-    assert queue.next_deadline() == 3.0
-    add(queue, 2, due=2.0)
-    assert queue.next_deadline() == 2.0
+    assert queue.next_deadline(100.0) == 3.0
+    add(queue, 2, due=102.5)
+    assert queue.next_deadline(100.0) == 2.0
+    assert queue.next_deadline(100.75) == 1.75
     queue.wake(worker, queue.function(b"f"), 0.5)
-    assert queue.next_deadline() == 1.5
+    assert queue.next_deadline(100.75) == 1.5
     assert list(queue.overslept(1.4)) == []
     assert list(queue.overslept(1.5)) == [queue.function(b"f")]
     assert queue.stop_waiting_for(worker) is None
-    assert [job.handle for job in queue.queue_due(2.0)] == [b"H:2"]
+    assert list(queue.queue_due(2.0, 100.0)) == []
+    assert [job.handle for job in queue.queue_due(2.0, 100.5)] == [b"H:2"]
     assert list(queue.overrun(2.9)) == []
     assert list(queue.overrun(3.0)) == [job]
-    assert queue.next_deadline() is None
+    assert queue.next_deadline(100.0) is None
 
 
 def test_sleepers_come_back_in_the_order_in_which_a_job_found_them() -> None:
