@@ -49,7 +49,7 @@ def serve(
     tls_key: Annotated[Path | None, Parameter(group=_TLS)] = None,
     tls_ca: Annotated[Path | None, Parameter(group=_TLS)] = None,
     handshake_timeout: Annotated[float, Parameter(group=_TLS, validator=_positive)] = 10.0,
-    job_retries: Annotated[int, Parameter(group=_JOBS, validator=validators.Number(gte=-1))] = -1,
+    job_retries: Annotated[int, Parameter(group=_JOBS, validator=validators.Number(gte=-1))] = 20,
     worker_wakeup: Annotated[int, Parameter(group=_JOBS, validator=_natural)] = 1,
     wakeup_timeout: Annotated[float, Parameter(group=_JOBS, validator=_positive)] = 1.0,
     round_robin: Annotated[bool, Parameter(group=_JOBS, negative="--no-round-robin")] = True,
@@ -88,7 +88,8 @@ def serve(
         tls_ca: File with the certificates of the authorities that the certificates of clients and workers come from.
         handshake_timeout: Seconds within which a TLS handshake has to be over.
         job_retries: How often a job is given to another worker when its worker is lost or its time limit passes; then
-            it fails. -1 for any number of times.
+            it fails, with a warning. -1 for any number of times. From the third time on it waits first: 1, 2, 4
+            seconds, up to 60.
         worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
         wakeup_timeout: Seconds after which another worker is woken if a woken one has not asked for a job.
         round_robin: Whether a worker's functions take turns within a priority; else the one that has had jobs longest

@@ -23,7 +23,16 @@ from typing import Final, TypedDict, Unpack, cast
 
 import gearproto
 from gearproto import DEFAULT_PORT
-from gearproto.server import Counters, Engine, EngineOptions, JobChanged, PeerFailed, PeerId, ShutdownRequested
+from gearproto.server import (
+    Counters,
+    Engine,
+    EngineOptions,
+    JobChanged,
+    JobGivenUp,
+    PeerFailed,
+    PeerId,
+    ShutdownRequested,
+)
 
 from .handshakes import Handshakes
 from .limited_log import LimitedLog
@@ -467,6 +476,9 @@ class Reactor:
                 failed.append(event)
             elif isinstance(event, ShutdownRequested):
                 self._on_shutdown(event)
+            elif isinstance(event, JobGivenUp):
+                text = "job %r of %r failed: its worker was lost, or its time limit passed, %d times"
+                _log.warning(text, event.handle, event.function, event.losses)
             elif isinstance(event, JobChanged):
                 _log.debug("job %r of %r: %s", event.handle, event.function, event.state.name)
         links = self._links

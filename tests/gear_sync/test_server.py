@@ -273,7 +273,9 @@ def test_time_of_a_delayed_job_and_limit_of_a_running_one_are_kept_though_nothin
         client.expect(WorkFail(limited))
 
 
-def test_job_whose_worker_keeps_vanishing_fails_in_the_end(start: Start) -> None:
+def test_job_whose_worker_keeps_vanishing_fails_in_the_end_with_a_warning(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     server = start(job_retries=2)
     with Client(server.server.address, timeout=LIMIT) as client:
         job = client.submit("f")
@@ -287,6 +289,8 @@ def test_job_whose_worker_keeps_vanishing_fails_in_the_end(start: Start) -> None
                 Call(worker.run).result()
         with pytest.raises(JobFailed):
             job.result(LIMIT)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "gear_sync.server"]
+    assert warning == f"job {job.handle!r} of b'f' failed: its worker was lost, or its time limit passed, 3 times"
 
 
 def test_peer_that_breaks_the_protocol_disturbs_nobody(start: Start) -> None:
@@ -321,7 +325,7 @@ def test_peer_that_has_sent_its_last_still_gets_its_answers(start: Start) -> Non
 @pytest.fixture
 def drained(start: Start) -> Iterator[tuple[ThreadedServer, RawConnection, RawConnection, bytes]]:
     """A server with a client, a worker, and a job that the worker has in hand."""
-    server = start()
+    server = start(allow_shutdown=True)
     with RawConnection(server) as client, RawConnection(server) as worker:
         worker.send(CanDo(b"f"))
         handle = client.submit(SubmitJob(b"f", b"", b""))

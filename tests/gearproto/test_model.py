@@ -46,7 +46,7 @@ from gearproto.packets import (
     WorkFail,
     WorkStatus,
 )
-from gearproto.server import ShutdownRequested
+from gearproto.server import JobGivenUp, ShutdownRequested
 from tests.harness.engine import Bench, Peer, nth_handle
 from tests.harness.links import run_schedule
 from tests.harness.model import Answers, ModelJob, ModelPeer, ModelServer
@@ -69,7 +69,7 @@ class ServerBesideModel(RuleBasedStateMachine):
     model: ModelServer
 
     @initialize(
-        retries=st.sampled_from([-1, -1, 0, 2]),
+        retries=st.sampled_from([-1, -1, 0, 2, 4]),
         wakeup=st.sampled_from([1, 1, 1, 0, 2]),
         idle=st.sampled_from([0, 1, 1000]),
         round_robin=st.booleans(),
@@ -95,7 +95,10 @@ class ServerBesideModel(RuleBasedStateMachine):
                 if isinstance(packet, Noop):
                     self.model.check_noop(number, self.bench.now)
             assert [packet for packet in got if not isinstance(packet, Noop)] == answers.get(number, [])
-        assert self.bench.events() == []
+        events = self.bench.events()
+        assert all(isinstance(event, JobGivenUp) for event in events)
+        assert [event.handle for event in events if isinstance(event, JobGivenUp)] == self.model.given_up
+        self.model.given_up.clear()
 
     def running_job(self, number: int) -> ModelJob:
         running = [job for job in self.model.jobs if job.worker is not None]
@@ -119,7 +122,7 @@ class ServerBesideModel(RuleBasedStateMachine):
         peer = self.peer(number)
         del self.peers[peer.id]
         peer.leave()
-        self.settle(self.model.leave(peer.id))
+        self.settle(self.model.leave(peer.id, self.bench.now))
 
     # Clients
 

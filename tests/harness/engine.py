@@ -181,14 +181,17 @@ def check_books(engine: Engine) -> None:
     assert queue._kept == sum(function.kept for function in queue.functions.values())
     assert set(queue._woken) <= peers
     assert set(engine._paused.values()) <= peers
-    assert len(queue._delayed) == sum(job.state is JobState.DELAYED for job in queue.jobs.values())
+    delayed = [job for job in queue.jobs.values() if job.state is JobState.DELAYED]
+    assert len(queue._delayed) == sum(job.turn == 0 for job in delayed)
+    assert len(queue._resting) == sum(job.turn > 0 for job in delayed)
 
 
 def _check_function(queue: JobQueue, function: FunctionQueue) -> None:
     mine = [job for job in queue.jobs.values() if job.function is function]
     states = Counter(job.state for job in mine)
     assert function.running == states[JobState.RUNNING]
-    assert function.delayed == states[JobState.DELAYED]
+    for priority, count in enumerate(function.delayed):
+        assert count == sum(job.state is JobState.DELAYED and job.priority == priority for job in mine)
     assert function.waiting == states[JobState.QUEUED]
     for priority, jobs in enumerate(function.queues):
         live = [job for job in jobs or deque() if job.state is JobState.QUEUED]

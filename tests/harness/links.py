@@ -38,7 +38,7 @@ from gearproto.events import (
     RequestId,
 )
 from gearproto.packets import GrabJob, GrabJobAll, GrabJobUniq
-from gearproto.server import Engine, JobChanged, PeerId
+from gearproto.server import Engine, JobChanged, JobGivenUp, PeerId
 from gearproto.server.jobs import JobState
 
 from .engine import check_books
@@ -216,8 +216,11 @@ class ServerProcess:
             cause: the link of which the server has heard; None where time has passed.
         """
         while (event := self.engine.next_event()) is not None:
-            assert isinstance(event, JobChanged), event
-            self._judge(event, cause)
+            if isinstance(event, JobGivenUp):
+                assert event.losses > self.retries >= 0
+            else:
+                assert isinstance(event, JobChanged), event
+                self._judge(event, cause)
         while (transmit := self.engine.next_transmit()) is not None:
             peer, data = transmit
             self.links[peer].down.send(data)
@@ -243,7 +246,7 @@ class ServerProcess:
         else:
             assert cause.peer == peer, "taken away because of somebody else"
             assert peer not in self.links, "taken away from a worker that is there"
-        if event.state is JobState.QUEUED:
+        if event.state in (JobState.QUEUED, JobState.DELAYED):
             self.losses[handle] = self.losses.get(handle, 0) + 1
             assert self.retries < 0 or self.losses[handle] <= self.retries, "it runs more often than allowed"
         elif self.losses.get(handle, 0) == self.retries:

@@ -26,6 +26,7 @@ class ModelJob:
     place: int
     clients: list[int] = field(default_factory=list)
     due: float | None = None
+    rest: float | None = None
     worker: int | None = None
     limit: float | None = None
     started: int = 0
@@ -38,7 +39,7 @@ class ModelJob:
 
     @property
     def queued(self) -> bool:
-        return self.worker is None and self.due is None
+        return self.worker is None and self.due is None and self.rest is None
 
 
 @dataclass
@@ -59,6 +60,7 @@ class ModelServer:
 
     def __init__(self, *, job_retries: int, wakeup_timeout: float) -> None:
         self.jobs: list[ModelJob] = []
+        self.given_up: list[bytes] = []
         self.peers: dict[int, ModelPeer] = {}
         self._retries = job_retries
         self._wakeup_timeout = wakeup_timeout
@@ -140,13 +142,17 @@ class ModelServer:
         """Return the jobs that a worker has, in the order in which it got them."""
         return sorted((job for job in self.jobs if job.worker == peer), key=lambda job: job.started)
 
-    def give_back(self, jobs: list[ModelJob]) -> Answers:
+    def give_back(self, jobs: list[ModelJob], now: float) -> Answers:
         """Put jobs back to where they were in their queues, or end those that may not run again."""
         answers: Answers = {}
         for job in jobs:
             job.worker, job.limit, job.progress = None, None, (0, 0)
             job.losses += 1
+            if job.losses >= 3:
+                job.rest = now + min(60, 2 ** (job.losses - 3))
             if not job.wanted or 0 <= self._retries < job.losses:
+                if job.wanted:
+                    self.given_up.append(job.handle)
                 for client, packets in self._fail(job).items():
                     answers.setdefault(client, []).extend(packets)
                 continue
@@ -159,27 +165,32 @@ class ModelServer:
         for name in functions:
             self.peers[peer].abilities.pop(name, None)
 
-    def leave(self, peer: int) -> Answers:
+    def leave(self, peer: int, now: float) -> Answers:
         for job in list(self.jobs):
             job.clients = [client for client in job.clients if client != peer]
             if not job.wanted and job.worker is None:
                 self.jobs.remove(job)
-        answers = self.give_back(self.running(peer))
+        answers = self.give_back(self.running(peer), now)
         del self.peers[peer]
         return answers
 
     # Time
 
+    def _next_time(self) -> float | None:
+        times = [when for job in self.jobs for when in (job.due, job.rest, job.limit) if when is not None]
+        return min(times, default=None)
+
     def advance(self, until: float) -> Answers:
         """Let time pass."""
         answers: Answers = {}
-        times = {when for job in self.jobs for when in (job.due, job.limit) if when is not None and when <= until}
-        for now in sorted(times):
+        while (now := self._next_time()) is not None and now <= until:
             for job in sorted(self.jobs, key=lambda job: int(job.handle[2:])):
                 if job.due == now:
                     job.due, job.place = None, next(self._places)
+                if job.rest == now:
+                    job.rest = None
             late = sorted((job for job in self.jobs if job.limit == now), key=lambda job: job.started)
-            for client, packets in self.give_back(late).items():
+            for client, packets in self.give_back(late, now).items():
                 answers.setdefault(client, []).extend(packets)
         return answers
 

@@ -135,10 +135,10 @@ class HookedQueue(JobQueue):
         self.engine.ended(job)
         super().end(job)
 
-    def give_back(self, job: Job) -> bool:
+    def give_back(self, job: Job, now: float) -> bool:
         """Take a running job from its worker and queue it again."""
         self.engine.given_back(job)
-        return super().give_back(job)
+        return super().give_back(job, now)
 
     def register(self, worker: Worker, function: FunctionQueue, limit: float | None) -> bool:
         """Note that a worker can run a function."""

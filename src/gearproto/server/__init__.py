@@ -1,7 +1,16 @@
 """The job server without any I/O: many peers, one queue, time as an argument."""
 
 from .engine import Engine, EngineOptions
-from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
+from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .peers import PeerId
 
-__all__ = ["Counters", "Engine", "EngineOptions", "JobChanged", "PeerFailed", "PeerId", "ShutdownRequested"]
+__all__ = [
+    "Counters",
+    "Engine",
+    "EngineOptions",
+    "JobChanged",
+    "JobGivenUp",
+    "PeerFailed",
+    "PeerId",
+    "ShutdownRequested",
+]

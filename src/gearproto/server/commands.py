@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from operator import add
 from typing import Any, Final
 
 from gearproto.admin import (
@@ -182,8 +183,8 @@ def status_row(function: FunctionQueue) -> FunctionStatus:
 
 
 def _priorities_row(function: FunctionQueue) -> FunctionPriorities:
-    high, normal, low = function.queued
-    return FunctionPriorities(function.name, high, normal + function.delayed, low, len(function.workers))
+    high, normal, low = map(add, function.queued, function.delayed)
+    return FunctionPriorities(function.name, high, normal, low, len(function.workers))
 
 
 def _worker_row(peer: Peer) -> WorkerListed:

@@ -53,8 +53,8 @@ from gearproto.packets import (
 )
 
 from .commands import Commands, refuse_http, status_row
-from .events import Counters, JobChanged, PeerFailed, ShutdownRequested
-from .jobs import RUNNING, Job
+from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
+from .jobs import QUEUED, RUNNING, Job
 from .output import BIG, Output
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
@@ -123,7 +123,7 @@ class Engine:
         *,
         handle_prefix: bytes,
         epoch_offset: float,
-        job_retries: int = -1,
+        job_retries: int = 20,
         worker_wakeup: int = 1,
         wakeup_timeout: float = 1.0,
         round_robin: bool = True,
@@ -152,7 +152,8 @@ class Engine:
             epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``; may be set
                 at any time.
             job_retries: how often a job is given to another worker when its worker is lost or its time limit passes;
-                then it fails. -1 means without limit.
+                then it fails, and `next_event` says so (`JobGivenUp`). -1 means without limit. From the third time on
+                it waits first: 1, 2, 4 seconds, up to 60.
             worker_wakeup: how many sleeping workers are woken for a job; 0 means all.
             wakeup_timeout: seconds after which another worker is woken if a woken one has not asked for a job.
             round_robin: whether a worker's functions take turns within a priority; else the one that has had jobs
@@ -306,7 +307,10 @@ class Engine:
             self._put_off.append(gone)
 
     def next_event(self) -> Event | None:
-        """Return one event for the driver: `PeerFailed`, `ShutdownRequested` or `JobChanged`; None if there is none."""
+        """Return one event for the driver, None if there is none.
+
+        It is a `PeerFailed`, `ShutdownRequested`, `JobGivenUp` or `JobChanged`.
+        """
         return self._events.popleft() if self._events else None
 
     def next_transmit(self) -> tuple[PeerId, bytes] | None:
@@ -366,7 +370,7 @@ class Engine:
         return Counters(
             peers=len(self._peers),
             queued=sum(function.waiting for function in functions),
-            delayed=sum(function.delayed for function in functions),
+            delayed=sum(sum(function.delayed) for function in functions),
             running=self.running_jobs,
             submitted=self._last_job,
             ended=self._ended,
@@ -636,12 +640,15 @@ class Engine:
     def _give_back(self, jobs: Iterable[Job]) -> None:
         """Take running jobs from their workers, and queue them again or end them."""
         for job in list(jobs):
-            if self._queue.give_back(job):
+            if self._queue.give_back(job, self._now):
                 self._reports.requeued(job)
                 if self._trace:
                     self._changed(job, None)
-                self._wake(job.function)
+                if job.state is QUEUED:
+                    self._wake(job.function)
             else:
+                if job.wanted:
+                    self._events.append(JobGivenUp(job.handle, job.function.name, job.losses))
                 self._fail_job(job, None)
 
     def _wake(self, function: FunctionQueue) -> None:

@@ -8,7 +8,7 @@ from gearproto.events import Event, event
 from .jobs import JobState
 from .peers import PeerId
 
-__all__ = ["Counters", "JobChanged", "PeerFailed", "ShutdownRequested"]
+__all__ = ["Counters", "JobChanged", "JobGivenUp", "PeerFailed", "ShutdownRequested"]
 
 
 @event
@@ -33,6 +33,21 @@ class ShutdownRequested(Event):
     """
 
     graceful: bool
+
+
+@event
+class JobGivenUp(Event):
+    """A job has failed because its workers were lost, or its time limit passed, too often (``job_retries``).
+
+    Attributes:
+        handle: the job.
+        function: name of its function.
+        losses: how often.
+    """
+
+    handle: bytes
+    function: bytes
+    losses: int
 
 
 @event

@@ -13,12 +13,12 @@ __all__ = ["DELAYED", "ENDED", "NEW", "QUEUED", "RUNNING", "Job", "JobState"]
 
 
 class JobState(Enum):
-    """Where a job is in its life: NEW, DELAYED or not, then QUEUED and RUNNING, perhaps several times, then ENDED."""
+    """Where a job is in its life: NEW, DELAYED or not, QUEUED and RUNNING, perhaps several times, then ENDED."""
 
     NEW = auto()
     """It has just been submitted."""
     DELAYED = auto()
-    """It waits for its time."""
+    """It waits for its time: the one that its client has named, or the end of a pause after many losses."""
     QUEUED = auto()
     """It waits for a worker."""
     RUNNING = auto()

@@ -23,6 +23,15 @@ __all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
 _SLACK: Final = 64
 """So many removed jobs in a deque are not worth a sweep."""
 
+_REST_AFTER: Final = 3
+"""From this loss on a job waits before it is handed out again: 1 second, and each time twice as long.
+
+So a job that kills its workers takes a few of them a minute, and a restart of all workers does not use its retries up.
+"""
+
+_LONGEST_REST: Final = 60
+"""Most seconds that a job waits before it is handed out again."""
+
 _LOOK_INTERVAL: Final = 1.0
 """Seconds after which somebody who sleeps until a delayed job is due looks whether the clock has been set meanwhile."""
 
@@ -42,7 +51,7 @@ class FunctionQueue:
         queued: how many jobs wait in each, removed ones not counted.
         removed: how many jobs are still in each deque, but gone.
         running: how many jobs workers have.
-        delayed: how many jobs wait for their time.
+        delayed: how many jobs of each priority wait for their time.
         limits: for each priority the total of jobs from which on submissions are refused; 0 for no limit.
         workers: who can run it.
         unready: for each priority, the workers that know of no job.
@@ -73,7 +82,7 @@ class FunctionQueue:
         self.queued = [0, 0, 0]
         self.removed = [0, 0, 0]
         self.running = 0
-        self.delayed = 0
+        self.delayed = [0, 0, 0]
         self.limits: tuple[int, int, int] = (0, 0, 0)
         self.workers: dict[Worker, None] = {}
         self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
@@ -89,7 +98,7 @@ class FunctionQueue:
     @property
     def total(self) -> int:
         """How many jobs there are: waiting, delayed and running."""
-        return self.waiting + self.delayed + self.running
+        return self.waiting + sum(self.delayed) + self.running
 
 
 class Worker:
@@ -145,6 +154,7 @@ class JobQueue:
         self._kept = 0  # how many functions administrators want to be remembered
         self.idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
         self._delayed: Deadlines[Job] = Deadlines()  # by wall time, as that is what their clients have named
+        self._resting: Deadlines[Job] = Deadlines()  # jobs that have lost many workers, until they are queued again
         self._look_at = 0.0  # when the clock is to be looked at again as long as there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
         self._woken: dict[Worker, float] = {}  # who was woken and has not asked yet, with a deadline; oldest first
@@ -277,7 +287,7 @@ class JobQueue:
         else:
             job.state = DELAYED
             job.deadline = self._delayed.add(due, job)
-            function.delayed += 1
+            function.delayed[priority] += 1
         return job
 
     def _add_key(self, key: object, job: Job) -> None:
@@ -377,8 +387,10 @@ class JobQueue:
                 function.unready[priority][worker] = None
         return None
 
-    def give_back(self, job: Job) -> bool:
-        """Take a running job from its worker and queue it again, before all that have had no worker yet.
+    def give_back(self, job: Job, now: float) -> bool:
+        """Take a running job from its worker, and queue it again before all that have had no worker yet.
+
+        One that has lost many workers is DELAYED first.
 
         Returns:
             False if it has been given back too often or nobody wants it any more; then the caller has to end it.
@@ -388,7 +400,12 @@ class JobQueue:
         job.progress = (0, 0)
         if not job.wanted or 0 <= self._job_retries < job.losses:
             return False
-        self._enqueue(job)
+        if job.losses < _REST_AFTER:
+            self._enqueue(job)
+        else:
+            job.state = DELAYED
+            job.deadline = self._resting.add(now + min(1 << min(job.losses - _REST_AFTER, 6), _LONGEST_REST), job)
+            job.function.delayed[job.priority] += 1
         return True
 
     def _take_from_worker(self, job: Job) -> None:
@@ -413,8 +430,8 @@ class JobQueue:
                 self._leave_in_deque(job)
         elif job.state is DELAYED:
             assert job.deadline is not None
-            self._delayed.cancel(job.deadline)
-            function.delayed -= 1
+            (self._resting if job.turn else self._delayed).cancel(job.deadline)
+            function.delayed[job.priority] -= 1
         job.state = ENDED
         del self.jobs[job.handle]
         self.size -= len(job.workload)
@@ -515,9 +532,11 @@ class JobQueue:
             epoch_offset: what monotonic time lacks to be seconds since 1970.
         """
         earliest = next(iter(self._woken.values())) if self._woken else None
-        limit, due = self._limits.next(), self._delayed.next()
-        if limit is not None and (earliest is None or limit < earliest):
-            earliest = limit
+        for deadlines in (self._limits, self._resting):
+            when = deadlines.next()
+            if when is not None and (earliest is None or when < earliest):
+                earliest = when
+        due = self._delayed.next()
         if due is not None:
             due = min(due - epoch_offset, self._look_at)
             if earliest is None or due < earliest:
@@ -525,14 +544,18 @@ class JobQueue:
         return earliest
 
     def queue_due(self, now: float, epoch_offset: float) -> Iterator[Job]:
-        """Queue the delayed jobs whose time has come, and return them."""
+        """Queue the jobs whose time has come, and return them."""
         self._look_at = now + _LOOK_INTERVAL
+        while (rested := self._resting.pop_due(now)) is not None:
+            yield self._queue_delayed(rested)
         while (when := self._delayed.next()) is not None and when - epoch_offset <= now:
-            job = self._delayed.pop()
-            job.deadline = None
-            job.function.delayed -= 1
-            self._enqueue(job)
-            yield job
+            yield self._queue_delayed(self._delayed.pop())
+
+    def _queue_delayed(self, job: Job) -> Job:
+        job.deadline = None
+        job.function.delayed[job.priority] -= 1
+        self._enqueue(job)
+        return job
 
     def overrun(self, now: float) -> Iterator[Job]:
         """Return the running jobs whose time limit has passed."""

@@ -451,3 +451,17 @@ def test_results_pass_in_full(raw: Open) -> None:
     grab(worker)
     worker.send(WorkStatus(handle, 1, 2), WorkData(handle, b"\0"), WorkComplete(handle, b"r"))
     client.expect(WorkStatus(handle, 1, 2), WorkData(handle, b"\0"), WorkComplete(handle, b"r"))
+
+
+def test_job_that_has_lost_three_workers_waits_before_it_is_handed_out_again(server: gear.Server, raw: Open) -> None:
+    client, sleeper = raw(), raw()
+    handle = client.submit(SubmitJob(b"f", b"", b"w"))
+    for _ in range(3):
+        with worker_for(raw, b"f") as worker:
+            assert grab(worker).handle == handle
+        poll_until(lambda: not server.jobs[handle].running, "the server knows that the worker has gone")
+    sleeper.send(CanDo(b"f"))
+    sleeper.sleep()
+    assert (list(server.normal_queue), server.waiting_jobs) == ([], 1)
+    sleeper.expect(Noop())
+    assert grab(sleeper).handle == handle

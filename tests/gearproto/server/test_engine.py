@@ -68,7 +68,7 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from gearproto.server import Engine, JobChanged, ShutdownRequested
+from gearproto.server import Engine, JobChanged, JobGivenUp, ShutdownRequested
 from gearproto.server.jobs import JobState
 from tests.harness.engine import Bench, Peer, nth_handle
 
@@ -1060,7 +1060,17 @@ def test_job_that_does_not_run_again_is_not_told_as_requeued() -> None:
     assert client.received() == [WorkData(handle, b"1"), WorkFail(handle)]
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
+def lose(bench: Bench, handle: bytes, times: int) -> None:
+    """Let workers take a job, the first that is there, and leave; wait where the job has to wait."""
+    for _ in range(times):
+        worker = bench.worker(b"f")
+        while (job := worker.grab()) is None:
+            bench.advance(1)
+        assert job.handle == handle
+        worker.leave()
+
+
+@pytest.mark.parametrize("retries", [0, 1, 4])
 @pytest.mark.parametrize("cls", [SubmitJob, SubmitJobBg])
 def test_job_fails_when_its_retries_are_used_up(retries: int, cls: Any) -> None:
     bench = Bench(job_retries=retries)
@@ -1068,21 +1078,74 @@ def test_job_fails_when_its_retries_are_used_up(retries: int, cls: Any) -> None:
     handle = client.submit(cls(b"f", b"u", b"w"))
     for run in range(retries + 1):
         assert client.received() == []
+        assert bench.events() == []
         assert client.command(b"show jobs") == b"%b\t%d\t0\t%d\n.\n" % (handle, run, cls is SubmitJobBg)
-        worker = bench.worker(b"f")
-        assert worker.grabbed() == handle
-        worker.leave()
+        lose(bench, handle, 1)
     assert client.received() == ([WorkFail(handle)] if cls is SubmitJob else [])
+    assert bench.events() == [JobGivenUp(handle, b"f", retries + 1)]
     assert bench.worker(b"f").grab() is None
     assert client.submit(cls(b"f", b"u", b"w")) != handle
 
 
-def test_retries_are_without_limit_unless_told_otherwise(bench: Bench) -> None:
+def test_job_runs_21_times_unless_told_otherwise(bench: Bench) -> None:
+    handle = bench.connect().submit(SubmitJobBg(b"f", b"", b"w"))
+    start = bench.now
+    lose(bench, handle, 21)
+    assert bench.events() == [JobGivenUp(handle, b"f", 21)]
+    assert bench.now - start == 1 + 2 + 4 + 8 + 16 + 32 + 12 * 60
+
+
+def test_retries_may_be_without_limit() -> None:
+    bench = Bench(job_retries=-1)
     handle = bench.connect().submit(SubmitJob(b"f", b"", b"w"))
-    for _ in range(300):
-        worker = bench.worker(b"f")
-        assert worker.grabbed() == handle
-        worker.leave()
+    lose(bench, handle, 100)
+    assert bench.worker(b"f").grab() is None
+    bench.advance(60)
+    assert bench.worker(b"f").grabbed() == handle
+
+
+def test_job_that_nobody_wants_is_not_given_up_but_gone(bench: Bench) -> None:
+    client, worker = bench.connect(), bench.worker(b"f")
+    client.submit(SubmitJob(b"f", b"", b"w"))
+    worker.grabbed()
+    client.leave()
+    worker.leave()
+    assert bench.events() == []
+
+
+@pytest.mark.parametrize("cls", [SubmitJobHigh, SubmitJob, SubmitJobLow])
+def test_job_that_waits_after_its_third_loss_hides_no_other_and_is_first_again(bench: Bench, cls: Any) -> None:
+    client, worker = bench.connect(), bench.worker(b"f")
+    handle, other, third = (client.submit(cls(b"f", b"", b"w")) for _ in range(3))
+    lose(bench, handle, 3)
+    counts = [0, 0, 0]
+    counts[SUBMISSIONS[cls][0]] = 3
+    assert client.command(b"prioritystatus") == b"f\t%d\t%d\t%d\t1\n.\n" % tuple(counts)
+    assert client.ask(GetStatus(handle)) == StatusRes(handle, True, False, 0, 0)
+    assert (bench.counters().delayed, bench.counters().queued) == (1, 2)
+    assert worker.grabbed() == other
+    sleeper = bench.worker(b"f")
+    assert sleeper.grabbed() == third
+    sleeper.fall_asleep()
+    bench.advance(0.99)
+    assert sleeper.received() == []
+    bench.advance(0.01)
+    assert sleeper.received() == [Noop()]
+    assert sleeper.grabbed() == handle
+
+
+def test_job_that_waits_after_its_third_loss_can_be_joined_cancelled_and_left(bench: Bench) -> None:
+    client, other = bench.connect(), bench.connect()
+    handle = client.submit(SubmitJob(b"f", b"u", b"w"))
+    lose(bench, handle, 3)
+    assert other.submit(SubmitJob(b"f", b"u", b"")) == handle
+    client.leave()
+    assert other.command(b"cancel job " + handle) == raw(14, handle, RESPONSE) + b"OK\r\n"
+    again = other.submit(SubmitJob(b"f", b"u", b"w"))
+    lose(bench, again, 3)
+    other.leave()
+    assert bench.engine.next_deadline() is None
+    assert bench.counters().delayed == 0
 
 
 @pytest.mark.parametrize(("milliseconds", "seconds"), [(1, 1.0), (999, 1.0), (1000, 1.0), (2500, 2.5)])

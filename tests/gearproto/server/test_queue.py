@@ -82,7 +82,7 @@ def test_given_back_job_is_first_again_even_before_removed_ones() -> None:
     worker = worker_for(queue, b"f")
     assert queue.take(worker, 0.0) is one
     queue.end(two)
-    assert queue.give_back(one)
+    assert queue.give_back(one, 0.0)
     assert taken(queue, worker) == [one, three]
 
 
@@ -100,7 +100,8 @@ def test_jobs_come_out_in_their_order_whenever_their_workers_are_lost(data: st.D
             assert queue.take(data.draw(st.sampled_from(workers)), 0.0) is here.pop(0)
         elif move == "lose" and running:
             lost = data.draw(st.sampled_from(running))
-            assert queue.give_back(lost)
+            assert queue.give_back(lost, 0.0)
+            list(queue.queue_due(60.0, 0.0))  # where it has to wait, it has waited
             here = sorted([*here, lost], key=jobs.index)
         elif move == "end" and len(gone) < len(jobs):
             job = data.draw(st.sampled_from([job for job in jobs if job not in gone]))
@@ -118,12 +119,34 @@ def test_job_is_given_back_as_often_as_retries_allow(retries: int) -> None:
     job, worker = add(queue, 1), worker_for(queue, b"f")
     for count in range(1, retries + 1):
         assert queue.take(worker, 0.0) is job
-        assert queue.give_back(job)
+        assert queue.give_back(job, 0.0)
         assert job.losses == count
     assert queue.take(worker, 0.0) is job
-    assert not queue.give_back(job)
+    assert not queue.give_back(job, 0.0)
     queue.end(job)
     assert (queue.jobs, queue.function(b"f").total) == ({}, 0)
+
+
+def test_job_that_loses_its_workers_waits_longer_and_longer_from_the_third_time_on() -> None:
+    queue = new_queue()
+    job, later, worker = add(queue, 1), add(queue, 2), worker_for(queue, b"f")
+    pauses = []
+    for _ in range(1200):
+        assert queue.take(worker, 1.0) is job
+        assert queue.give_back(job, 1.0)
+        if job.state is JobState.DELAYED:
+            assert queue.function(b"f").delayed == [0, 1, 0]
+            deadline = queue.next_deadline(0.0)
+            assert deadline is not None
+            assert list(queue.queue_due(deadline - 0.01, 0.0)) == []
+            assert list(queue.queue_due(deadline, 0.0)) == [job]
+            pauses.append(deadline - 1.0)
+        else:
+            pauses.append(0.0)
+    assert pauses[:10] == [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert set(pauses[10:]) == {60}
+    assert taken(queue, worker) == [job, later]
+    assert queue.next_deadline(0.0) is None
 
 
 def test_job_that_nobody_wants_is_not_given_back() -> None:
@@ -131,7 +154,7 @@ def test_job_that_nobody_wants_is_not_given_back() -> None:
     job, worker = add(queue, 1), worker_for(queue, b"f")
     job.background = False
     assert queue.take(worker, 0.0) is job
-    assert not queue.give_back(job)
+    assert not queue.give_back(job, 0.0)
 
 
 def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
