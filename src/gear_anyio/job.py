@@ -9,9 +9,10 @@ import anyio
 import anyio.lowlevel
 
 from gearproto.events import Event
+from gearproto.job_events import Cursor, JobEvent
 from gearproto.outcomes import Outcome
 from gearproto.policies import Candidates
-from gearproto.records import JobEvent, JobRecord
+from gearproto.records import JobRecord
 from gearproto.tasks import Task
 
 __all__ = ["Job"]
@@ -30,8 +31,7 @@ class Job(JobRecord):
     def on_event(self, event: Event) -> bool:
         """Take an event of the connection; return whether it was the submission's last."""
         last = super().on_event(event)
-        if self._changed is not None and (last or self.has_event):
-            self._tell()
+        self._tell()
         return last
 
     def end(self, outcome: Outcome) -> None:
@@ -95,11 +95,12 @@ class Job(JobRecord):
         return self.events()
 
     def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
-        """Yield what happens to the job, each event once; the outcome comes last.
+        """Yield what happens to the job, from the oldest event that is kept; the outcome comes last.
 
-        Progress that nobody has fetched before the next comes is dropped. `gearproto.events.Restarted` says that the
-        job's worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted` that
-        the job begins anew, which happens only with ``resubmit``: the pieces before it are no part of the result.
+        Every iteration yields all pieces of the result and all warnings, also one that begins late. Progress that an
+        iteration has not yielded before the next comes is dropped. `gearproto.events.Restarted` says that the job's
+        worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted`, only with
+        ``resubmit``, that the job was sent once more: what was told before is no part of the result, and is not kept.
 
         Args:
             timeout: longest time to wait in seconds, for all events together; None for no limit.
@@ -109,33 +110,29 @@ class Job(JobRecord):
         """
         return _Events(self, timeout)
 
-    async def wait_for_event(self) -> None:
-        """Wait until `take_event` has something, or nothing more will come."""
-        while not self.has_event:
+    async def wait_for_event(self, cursor: Cursor) -> None:
+        """Wait until a cursor has an event, or has come to the end."""
+        while not cursor.fetch():
             await self._change()
 
 
 class _Events(AsyncIterator[JobEvent]):
-    """The events of a job; no generator, as event loops want those to be closed by whoever leaves a loop early."""
+    """One iteration over the events; no generator, as event loops want those to be closed by whoever leaves early."""
 
     def __init__(self, job: Job, timeout: float | None) -> None:
         self._job = job
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
-        self._ended = False
+        self._cursor = job.cursor()
 
     async def __anext__(self) -> JobEvent:
-        job = self._job
-        if self._ended:
-            raise StopAsyncIteration
-        if not job.has_event:
+        job, cursor = self._job, self._cursor
+        if not cursor.fetch():
             with anyio.CancelScope(deadline=self._until):
-                await job.wait_for_event()
-            if not job.has_event:
+                await job.wait_for_event(cursor)
+            if not cursor.fetch():
                 raise TimeoutError(f"job {job.handle!r} has not ended within {self._timeout:g} s; it goes on")
-        event = job.take_event()
-        if event is None:  # the outcome has been fetched before
-            self._ended = True
+        event = cursor.take()
+        if event is None:  # the outcome has been taken
             raise StopAsyncIteration
-        self._ended = isinstance(event, Outcome)
         return event

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from gearproto.outcomes import Outcome
 from gearproto.policies import Candidates
 from gearproto.records import JobEvent, JobRecord
 from gearproto.tasks import Task
@@ -67,11 +66,12 @@ class Job(JobRecord):
         return self.events()
 
     def events(self, timeout: float | None = None) -> Iterator[JobEvent]:
-        """Yield what happens to the job, each event once; the outcome comes last.
+        """Yield what happens to the job, from the oldest event that is kept; the outcome comes last.
 
-        Progress that nobody has fetched before the next comes is dropped. `gearproto.events.Restarted` says that the
-        job's worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted` that
-        the job begins anew, which happens only with ``resubmit``: the pieces before it are no part of the result.
+        Every iteration yields all pieces of the result and all warnings, also one that begins late. Progress that an
+        iteration has not yielded before the next comes is dropped. `gearproto.events.Restarted` says that the job's
+        worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted`, only with
+        ``resubmit``, that the job was sent once more: what was told before is no part of the result, and is not kept.
 
         Args:
             timeout: longest time to wait in seconds, for all events together; None for no limit.
@@ -79,14 +79,24 @@ class Job(JobRecord):
         Raises:
             TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not self._home.wait_for_job(self, lambda: self.has_event, left):
-                raise TimeoutError(f"job {self.handle!r} has not ended within {timeout:g} s; it goes on")
-            event = self.take_event()
-            if event is None:  # the outcome has been fetched before
-                return
-            yield event
-            if isinstance(event, Outcome):
-                return
+        return _Events(self, self._home, timeout)
+
+
+class _Events(Iterator[JobEvent]):
+    """One iteration over the events of a job."""
+
+    def __init__(self, job: Job, home: Home, timeout: float | None) -> None:
+        self._job = job
+        self._home = home
+        self._timeout = timeout
+        self._until = None if timeout is None else time.monotonic() + timeout
+        self._cursor = job.cursor()
+
+    def __next__(self) -> JobEvent:
+        left = None if self._until is None else max(0.0, self._until - time.monotonic())
+        if not self._home.wait_for_job(self._job, self._cursor.fetch, left):
+            raise TimeoutError(f"job {self._job.handle!r} has not ended within {self._timeout:g} s; it goes on")
+        event = self._cursor.take()
+        if event is None:  # the outcome has been taken
+            raise StopIteration
+        return event

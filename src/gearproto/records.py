@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, Generic, Self, TypeVar
@@ -36,31 +35,14 @@ from .events import (
     Restarted,
     StatusReceived,
     Warned,
-    event,
 )
+from .job_events import Cursor, EventLog, JobEvent, Resubmitted
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from .policies import Candidates, ServerChooser
 from .tasks import JobHandle, Task, as_bytes
 
 __all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome_error"]
 
-
-@event
-class Resubmitted:
-    """The submission was lost, and has been sent once more: what was told of the job before counts no longer.
-
-    Whoever joins pieces of the result drops those that came before, as the next run sends its own. No client can tell
-    whether the server has joined the submission to a run that goes on, whose first pieces are missing then.
-
-    Attributes:
-        cause: why the connection of the lost submission went, for people.
-    """
-
-    cause: str
-
-
-JobEvent = Progress | Data | Warned | Restarted | Resubmitted | Outcome
-"""What happens to a job, as its client sees it; the outcome comes last."""
 
 MAX_RESUBMISSIONS: Final = 5
 """How often a submission that was lost is sent once more, if that is asked for."""
@@ -102,18 +84,18 @@ class JobRecord:
         candidates: the servers that it can go to yet.
         stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
         search_until: monotonic time in seconds until which a submission that was lost looks for a server.
+        log: its events; None before the first.
     """
 
     __slots__ = (
-        "_events",
         "_lives",
         "_lost",
-        "_pieces",
         "_watchers",
         "background",
         "candidates",
         "function",
         "handle",
+        "log",
         "outcome",
         "progress",
         "search_until",
@@ -150,9 +132,8 @@ class JobRecord:
         self.progress: tuple[int, int] | None = None
         self._lives = MAX_RESUBMISSIONS if resubmit else 0
         self._lost: Lost | None = None  # what an earlier submission came to
-        self._pieces: list[bytes] = []
         self._watchers: list[Callable[[JobRecord], object]] | None = None
-        self._events: deque[JobEvent] = deque()
+        self.log: EventLog | None = None  # most jobs never need one
 
     def __repr__(self) -> str:
         """Show function, handle and outcome."""
@@ -175,14 +156,13 @@ class JobRecord:
             return True
         assert isinstance(event, Progress | Data | Warned | Restarted)
         if isinstance(event, Restarted):
-            self._begin_anew()
-        elif isinstance(event, Data):
-            self._pieces.append(event.data)
-        elif isinstance(event, Progress):
+            self._begin_anew(event)
+            return False
+        if isinstance(event, Progress):
             self.progress = (event.numerator, event.denominator)
-            if self._events and isinstance(self._events[-1], Progress):
-                self._events.pop()
-        self._events.append(event)
+        if self.log is None:
+            self.log = EventLog()
+        self.log.add(event)
         return False
 
     @property
@@ -203,7 +183,7 @@ class JobRecord:
         """Forget what came of a stranded submission, as it is to be sent once more.
 
         One that never left goes on to the servers that were not tried. One that was lost may go to any again, and is
-        told as `Resubmitted`, in place of what nobody has taken of its events.
+        told as `Resubmitted`, in place of the events before.
 
         Args:
             chooser: chooses among the servers.
@@ -214,15 +194,15 @@ class JobRecord:
             self._lives -= 1
             self.candidates = chooser.candidates(self.unique)
             self.handle = None
-            self._begin_anew()
-            self._events.append(Resubmitted(stranded.cause))
+            self._begin_anew(Resubmitted(stranded.cause))
         self.stranded = None  # last: after KeyboardInterrupt the loss is still known
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, event: Restarted | Resubmitted) -> None:
         """Forget what a run has sent that was lost: the next run sends its own."""
         self.progress = None
-        self._pieces.clear()
-        self._events.clear()
+        if self.log is None:
+            self.log = EventLog()
+        self.log.begin_anew(event)
 
     def end(self, outcome: Outcome) -> None:
         """Give the job its outcome.
@@ -232,8 +212,6 @@ class JobRecord:
         """
         if self._lost is not None and isinstance(outcome, NotSent | Rejected):
             outcome = self._lost
-        if self.outcome is None:
-            self._events.append(outcome)
         self.outcome = outcome
         self.stranded = None
         self.task = None
@@ -258,17 +236,12 @@ class JobRecord:
         for watcher in watchers or ():
             watcher(self)
 
-    @property
-    def has_event(self) -> bool:
-        """Whether `take_event` has something, or nothing more will come."""
-        return bool(self._events) or self.outcome is not None
+    def cursor(self) -> Cursor:
+        """Begin an iteration over the events, at the oldest that is kept; it ends with the outcome.
 
-    def take_event(self) -> JobEvent | None:
-        """Return the next event, once; None if there is none yet, or none any more.
-
-        Progress that nobody has taken before the next comes is dropped.
+        Progress right before other progress is dropped, and what was told of a run, or a submission, that was lost.
         """
-        return self._events.popleft() if self._events else None
+        return Cursor(self)
 
     def result_data(self) -> bytes:
         """Return the result of a job that has ended: all its pieces (``WORK_DATA``) and its end, joined.
@@ -278,7 +251,8 @@ class JobRecord:
         """
         outcome = self.outcome
         if isinstance(outcome, Completed):
-            return b"".join((*self._pieces, outcome.data)) if self._pieces else outcome.data
+            pieces = [] if self.log is None else self.log.pieces()
+            return b"".join((*pieces, outcome.data)) if pieces else outcome.data
         raise self._error()
 
     def taken(self) -> JobHandle:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import anyio
 import pytest
 
 import gear_sync
@@ -235,26 +236,56 @@ async def test_reducer_reaches_the_worker(client: AnyClient, start: StartWorker)
 # What happens to a job
 
 
-async def test_events_tell_all_in_order_and_each_once(client: AnyClient, start: StartWorker) -> None:
+async def test_each_iteration_tells_all_in_order_and_ends_with_the_outcome(
+    client: AnyClient, start: StartWorker
+) -> None:
     await start(talk=talk)
     job = await client.submit("talk")
     expected = [(1, 4), (Data, b"part"), (Warned, b"careful"), Completed(b" end")]
-    assert plain([event async for event in job.events(LIMIT)]) == expected
-    assert [event async for event in job] == []
+    for _ in range(3):
+        assert plain([event async for event in job.events(LIMIT)]) == expected
     assert job.progress == (1, 4)
     assert await job.result(0) == b"part end"
 
 
-async def test_iteration_that_was_left_goes_on_where_it_was(client: AnyClient, start: StartWorker) -> None:
+async def test_iteration_that_was_left_does_not_take_from_the_next(client: AnyClient, start: StartWorker) -> None:
     await start(talk=talk)
     job = await client.submit("talk")
-    events = []
-    for _ in range(2):
-        async for event in job:
-            events.append(event)
-            break
-    events += [event async for event in job]
+    async for _event in job:
+        break
+    events = [event async for event in job]
     assert plain(events) == [(1, 4), (Data, b"part"), (Warned, b"careful"), Completed(b" end")]
+
+
+async def test_two_watchers_each_get_every_event(client: AnyClient, start: StartWorker) -> None:
+    gates = [Gate() for _ in range(3)]
+
+    def chatter(job: Any) -> bytes:
+        for number, gate in enumerate(gates):
+            job.send(b"%d" % number)
+            job.warn(b"%d" % number)
+            job.progress(number, 3)
+            gate.wait()
+        return b"end"
+
+    async def watch(seen: list[Any]) -> None:
+        async for event in job.events(LIMIT):
+            seen.append(event)
+            if isinstance(event, Progress) and seen is watchers[0]:
+                gates[event.numerator].open()
+
+    await start(chatter=chatter)
+    job = await client.submit("chatter")
+    watchers: list[list[Any]] = [[], []]
+    async with anyio.create_task_group() as group:
+        for seen in watchers:
+            group.start_soon(watch, seen)
+    late = [event async for event in job]
+    pieces = [(kind, b"%d" % number) for number in range(3) for kind in (Data, Warned)]
+    for seen in (*watchers, late):
+        told = [event for event in plain(seen) if event not in [(0, 3), (1, 3)]]  # where nobody is late, these come too
+        assert told == [*pieces, (2, 3), Completed(b"end")]
+    assert await job.result(0) == b"012end"
 
 
 async def test_who_waits_for_too_long_may_wait_again(client: AnyClient, start: StartWorker) -> None:
@@ -279,7 +310,8 @@ async def test_who_waits_for_too_long_may_wait_again(client: AnyClient, start: S
         await job.result(0.001)
     gate.open()
     assert await job.wait(LIMIT)
-    assert plain([*events, *[event async for event in job.events(0)]]) == [(Data, b"a"), Completed(b"b")]
+    assert plain(events) == [(Data, b"a"), (Data, b"a")]
+    assert plain([event async for event in job.events(0)]) == [(Data, b"a"), Completed(b"b")]
     assert await job.result(0) == b"ab"
 
 

@@ -81,13 +81,18 @@ async def test_run_that_the_server_has_taken_away_sends_nothing_into_the_next(id
         receive()
         peer.wait_for_end()
 
+    def send_late(job: Any) -> None:
+        job.send(b"1")
+        gate.wait()
+        job.send(b"late")
+
     def function(job: Any) -> bytes:
-        job.send(job.workload)
         if job.workload == b"1":
-            gate.wait()
             with pytest.raises(TimeoutError):
-                job.send(b"late")
+                send_late(job)
             over.open()
+        else:
+            job.send(b"2")
         over.wait()
         return b"end of " + bytes(job.workload)
 

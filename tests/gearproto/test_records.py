@@ -18,6 +18,7 @@ from gearproto import (
 from gearproto.addresses import parse_address
 from gearproto.admin import FunctionStatus, Status, Version
 from gearproto.events import ConnectionClosed, Data, Progress, RequestId, Restarted, StatusReceived, Warned
+from gearproto.job_events import Cursor, JobEvent, Resubmitted
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from gearproto.packets import (
     EchoRes,
@@ -34,7 +35,7 @@ from gearproto.packets import (
     WorkWarning,
 )
 from gearproto.policies import Candidates, Policy, ServerChooser
-from gearproto.records import MAX_RESUBMISSIONS, Answer, JobEvent, JobRecord, Records, Resubmitted, outcome_error
+from gearproto.records import MAX_RESUBMISSIONS, Answer, JobRecord, Records, outcome_error
 from gearproto.tasks import JobHandle, Task
 from tests.harness.connections import output, sent
 
@@ -85,13 +86,24 @@ def lose(records: Records[JobRecord, Answer], *, unsent: int = 0) -> None:
     pump(records)
 
 
+def events(cursor: Cursor) -> list[JobEvent]:
+    """Take all events that there are for a cursor."""
+    taken = []
+    while cursor.fetch() and (event := cursor.take()) is not None:
+        taken.append(event)
+    return taken
+
+
 # Jobs
 
 
 def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
     job = record()
     connection = submitted(job)
-    assert (job.handle, job.outcome, job.settled, job.has_event) == (None, None, False, False)
+    assert (job.handle, job.outcome, job.settled, job.log) == (None, None, False, None)
+    cursor = job.cursor()
+    assert not cursor.fetch()
+    assert cursor.take() is None
     assert pump(connection, JobCreated(H)) == [job]
     assert job.handle == H
     assert isinstance(job.handle, JobHandle)
@@ -105,26 +117,16 @@ def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
     assert job.result_data() == b"ab"
     assert job.task is None
     one = RequestId(1)
-    events = [Data(one, b"a"), Progress(one, 1, 2), Warned(one, b"w"), Completed(b"b")]
-    assert [job.take_event() for _ in events] == events
-    assert job.has_event
-    assert job.take_event() is None
+    expected = [Data(one, b"a"), Progress(one, 1, 2), Warned(one, b"w"), Completed(b"b")]
+    assert events(cursor) == events(job.cursor()) == expected
+    assert cursor.fetch()
+    assert cursor.take() is None
 
 
 def test_result_without_pieces_is_the_data_of_the_end() -> None:
     job = record()
     pump(submitted(job), JobCreated(H), WorkComplete(H, b"r"))
     assert job.result_data() == b"r"
-
-
-def test_progress_that_nobody_has_fetched_makes_way_for_the_next() -> None:
-    job = record()
-    pump(submitted(job), JobCreated(H), WorkStatus(H, 1, 9), WorkStatus(H, 2, 9), WorkData(H, b""), WorkStatus(H, 3, 9))
-    taken = [job.take_event() for _ in range(3)]
-    one = RequestId(1)
-    assert taken == [Progress(one, 2, 9), Data(one, b""), Progress(one, 3, 9)]
-    assert job.take_event() is None
-    assert not job.has_event
 
 
 @pytest.mark.parametrize(("outcome", "error", "text"), OUTCOMES)
@@ -269,19 +271,12 @@ def test_restarted_job_knows_nothing_of_its_first_submission() -> None:
     assert job.handle == b"H:b:1"
 
 
-def events(job: JobRecord) -> list[JobEvent]:
-    """Take all events that there are."""
-    taken = []
-    while (event := job.take_event()) is not None:
-        taken.append(event)
-    return taken
-
-
 def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
     job = record(unique=b"u", resubmit=True)
     connection = submitted(job)
+    cursor = job.cursor()
     pump(connection, JobCreated(H), WorkData(H, b"ha"))
-    assert [event.data for event in events(job) if isinstance(event, Data)] == [b"ha"]
+    assert [event.data for event in events(cursor) if isinstance(event, Data)] == [b"ha"]
     pump(connection, WorkData(H, b"lf"))
     lose(connection)
     job.restart(CHOOSER)
@@ -291,7 +286,9 @@ def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
     job.restart(CHOOSER)
     connection = submitted(job)
     pump(connection, JobCreated(H), WorkData(H, b"who"), WorkComplete(H, b"le"))
-    resubmitted, piece, end = events(job)
+    told = events(job.cursor())
+    assert told == events(cursor)
+    resubmitted, piece, end = told
     assert resubmitted == Resubmitted("gone")
     assert isinstance(piece, Data)
     assert (piece.data, end) == (b"who", Completed(b"le"))
@@ -300,12 +297,17 @@ def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
 def test_pieces_of_a_lost_run_are_not_joined_with_those_of_the_next() -> None:
     job = record()
     connection = submitted(job)
+    cursor = job.cursor()
     pump(connection, JobCreated(H), WorkData(H, b"FIRST-"), WorkStatus(H, 1, 2), WorkWarning(H, b"w"))
+    assert cursor.fetch()
+    assert cursor.take() == Data(RequestId(1), b"FIRST-")
     pump(connection, JobRequeued(H))
     assert (job.handle, job.progress, job.outcome) == (H, None, None)
     pump(connection, WorkData(H, b"second-"), WorkComplete(H, b"run"))
     assert job.result_data() == b"second-run"
-    restarted, piece, end = events(job)
+    told = events(job.cursor())
+    assert told == events(cursor)
+    restarted, piece, end = told
     assert (restarted, piece) == (Restarted(RequestId(1)), Data(RequestId(1), b"second-"))
     assert end == Completed(b"run")
 
@@ -316,7 +318,7 @@ def test_submission_that_never_left_is_not_told_as_sent_once_more() -> None:
     connection.submit([job])
     lose(connection)
     job.restart(CHOOSER)
-    assert not job.has_event
+    assert job.log is None
 
 
 def test_stranded_job_may_end_in_what_it_came_to() -> None:

@@ -1,0 +1,138 @@
+"""What happens to a job, kept for any number of iterations.
+
+A job has one `EventLog`, and each iteration over its events a `Cursor`: a place in the log. All cursors begin at the
+oldest event that is kept and end with the outcome, however far others are. Events are numbered in the order in which
+they came, so a cursor stays valid when events before it are dropped. Progress that nothing has followed yet has no such
+number, as the next progress takes its place; cursors count how often they have seen progress instead.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .events import Data, Progress, Restarted, Warned, event
+from .outcomes import Outcome
+
+__all__ = ["Cursor", "EventLog", "JobEvent", "Resubmitted"]
+
+
+@event
+class Resubmitted:
+    """The submission was lost, and has been sent once more: what was told of the job before counts no longer.
+
+    Whoever joins pieces of the result drops those that came before, as the next run sends its own. No client can tell
+    whether the server has joined the submission to a run that goes on, whose first pieces are missing then.
+
+    Attributes:
+        cause: why the connection of the lost submission went, for people.
+    """
+
+    cause: str
+
+
+JobEvent = Progress | Data | Warned | Restarted | Resubmitted | Outcome
+"""What happens to a job, as its client sees it; the outcome comes last."""
+
+
+class _Step:
+    """Progress that other events have followed."""
+
+    __slots__ = ("number", "progress")
+
+    def __init__(self, progress: Progress, number: int) -> None:
+        self.progress = progress
+        self.number = number
+
+
+class EventLog:
+    """The events of a job that are kept, but for the outcome."""
+
+    __slots__ = ("_events", "_first", "_progress", "_steps")
+
+    def __init__(self) -> None:
+        """Begin without events."""
+        self._events: list[JobEvent | _Step] = []
+        self._first = 0  # number of the first of them
+        self._progress: Progress | None = None  # the latest, as long as nothing has followed it
+        self._steps = 0  # how often there was progress
+
+    def add(self, event: JobEvent) -> None:
+        """Add the newest event; progress takes the place of progress right before it."""
+        if isinstance(event, Progress):
+            self._progress = event
+            self._steps += 1
+            return
+        if self._progress is not None:
+            self._events.append(_Step(self._progress, self._steps))
+            self._progress = None
+        self._events.append(event)
+
+    def begin_anew(self, event: JobEvent) -> None:
+        """Drop all events, as the job begins anew, and add the one that says so."""
+        self._first += len(self._events)
+        self._events.clear()
+        self._progress = None
+        self.add(event)
+
+    def pieces(self) -> list[bytes]:
+        """Return the pieces of the result."""
+        return [event.data for event in self._events if isinstance(event, Data)]
+
+    def next(self, at: int, steps: int) -> tuple[JobEvent | None, int, int]:
+        """Return the next event for a cursor, or None, and where the cursor is then.
+
+        Args:
+            at: number of the next event that the cursor has not passed.
+            steps: how often there had been progress when the cursor last had one.
+        """
+        at = max(at, self._first)
+        while at < self._first + len(self._events):
+            event = self._events[at - self._first]
+            at += 1
+            if not isinstance(event, _Step):
+                return event, at, steps
+            if event.number > steps:
+                return event.progress, at, event.number
+        if self._progress is not None and self._steps > steps:
+            return self._progress, at, self._steps
+        return None, at, steps
+
+
+class _Source(Protocol):
+    """The job that a cursor is about."""
+
+    log: EventLog | None
+    outcome: Outcome | None
+
+
+class Cursor:
+    """One iteration over the events of a job."""
+
+    __slots__ = ("_at", "_ended", "_event", "_record", "_steps")
+
+    def __init__(self, record: _Source) -> None:
+        """Begin at the oldest event that is kept."""
+        self._record = record
+        self._at = 0
+        self._steps = 0
+        self._event: JobEvent | None = None
+        self._ended = False
+
+    def fetch(self) -> bool:
+        """Make the next event ready for `take`, unless one is; return whether there is one, or the iteration has ended.
+
+        Where threads share the job, call this only while none changes it.
+        """
+        if self._event is None and not self._ended:
+            record = self._record
+            if record.log is not None:
+                self._event, self._at, self._steps = record.log.next(self._at, self._steps)
+            if self._event is None:
+                self._event = record.outcome
+        return self._event is not None or self._ended
+
+    def take(self) -> JobEvent | None:
+        """Return the event that is ready; None if there is none, and for ever after the outcome."""
+        event, self._event = self._event, None
+        self._ended = self._ended or isinstance(event, Outcome)
+        return event
