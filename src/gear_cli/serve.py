@@ -60,6 +60,7 @@ def serve(
     max_packet_size: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = DEFAULT_MAX_SERVER_PACKET_SIZE,
     max_connections: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
     max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
+    max_behind: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 1024**3,
     max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 20_000,
     max_idle_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 1000,
     max_kept_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000,
@@ -100,7 +101,8 @@ def serve(
         max_queue_size: Bytes of workloads that the server holds; more are refused.
         max_packet_size: Bytes of a packet; a peer that sends a larger one is told so, and closed.
         max_connections: Number of connections; more are closed at once.
-        max_unsent: Bytes that a peer has not read; with more it is closed.
+        max_unsent: Bytes of output that a peer may have that reads nothing; with more it is closed.
+        max_behind: Bytes of output that a peer may have that reads slowly; with more it is closed.
         max_functions: Number of functions that one worker may register.
         max_idle_functions: Number of functions without jobs and workers that are remembered.
         max_kept_functions: Number of functions that administrators may create or limit, which are never forgotten.
@@ -123,6 +125,7 @@ def serve(
         "max_packet_size": max_packet_size,
         "max_connections": max_connections,
         "max_unsent": max_unsent,
+        "max_behind": max_behind,
         "max_functions": max_functions,
         "max_idle_functions": max_idle_functions,
         "max_kept_functions": max_kept_functions,

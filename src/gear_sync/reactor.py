@@ -16,7 +16,6 @@ import selectors
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack, cast
@@ -33,10 +32,12 @@ from gearproto.server import (
     PeerId,
     ShutdownRequested,
 )
+from gearproto.server.backlog import Backlogs
 
 from .handshakes import Handshakes
 from .limited_log import LimitedLog
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
+from .peer_socket import MIN_READ, NOBODY, PeerSocket
 from .tls import TLS, PeerCertificate, Tunnel, reason, server_context
 
 __all__ = ["Keepalive", "Reactor", "ServerBase", "ServerOptions", "Snapshot", "open_reactor"]
@@ -45,7 +46,6 @@ _log = logging.getLogger("gear_sync.server")
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
-_MIN_READ: Final = 65536
 _MAX_READ: Final = 256 * 1024
 _CROWD: Final = 16  # from so many peers on, each is read in small pieces
 _WORK_PER_TURN: Final = 8192  # requests; about 50 ms
@@ -60,7 +60,6 @@ _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them t
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
 _CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes go on
-_NOBODY: Final = PeerId(0)
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -70,6 +69,7 @@ class _Limits(TypedDict, total=False):
     max_connections: int
     pause_at: int
     max_unsent: int
+    max_behind: int
     handshake_timeout: float
 
 
@@ -101,37 +101,6 @@ class Snapshot:
     unsent: int
 
 
-class _Link:
-    """One connection: its socket, what could not be sent yet, and what is watched."""
-
-    __slots__ = (
-        "ended",
-        "host",
-        "leave_at",
-        "on_close",
-        "peer",
-        "read_size",
-        "sock",
-        "tunnel",
-        "unsent",
-        "unsent_size",
-        "watched",
-    )
-
-    def __init__(self, sock: socket.socket, host: str, on_close: Callable[[], object] | None) -> None:
-        self.sock = sock
-        self.host = host
-        self.peer = _NOBODY  # until the engine knows it
-        self.on_close = on_close
-        self.tunnel: Tunnel | None = None  # None for plain TCP
-        self.unsent: deque[bytes | memoryview] | None = None
-        self.unsent_size = 0
-        self.watched = _READ
-        self.read_size = _MIN_READ
-        self.ended = False  # the peer sends no more, but still reads
-        self.leave_at: float | None = None  # set once the peer is only to read the rest, and go
-
-
 class Reactor:
     """Connects an engine with sockets. Belongs to one thread at a time, but for `wake`.
 
@@ -150,6 +119,7 @@ class Reactor:
         max_connections: int = 100_000,
         pause_at: int = 1024 * 1024,
         max_unsent: int = 64 * 1024 * 1024,
+        max_behind: int = 1024 * 1024 * 1024,
         keepalive: Keepalive | None = None,
         tls: ssl.SSLContext | None = None,
         handshake_timeout: float = 10.0,
@@ -161,7 +131,8 @@ class Reactor:
             listeners: listening sockets; the reactor closes them.
             max_connections: how many connections are served; more are closed at once.
             pause_at: bytes of output that a peer has not read from which on its requests are left unread.
-            max_unsent: bytes of output that a peer has not read at which it is closed.
+            max_unsent: bytes of output past which a peer is closed that reads nothing.
+            max_behind: bytes of output past which a peer is closed that reads too slowly.
             keepalive: how TCP looks for peers that have gone without a word; None for not at all.
             tls: what connections from the listeners begin with; None for plain TCP.
             handshake_timeout: seconds within which a TLS handshake has to be over.
@@ -171,18 +142,17 @@ class Reactor:
         self.received = 0
         self.sent = 0
         self._max_connections = max_connections
-        self._pause_at = pause_at
-        self._max_unsent = max_unsent
+        self._backlogs: Backlogs[PeerSocket] = Backlogs(pause_at=pause_at, max_unsent=max_unsent, max_behind=max_behind)
         self._keepalive = keepalive
         self._tls = tls
-        self._handshakes: Handshakes[_Link] = Handshakes(handshake_timeout)
+        self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
         self._max_read = _MAX_READ  # in this turn
         self._warnings = LimitedLog(_log)
         self._draining = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._selector = selectors.DefaultSelector()
-        self._links: dict[PeerId, _Link] = {}
-        self._leaving: dict[_Link, None] = {}  # in the order of their leave_at
+        self._links: dict[PeerId, PeerSocket] = {}
+        self._leaving: dict[PeerSocket, None] = {}  # in the order of their leave_at
         self._listeners = list(listeners)
         self._accept_at: float | None = None
         for listener in self._listeners:
@@ -213,9 +183,12 @@ class Reactor:
 
     def _next_deadline(self) -> float | None:
         deadline = self.engine.next_deadline()
-        if not self._leaving and not self._handshakes.begun and self._accept_at is None and self._finish_at is None:
+        if self._accept_at is self._finish_at is None and not (
+            self._leaving or self._handshakes.begun or self._backlogs.open
+        ):
             return deadline
         times = [deadline, self._accept_at, self._finish_at, self._handshakes.next_deadline()]
+        times.append(self._backlogs.next_deadline())
         if self._leaving:
             times.append(next(iter(self._leaving)).leave_at)
         return min((when for when in times if when is not None), default=None)
@@ -242,21 +215,21 @@ class Reactor:
         paused = engine.paused_peers()
         busy = len(ready) + len(paused)
         engine.work_limit = max(_LEAST_WORK, _WORK_PER_TURN // (busy or 1))
-        self._max_read = _MAX_READ if busy < _CROWD else _MIN_READ
+        self._max_read = _MAX_READ if busy < _CROWD else MIN_READ
         for key, events in ready:
             link = key.data
             if link is None:
                 self._on_other(key.fileobj, now)  # type: ignore[arg-type]
                 continue
             if events & _WRITE:
-                self._send_rest(link, now)
+                self._flush(link, now)
             if events & _READ and link.peer not in paused and link.sock.fileno() >= 0:
                 self._read(link, now)
         if deadline is not None and deadline <= now:
             engine.handle_timeout(now)
         for peer in resumable:
             engine.resume(peer, now)
-        if self._leaving or self._handshakes.begun or self._accept_at is not None:
+        if self._leaving or self._handshakes.begun or self._accept_at is not None or self._backlogs.open:
             self._tidy(now)
         self._settle(now)
         if self._draining and not engine.running_jobs:
@@ -281,8 +254,7 @@ class Reactor:
 
     def snapshot(self) -> Snapshot:
         """Count what the server holds now."""
-        unsent = sum(link.unsent_size for link in self._links.values())
-        return Snapshot(self.engine.counters(), self.received, self.sent, unsent)
+        return Snapshot(self.engine.counters(), self.received, self.sent, self._backlogs.size)
 
     def peer_certificate(self, peer: PeerId) -> PeerCertificate | None:
         """Return the certificate that a connected peer has shown; None without TLS, or if none was asked for."""
@@ -315,7 +287,7 @@ class Reactor:
                 on_close()
             return
         sock.setblocking(False)
-        link = _Link(sock, "-", on_close)
+        link = PeerSocket(sock, "-", on_close)
         self._selector.register(sock, _READ, link)
         self._welcome(link, now)
 
@@ -386,15 +358,16 @@ class Reactor:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._keepalive is not None:
                 self._keepalive.apply(sock)
-        link = _Link(sock, host, None)
+        link = PeerSocket(sock, host, None)
         self._selector.register(sock, _READ, link)
         if self._tls is None:
             self._welcome(link, now)
         else:
             link.tunnel = Tunnel(self._tls, server_side=True)
+            link.direct = False
             self._handshakes.begin(link, now)
 
-    def _welcome(self, link: _Link, now: float) -> None:
+    def _welcome(self, link: PeerSocket, now: float) -> None:
         """Let the engine know a peer."""
         peer = self.engine.connect(now, address=link.host.encode(), descriptor=link.sock.fileno())
         link.peer = peer
@@ -408,7 +381,7 @@ class Reactor:
                 self._selector.unregister(listener)
         self._accept_at = until
 
-    def _read(self, link: _Link, now: float) -> None:
+    def _read(self, link: PeerSocket, now: float) -> None:
         tunnel = link.tunnel
         shakes_hands = tunnel is not None and not tunnel.established and link.leave_at is None
         if shakes_hands and not self._handshakes.may_step():
@@ -432,19 +405,19 @@ class Reactor:
             if size == link.read_size:
                 link.read_size = min(2 * link.read_size, _MAX_READ)
             elif size < link.read_size // 4:
-                link.read_size = _MIN_READ
+                link.read_size = MIN_READ
 
-    def _decrypt(self, link: _Link, tunnel: Tunnel, data: bytes, now: float) -> bytes:
+    def _decrypt(self, link: PeerSocket, tunnel: Tunnel, data: bytes, now: float) -> bytes:
         """Return what a peer has said with what has arrived; nothing as long as the TLS handshake goes on."""
         if tunnel.ended:
             return b""
         try:
             said = tunnel.receive(data)
         except ssl.SSLError as error:
-            self._queue_output(link, tunnel.data_to_send(), now)
+            self._send_raw(link, tunnel.data_to_send(), now)
             self._refuse(link, reason(error), now)
             return b""
-        self._queue_output(link, tunnel.data_to_send(), now)
+        self._send_raw(link, tunnel.data_to_send(), now)
         if tunnel.established and self._handshakes.end(link):
             self._welcome(link, now)
         if tunnel.ended and link.sock.fileno() >= 0:
@@ -452,14 +425,14 @@ class Reactor:
                 link.sock.shutdown(socket.SHUT_RD)  # reads as an end from now on, in the next turn
         return said if link.sock.fileno() >= 0 else b""
 
-    def _refuse(self, link: _Link, why: str, now: float) -> None:
+    def _refuse(self, link: PeerSocket, why: str, now: float) -> None:
         """Let a peer with which TLS has failed read why, and listen to it no longer."""
         self._warnings.warning(now, "tls", "TLS with %s failed: %s", link.host, why)
         self._leave(link, now)
 
-    def _on_end(self, link: _Link, now: float) -> None:
+    def _on_end(self, link: PeerSocket, now: float) -> None:
         """Close a connection whose peer sends no more, once it has read the answers to all that it has sent."""
-        if link.unsent is not None:
+        if link.backlog is not None:
             link.ended = True
             self._watch(link)  # the end is read again when all is sent
         elif link.peer not in self.engine.paused_peers():
@@ -482,93 +455,79 @@ class Reactor:
             elif isinstance(event, JobChanged):
                 _log.debug("job %r of %r: %s", event.handle, event.function, event.state.name)
         links = self._links
-        while (transmit := engine.next_transmit()) is not None:
-            peer, data = transmit
+        next_output = engine.next_output
+        while (output := next_output()) is not None:
+            peer, data = output
             link = links[peer]
-            if link.tunnel is None:
+            if link.direct and data.__class__ is bytes:
                 self._send(link, data, now)
             else:
-                self._send_encrypted(link, link.tunnel, data, now)
+                self._queue(link, [data] if isinstance(data, bytes) else data, now)
         for event in failed:
             self._fail(event, now)
 
-    def _send(self, link: _Link, data: bytes, now: float) -> None:
-        if link.unsent is None:
-            try:
-                sent = link.sock.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self._close(link, now, error.strerror)
-                return
-            self.sent += sent
-            if sent == len(data):
-                return
-            link.unsent = deque([memoryview(data)[sent:]])
-            link.unsent_size = len(data) - sent
-        elif self._is_too_much(link, len(data), now):
+    def _send(self, link: PeerSocket, data: bytes, now: float) -> None:
+        """Send to a peer that has taken all so far: most output never waits."""
+        try:
+            sent = link.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._close(link, now, error.strerror)
             return
-        else:
-            link.unsent.append(data)
-            link.unsent_size += len(data)
-        self._watch(link)
+        self.sent += sent
+        if sent < len(data):
+            link.keep(data, sent, self._backlogs, now)
+            self._watch(link)
 
-    def _send_encrypted(self, link: _Link, tunnel: Tunnel, data: bytes, now: float) -> None:
-        if link.unsent is not None and self._is_too_much(link, len(data), now):
+    def _queue(self, link: PeerSocket, pieces: list[bytes], now: float) -> None:
+        """Send as much as the socket takes, and keep the rest."""
+        size = sum(map(len, pieces))
+        if link.backlog is not None and self._backlogs.may_be_stuck(link.backlog):
+            self._flush(link, now)
+            if link.sock.fileno() < 0:
+                return
+        if link.backlog is None:
+            link.begin(pieces, size, self._backlogs)
+            self._flush(link, now)
+        elif (why := self._backlogs.add(link, link.backlog, pieces, size, now)) is None:
+            self._watch(link)
+        else:
+            self._give_up(link, why, now)
+
+    def _send_raw(self, link: PeerSocket, data: bytes, now: float) -> None:
+        """Send what TLS itself has to say."""
+        if data and link.sock.fileno() >= 0:
+            link.send_raw(data, self._backlogs)
+            self._flush(link, now)
+
+    def _flush(self, link: PeerSocket, now: float) -> None:
+        """Send what a socket has not taken yet."""
+        if link.backlog is None:
             return
         try:
-            for piece in tunnel.encrypt(data):
-                self._queue_output(link, piece, now)
-        except ssl.SSLError as error:  # the connection has failed, or ended, before
+            sent, why = link.flush(self._backlogs, now)
+        except OSError as error:  # of the socket, or of TLS
             self._close(link, now, reason(error))
-
-    def _queue_output(self, link: _Link, data: bytes, now: float) -> None:
-        """Send what is ready for the socket, without a look at limits."""
-        if not data or link.sock.fileno() < 0:
             return
-        link.unsent_size += len(data)
-        if link.unsent is not None:
-            link.unsent.append(data)
-        else:
-            link.unsent = deque([data])
-            self._send_rest(link, now)
-
-    def _is_too_much(self, link: _Link, more: int, now: float) -> bool:
-        """Close a peer that does not read."""
-        size = link.unsent_size + more
-        if size <= self._max_unsent:
-            return False
-        text = "peer %d (%s): closed with %d bytes unread, limit %d"
-        self._warnings.warning(now, "unread", text, link.peer, link.host, size, self._max_unsent)
-        self._close(link, now, "it does not read")
-        return True
-
-    def _send_rest(self, link: _Link, now: float) -> None:
-        unsent = link.unsent
-        while unsent:
-            try:
-                sent = link.sock.send(unsent[0])
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._close(link, now, error.strerror)
-                return
-            self.sent += sent
-            link.unsent_size -= sent
-            if sent < len(unsent[0]):
-                unsent[0] = memoryview(unsent[0])[sent:]
-                break
-            unsent.popleft()
-        if not unsent:
-            link.unsent = None
-            if link.leave_at is not None:
-                self._end_output(link)
+        self.sent += sent
+        if why is not None:
+            self._give_up(link, why, now)
+            return
+        if link.backlog is None and link.leave_at is not None:
+            link.end_output()
         self._watch(link)
 
-    def _watch(self, link: _Link) -> None:
+    def _give_up(self, link: PeerSocket, why: str, now: float) -> None:
+        """Close a peer that does not read."""
+        self._warnings.warning(now, "unread", "peer %d (%s): closed with %s", link.peer, link.host, why)
+        self._close(link, now, "it does not read")
+
+    def _watch(self, link: PeerSocket) -> None:
         """Watch a socket for what the link needs now."""
-        wanted = _READ if link.unsent_size <= (0 if link.ended else self._pause_at) else 0
-        if link.unsent is not None:
+        unsent = 0 if link.backlog is None else link.backlog.size
+        wanted = _READ if unsent <= (0 if link.ended else self._backlogs.pause_at) else 0
+        if unsent:
             wanted |= _WRITE
         if wanted != link.watched:
             link.watched = wanted
@@ -577,7 +536,10 @@ class Reactor:
     def _resumable(self) -> list[PeerId]:
         """Return the peers that the engine has left waiting, and that have read most of their output."""
         paused = self.engine.paused_peers()
-        return [peer for peer in paused if self._links[peer].unsent_size <= self._pause_at] if paused else []
+        if not paused:
+            return []
+        links, backlogs = self._links, self._backlogs
+        return [peer for peer in paused if not backlogs.keeps_waiting(links[peer])]
 
     # The end of a connection, and of the server
 
@@ -594,18 +556,13 @@ class Reactor:
             self._warnings.warning(now, "protocol", "peer %d (%s): closed: %s", event.peer, link.host, event.reason)
             self._leave(link, now)
 
-    def _leave(self, link: _Link, now: float) -> None:
+    def _leave(self, link: PeerSocket, now: float) -> None:
         """Close a connection once the peer has read the rest, or after a while; what it sends is thrown away."""
         if link.leave_at is None and link.sock.fileno() >= 0:
             link.leave_at = now + _LINGER
             self._leaving[link] = None
-            if link.unsent is None:
-                self._end_output(link)
-
-    def _end_output(self, link: _Link) -> None:
-        with contextlib.suppress(OSError):  # the peer is gone already, as the next turn will see
-            _say_end(link)
-            link.sock.shutdown(socket.SHUT_WR)
+            if link.backlog is None:
+                link.end_output()
 
     def _tidy(self, now: float) -> None:
         """Close what has to go, and accept again."""
@@ -619,6 +576,8 @@ class Reactor:
             if link.leave_at is None:
                 self._warnings.warning(now, "tls", "TLS with %s failed: no handshake within %g s", link.host, patience)
             self._close(link, now, "no handshake")
+        for link, why in self._backlogs.overdue(now):
+            self._give_up(link, why, now)
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             for listener in self._listeners:
@@ -628,31 +587,26 @@ class Reactor:
         """End a server that drains and has no running jobs, once its peers have read the last results."""
         if self._finish_at is None:
             self._finish_at = now + _LAST_WORDS
-        if now >= self._finish_at or all(link.unsent is None for link in self._links.values()):
+        if now >= self._finish_at or not self._backlogs.open:
             self.finished = True
 
-    def _close(self, link: _Link, now: float, why: str | None) -> None:
+    def _close(self, link: PeerSocket, now: float, why: str | None) -> None:
         if link.sock.fileno() < 0:
             return
         _log.debug("peer %d: closed: %s", link.peer, why)
         self._links.pop(link.peer, None)
         self._handshakes.end(link)
         self._leaving.pop(link, None)
+        self._backlogs.end(link)
         self._selector.unregister(link.sock)
-        if link.unsent is None and link.leave_at is None:
+        if link.backlog is None and link.leave_at is None:
             with contextlib.suppress(OSError):
-                _say_end(link)
+                link.say_end()
         link.sock.close()
-        if link.peer != _NOBODY:
+        if link.peer != NOBODY:
             self.engine.disconnect(link.peer, now)
         if link.on_close is not None:
             link.on_close()
-
-
-def _say_end(link: _Link) -> None:
-    """Say that nothing more comes, if TLS wants it said; a socket that cannot take it now stays without."""
-    if link.tunnel is not None and (data := link.tunnel.end()):
-        link.sock.send(data)
 
 
 def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reactor:
@@ -671,7 +625,8 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
               begin on all addresses; None for plain TCP;
             - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
               part that differs from start to start follows, so that old handles never name new jobs;
-            - ``max_connections``, ``pause_at``, ``max_unsent``, ``handshake_timeout``: limits, see `Reactor`.
+            - ``max_connections``, ``pause_at``, ``max_unsent``, ``max_behind``, ``handshake_timeout``: limits, see
+              `Reactor`.
 
     Raises:
         OSError: an address cannot be listened on.

@@ -176,7 +176,7 @@ def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStac
     other, *flooders = (server.connect(stack) for _ in range(5))
     data = SubmitJobBg(b"f", b"", b"").encode() * 10_000
     calls = [Call(lambda peer=peer: peer.send_bytes(data)) for peer in flooders]  # type: ignore[misc]
-    calls += [Call(lambda peer=peer: peer.receive_bytes(400_000)) for peer in flooders]  # type: ignore[misc]
+    calls += [Call(lambda peer=peer: [peer.receive_raw() for _ in range(10_000)]) for peer in flooders]  # type: ignore[misc]
     limit = gear_sync.reactor._WORK_PER_TURN
     submitted = 0
     while any(call.running for call in calls):
@@ -359,7 +359,6 @@ def test_peer_that_never_reads_is_closed_at_the_limit_and_others_are_served(
         server.served(lambda: worker.send(WorkData(handle, bytes(MIB))))
         server.served(other.expect_nothing)
         sent += 1
-        assert server.reactor.snapshot().unsent <= 4 * MIB
         assert sent < 100
     assert f"limit {4 * MIB}" in caplog.text
     server.served(worker.expect_nothing)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gear_sync.reactor import Reactor
 
 if TYPE_CHECKING:
-    from gear_sync.reactor import _Link
+    from gear_sync.peer_socket import PeerSocket
 
     from .engine import HookedEngine
 
@@ -25,9 +25,9 @@ class HookedReactor(Reactor):
     def __init__(self, engine: HookedEngine, *arguments: Any, **options: Any) -> None:
         """Begin to serve; the arguments are those of `Reactor`."""
         super().__init__(engine, *arguments, **options)
-        self._listening: dict[_Link, None] = {}  # peers that send no more, but wait for the results of jobs
+        self._listening: dict[PeerSocket, None] = {}  # peers that send no more, but wait for the results of jobs
 
-    def _welcome(self, link: _Link, now: float) -> None:
+    def _welcome(self, link: PeerSocket, now: float) -> None:
         super()._welcome(link, now)
         connection = self.engine.peers[link.peer]
         name = link.sock.getpeername()
@@ -46,16 +46,16 @@ class HookedReactor(Reactor):
                 super()._on_end(link, time.monotonic())
         return busy
 
-    def _on_end(self, link: _Link, now: float) -> None:
+    def _on_end(self, link: PeerSocket, now: float) -> None:
         """Keep a connection whose peer sends no more as long as it waits for results, and reads them."""
-        if link in self._listening or (link.unsent is None and self._may_listen(link)):
+        if link in self._listening or (link.backlog is None and self._may_listen(link)):
             self._listening[link] = None
             link.watched = 0
             self._selector.modify(link.sock, 0, link)
         else:
             super()._on_end(link, now)
 
-    def _may_listen(self, link: _Link) -> bool:
+    def _may_listen(self, link: PeerSocket) -> bool:
         """Tell whether a peer that sends no more may have closed one direction only.
 
         TCP does not say. But a system whose program is gone answers data with a reset, and one whose program still

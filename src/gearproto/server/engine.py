@@ -317,6 +317,13 @@ class Engine:
         """Return a peer and bytes to send to it, in their order; None if there is nothing to send."""
         return self._output.next()
 
+    def next_output(self) -> tuple[PeerId, bytes | list[bytes]] | None:
+        """Return a peer and all that is queued for it, in pieces if it is much; None if there is nothing to send.
+
+        It is `next_transmit` for drivers that keep what a peer does not take: many peers may share a piece.
+        """
+        return self._output.take()
+
     def paused_peers(self) -> KeysView[PeerId]:
         """Return the peers whose requests are left unread for a while; see `resume`."""
         return self._paused.keys()
