@@ -19,9 +19,9 @@ import anyio.abc
 import anyio.lowlevel
 
 from gear_sync.tls import TLS, client_context
-from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority
+from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority, ServerError
 from gearproto.addresses import Address, parse_address, parse_addresses
-from gearproto.admin import Command
+from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
@@ -33,7 +33,7 @@ from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
 from .dial import Connect
-from .eventloop import TaskStarter
+from .eventloop import TaskStarter, this_loop
 from .job import Job
 from .session import Answer, Session
 
@@ -115,6 +115,7 @@ class Client:
         self._chooser = ServerChooser(self._sessions, policy)
         self._group: anyio.abc.TaskGroup | None = None
         self._starter: TaskStarter | None = None
+        self._loop: object = None
         self._closed = False
         self._scopes: dict[anyio.CancelScope, None] = {}  # of all that runs for the client
         self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
@@ -124,6 +125,7 @@ class Client:
         """Begin: from now on the client can be used."""
         if self._group is not None:
             raise GearmanError("this client has been used already: make another one")
+        self._loop = this_loop()
         self._group = await anyio.create_task_group().__aenter__()
         self._starter = TaskStarter(self._group)
         return self
@@ -241,8 +243,14 @@ class Client:
 
         Raises:
             TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
+            ValueError: one is a job of another client. Raised at the call.
         """
-        return _AsCompleted(jobs, timeout)
+        self.check_loop()
+        left = Counter(iter(jobs))  # a mapping would be taken for counts
+        for job in left:
+            if job._owner is not self:
+                raise ValueError(f"{job} belongs to another client, which alone can wait for it")
+        return _AsCompleted(left, timeout)
 
     async def submit_background(
         self,
@@ -320,7 +328,9 @@ class Client:
         return job.taken()
 
     def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
-        return Job(task, self._chooser.candidates(as_bytes(task.unique)), background=background, resubmit=resubmit)
+        return Job(
+            self, task, self._chooser.candidates(as_bytes(task.unique)), background=background, resubmit=resubmit
+        )
 
     def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
         """Make the jobs of tasks.
@@ -334,6 +344,21 @@ class Client:
         return jobs
 
     # Queries
+
+    async def status_of_job(self, job: Job) -> StatusReceived:
+        """Ask a job's server what it knows of the job; `Job.status` calls this."""
+        return await self.status(await job.wait_queued(self._timeout))
+
+    async def cancel_job(self, job: Job) -> bool:
+        """Cancel a job at its server; `Job.cancel` calls this."""
+        handle = await job.wait_queued(self._timeout)
+        try:
+            await self._reply(self._only(handle.server), CancelJob(handle))
+        except ServerError as error:
+            if error.code != UNKNOWN_JOB:
+                raise
+            return False
+        return True
 
     async def status(self, handle: bytes) -> StatusReceived:
         """Ask what is known of a job (``GET_STATUS``).
@@ -411,6 +436,7 @@ class Client:
         """Submit jobs; those for which no server can be reached end."""
         if len(self._sessions) == 1 and await self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
+        self._check_open()
         dispatch = Dispatch(jobs, self._chooser, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
@@ -497,10 +523,7 @@ class Client:
 
     async def _try(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
         """Queue something for a server, if there is a connection; return whether there is."""
-        if self._group is None:
-            raise GearmanError("this client is not open: use it in its async with block")
-        if self._closed:
-            raise GearmanError("this client is closed")
+        self._check_open()
         await anyio.lowlevel.checkpoint_if_cancelled()
         session.look()
         if not session.connected:
@@ -509,6 +532,22 @@ class Client:
         session.settle()
         await session.wait_for_room()
         return True
+
+    def _check_open(self) -> None:
+        if self._group is None:
+            raise GearmanError("this client is not open: use it in its async with block")
+        self.check_loop()
+        if self._closed:
+            raise GearmanError("this client is closed")
+
+    def check_loop(self) -> None:
+        """Refuse to go on in another event loop than that of the client's block.
+
+        Raises:
+            GearmanError: another one runs.
+        """
+        if self._loop is not this_loop():
+            raise GearmanError("this client belongs to another event loop: use it where its async with block began")
 
     def _known_failures(self) -> list[tuple[Address, OSError]]:
         return [(session.address, session.failure) for session in self._sessions if session.failure]
@@ -531,6 +570,7 @@ class Client:
             JobNotSent: no server could be reached.
             TimeoutError: the time has passed.
         """
+        self._check_open()
         failures: dict[Address, OSError] = {}
         answer = Answer()
         used: list[Records[Job, Answer]] = []
@@ -558,8 +598,8 @@ class Client:
 class _AsCompleted(AsyncIterator[Job]):
     """Jobs as they end; no generator, as event loops want those to be closed by whoever leaves a loop early."""
 
-    def __init__(self, jobs: Iterable[Job], timeout: float | None) -> None:
-        self._left: dict[Job, int] = {}
+    def __init__(self, jobs: dict[Job, int], timeout: float | None) -> None:
+        self._left = jobs
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
         self._came = anyio.Event()
@@ -572,7 +612,6 @@ class _AsCompleted(AsyncIterator[Job]):
                 call(job)
 
         self._watcher = watcher
-        self._left = Counter(iter(jobs))  # a mapping would be taken for counts
         for job in self._left:
             job.watch(watcher)
 

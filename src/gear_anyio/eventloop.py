@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVarTuple, Unpack
+from typing import Any, Final, TypeVarTuple, Unpack
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
-__all__ = ["TaskStarter", "asyncio_loop", "clock"]
+__all__ = ["TaskStarter", "asyncio_loop", "clock", "this_loop"]
 
 _A = TypeVarTuple("_A")
 
@@ -24,6 +25,18 @@ def asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """Return the asyncio loop that runs the current task; None if another library does. Not for callbacks."""
     # A loop of asyncio may run even so, as the host of trio's guest mode.
     return asyncio.get_running_loop() if anyio.get_cancelled_exc_class() is asyncio.CancelledError else None
+
+
+_LOOP: Final[anyio.lowlevel.RunVar[object]] = anyio.lowlevel.RunVar("gear_anyio's event loop")
+
+
+def this_loop() -> object:
+    """Return what stands for the event loop that runs the current task, and for no other. Not for callbacks."""
+    try:
+        return _LOOP.get()
+    except LookupError:
+        _LOOP.set(loop := object())
+        return loop
 
 
 def clock() -> Callable[[], float]:

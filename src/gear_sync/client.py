@@ -11,9 +11,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
-from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority
+from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority, ServerError
 from gearproto.addresses import Address, parse_address, parse_addresses
-from gearproto.admin import Command
+from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
@@ -197,10 +197,16 @@ class Client:
 
         Raises:
             TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
+            ValueError: one is a job of another client. Raised at the call.
         """
-        until = _NEVER if timeout is None else time.monotonic() + timeout
-        ended: deque[Job] = deque()
         left: dict[Job, int] = Counter(iter(jobs))  # a mapping would be taken for counts
+        for job in left:
+            if job._owner is not self:
+                raise ValueError(f"{job} belongs to another client, which alone can wait for it")
+        return self._as_completed(left, _NEVER if timeout is None else time.monotonic() + timeout, timeout)
+
+    def _as_completed(self, left: dict[Job, int], until: float, timeout: float | None) -> Iterator[Job]:
+        ended: deque[Job] = deque()
         try:
             with self._pump.lock:
                 for job in left:
@@ -298,6 +304,21 @@ class Client:
         return jobs
 
     # Queries
+
+    def status_of_job(self, job: Job) -> StatusReceived:
+        """Ask a job's server what it knows of the job; `Job.status` calls this."""
+        return self.status(job.wait_queued(self._timeout))
+
+    def cancel_job(self, job: Job) -> bool:
+        """Cancel a job at its server; `Job.cancel` calls this."""
+        handle = job.wait_queued(self._timeout)
+        try:
+            self._reply(self._only(handle.server), CancelJob(handle))
+        except ServerError as error:
+            if error.code != UNKNOWN_JOB:
+                raise
+            return False
+        return True
 
     def status(self, handle: bytes) -> StatusReceived:
         """Ask what is known of a job (``GET_STATUS``).

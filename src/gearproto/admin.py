@@ -18,6 +18,7 @@ from .packets import MAX_NUMBER_SIZE
 
 __all__ = [
     "COMMANDS",
+    "UNKNOWN_JOB",
     "CancelJob",
     "Command",
     "CreateFunction",
@@ -48,6 +49,9 @@ __all__ = [
     "unescape",
     "unknown_command",
 ]
+
+UNKNOWN_JOB: Final = b"UNKNOWN_JOB"
+"""How servers refuse ``cancel job`` for a job that they do not have, or no longer."""
 
 MAX_WORDS: Final = 5
 """Most words in a command; gearmand closes the connection at a longer one."""

@@ -139,6 +139,15 @@ class JobRecord:
         """Show function, handle and outcome."""
         return f"<{type(self).__name__} {self.function!r} handle={self.handle!r} outcome={self.outcome!r}>"
 
+    def __str__(self) -> str:
+        """Name the job, for messages."""
+        details = [f"{what} {name.decode('utf-8', 'backslashreplace')}" for what, name in self._names() if name]
+        function = self.function.decode("utf-8", "backslashreplace")
+        return f"job {function!r}" + f" ({', '.join(details)})" * bool(details)
+
+    def _names(self) -> tuple[tuple[str, bytes | None], ...]:
+        return ("unique", self.unique), ("handle", self.handle)
+
     def on_event(self, event: Event) -> bool:
         """Take an event of the connection; return whether it was the submission's last."""
         if isinstance(event, JobQueued):
@@ -169,6 +178,11 @@ class JobRecord:
     def settled(self) -> bool:
         """Whether the job has ended or, if it is a background job, a server has taken it."""
         return self.outcome is not None or (self.background and self.handle is not None)
+
+    @property
+    def taken_or_ended(self) -> bool:
+        """Whether `taken` has an answer: a server has taken the job, or none will."""
+        return self.handle is not None or self.outcome is not None
 
     def strand(self, came_to: NotSent | Lost) -> None:
         """Take note that the submission came to nothing, and may be sent once more."""
@@ -256,7 +270,7 @@ class JobRecord:
         raise self._error()
 
     def taken(self) -> JobHandle:
-        """Return the handle of a background job that is settled.
+        """Return the handle of a job that a server has taken.
 
         Raises:
             JobRejected: the server refused it.

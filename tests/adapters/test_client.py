@@ -30,11 +30,13 @@ from gearproto import (
     ServerError,
 )
 from gearproto.addresses import Address
-from gearproto.events import Data, Progress, Warned
+from gearproto.events import Data, Line, Progress, Warned
+from gearproto.packets import JobCreated, OptionRes, SubmitJob
 from gearproto.records import Resubmitted
 from gearproto.tasks import JobHandle
 from tests.adapters.conftest import StartWorker
-from tests.harness.idioms import AnyClient, AnyJob, Gate, settle, until
+from tests.harness.hostile import HostileServer, Peer
+from tests.harness.idioms import AnyClient, AnyJob, Gate, Idiom, in_thread, make_client, settle, until
 from tests.harness.places import Host, Place
 from tests.harness.threads import LIMIT
 
@@ -313,6 +315,95 @@ async def test_who_waits_for_too_long_may_wait_again(client: AnyClient, start: S
     assert plain(events) == [(Data, b"a"), (Data, b"a")]
     assert plain([event async for event in job.events(0)]) == [(Data, b"a"), Completed(b"b")]
     assert await job.result(0) == b"ab"
+
+
+async def test_handle_of_a_job_can_be_waited_for(client: AnyClient, host: Host) -> None:
+    job = await client.submit("nobody")
+    handle = await job.wait_queued(LIMIT)
+    assert handle == await job.wait_queued(0) == job.handle
+    assert handle.server == Address(*host.address)
+    assert (await client.status(handle)).known
+
+
+async def test_job_tells_its_status_and_can_be_cancelled(client: AnyClient, host: Host, start: StartWorker) -> None:
+    begun, gate = Gate(), Gate()
+
+    def slow(job: Any) -> bytes:
+        job.progress(1, 2)
+        begun.open()
+        gate.wait()
+        return b"too late"
+
+    waiting = await client.submit("nobody")
+    status = await waiting.status()  # at once: the handle is waited for
+    assert (status.known, status.running) == (True, False)
+    assert await waiting.cancel()
+    assert await waiting.wait(LIMIT)
+    assert waiting.outcome == Failed()
+    if host.kind == "ours":  # gearmand remembers it until a worker passes over it
+        assert not (await waiting.status()).known
+        assert not await waiting.cancel()
+
+    await start(slow=slow)
+    running = await client.submit("slow")
+    await begun.reached()
+    status = await running.status()
+    assert (status.running, status.numerator, status.denominator) == (True, 1, 2)
+    assert await running.cancel()
+    with pytest.raises(JobFailed):
+        await running.result(LIMIT)
+    gate.open()
+
+
+async def test_job_that_no_server_has_taken_has_no_handle_to_wait_for(client: AnyClient) -> None:
+    await client.submit_background("full")
+    await client.admin.max_queue("full", 1)
+    job = await client.submit("full", unique="u")
+    for ask in (job.wait_queued, job.status, job.cancel):
+        with pytest.raises(JobRejected, match="Job queue is full"):
+            await ask()
+
+
+async def test_command_that_a_server_refuses_for_another_reason_is_an_error(idiom: Idiom) -> None:
+    def script(peer: Peer) -> None:
+        peer.receive_until(SubmitJob)
+        peer.send(OptionRes(b"exceptions"), OptionRes(b"reruns"), JobCreated(b"H:1"))
+        peer.receive_until(Line)
+        peer.send(b"ERR NOT_ALLOWED go+away\r\n")
+        peer.wait_for_end()
+
+    with HostileServer(script) as server:
+        async with make_client(idiom, server.address) as client:
+            job = await client.submit("f")
+            with pytest.raises(ServerError, match="NOT_ALLOWED"):
+                await job.cancel()
+        await in_thread(server.join)
+
+
+async def test_job_without_an_answer_is_named_in_what_is_raised(idiom: Idiom) -> None:
+    answer = Gate()
+
+    def script(peer: Peer) -> None:
+        peer.receive_until(SubmitJob)
+        answer.wait()
+        peer.send(OptionRes(b"exceptions"), OptionRes(b"reruns"), JobCreated(b"H:1"))
+        peer.wait_for_end()
+
+    with HostileServer(script) as server:
+        async with make_client(idiom, server.address) as client:
+            job = await client.submit("f", unique="my own")
+            named = r"^job 'f' \(unique my own\) has not"
+            with pytest.raises(TimeoutError, match=named + " been taken by a server within 0 s"):
+                await job.wait_queued(0)
+            with pytest.raises(TimeoutError, match=named + " ended within 0 s"):
+                await job.result(0)
+            with pytest.raises(TimeoutError, match=named + " ended within 0 s"):
+                await anext(job.events(0))
+            answer.open()
+            await job.wait_queued(LIMIT)
+            with pytest.raises(TimeoutError, match=r"^job 'f' \(unique my own, handle H:1\) has not ended within 0 s"):
+                await job.result(0)
+        await in_thread(server.join)
 
 
 # Outcomes

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from anyio.abc import TaskGroup
 
@@ -534,3 +535,43 @@ async def test_stream_that_breaks_in_connect_is_a_server_that_cannot_be_reached(
     async with client_of(pipes, connect=broken) as client:
         (job,) = await client.submit_many([Task("f")])
         assert isinstance(job.outcome, NotSent)
+
+
+# Other event loops, and other clients
+
+
+@pytest.mark.parametrize("other", ["asyncio", "trio"])
+async def test_client_is_refused_in_another_event_loop_at_each_call(place: Place, host: Host, other: str) -> None:
+    async with Client(host.address, connect=place.connect, timeout=LIMIT) as client:
+        job = await client.submit("nobody")
+        calls: list[Callable[[], Any]] = [
+            lambda: client.submit("reverse"),
+            lambda: client.submit_many([Task("reverse")]),
+            lambda: client.submit_background("reverse"),
+            lambda: client.submit_background_many([Task("reverse")]),
+            lambda: client.status(b"H:1"),
+            lambda: client.echo(b"x"),
+            client.admin.version,
+            lambda: client.as_completed([job]),
+            job.wait,
+            lambda: job.result(LIMIT),
+            lambda: anext(job.events(LIMIT)),
+            lambda: anext(aiter(job)),
+        ]
+
+        async def elsewhere() -> None:
+            for call in calls:
+                with pytest.raises(GearmanError, match=r"^this client belongs to another event loop: use it"):
+                    await call()
+
+        await anyio.to_thread.run_sync(lambda: anyio.run(elsewhere, backend=other))
+        assert await (await client.submit("reverse", b"ab")).result(LIMIT) == b"ba"
+
+
+async def test_jobs_of_another_client_are_refused_at_the_call(place: Place, host: Host) -> None:
+    async with place.client(host) as client, place.client(host) as other:
+        assert isinstance(client, Client)
+        assert isinstance(other, Client)
+        job = await client.submit("nobody", unique="u")
+        with pytest.raises(ValueError, match=r"^job 'nobody' \(unique u.*\) belongs to another client, which"):
+            other.as_completed([job])

@@ -107,6 +107,9 @@ class ThreadedJob:
     def __init__(self, job: gear_sync.Job) -> None:
         self.job = job
         self.wait = _threaded(job.wait)
+        self.wait_queued = _threaded(job.wait_queued)
+        self.status = _threaded(job.status)
+        self.cancel = _threaded(job.cancel)
         self.result = _threaded(job.result)
 
     @property

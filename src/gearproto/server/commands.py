@@ -9,6 +9,7 @@ from operator import add
 from typing import Any, Final
 
 from gearproto.admin import (
+    UNKNOWN_JOB,
     CancelJob,
     CreateFunction,
     DropFunction,
@@ -123,7 +124,7 @@ class Commands:
     def _cancel_job(self, command: CancelJob) -> Reply:
         job = self._queue.jobs.get(command.handle)
         if job is None:
-            return Refused(b"UNKNOWN_JOB")
+            return Refused(UNKNOWN_JOB)
         self._cancel(job)
         return Ok()
 
