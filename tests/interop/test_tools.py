@@ -383,6 +383,18 @@ def test_gearadmin_shows_jobs(ours: Site, processes: Processes) -> None:
 
 
 @ADMIN
+def test_gearadmin_shows_40_000_jobs(ours: Site, processes: Processes) -> None:
+    client, count, batch = ours.connect(), 40_000, 1000
+    for _ in range(count // batch):
+        client.send_bytes(SubmitJobBg(b"f", b"", b"").encode() * batch)
+        for _ in range(batch):
+            client.receive_raw()
+    rows = [row.decode().removesuffix("\n") for row in client.ask_rows(b"show jobs")]
+    assert len(rows) == count
+    assert processes.gearadmin("--show-jobs").lines[:count] == rows
+
+
+@ADMIN
 def test_gearadmin_cancels_a_job(ours: Site, processes: Processes) -> None:
     client = ours.connect()
     handle = client.submit(SubmitJob(b"f", b"", b""))

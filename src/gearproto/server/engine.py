@@ -52,6 +52,7 @@ from gearproto.packets import (
     decoders,
 )
 
+from .answers import Answer
 from .commands import Commands, refuse_http, status_row
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import QUEUED, RUNNING, Job
@@ -92,6 +93,7 @@ class EngineOptions(TypedDict, total=False):
     max_packet_size: int
     max_line_size: int
     max_output_size: int
+    max_text_size: int
     max_functions: int
     max_jobs: int
     max_queue_size: int
@@ -131,6 +133,7 @@ class Engine:
         max_packet_size: int = DEFAULT_MAX_SERVER_PACKET_SIZE,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
         max_output_size: int = 1024 * 1024,
+        max_text_size: int = 64 * 1024 * 1024,
         max_functions: int = 20_000,
         max_jobs: int = 10_000_000,
         max_queue_size: int = 4 * 1024**3,
@@ -163,6 +166,7 @@ class Engine:
                 more: as the ``JOB_ASSIGN_ALL`` that a worker with this limit has to take.
             max_line_size: limit in bytes for a text command with its ending.
             max_output_size: bytes of output queued for a peer from which on its requests are left unread.
+            max_text_size: bytes of an answer to a text command that are held back until it is whole.
             max_functions: how many functions one worker may register.
             max_jobs: how many jobs the server holds; more are refused.
             max_queue_size: bytes of workloads that the server holds; more are refused.
@@ -186,6 +190,7 @@ class Engine:
         self._exceptions = exceptions
         self._new_decoder = partial(Decoder, self._specs, max_packet_size=max_packet_size, max_line_size=max_line_size)
         self._max_output = max_output_size
+        self._max_text_size = max_text_size
         self._max_functions = max_functions
         self._trace = trace
         self._queue = self._queue_type(
@@ -682,7 +687,7 @@ class Engine:
 
     def _on_line(self, peer: Peer, line: Line) -> None:
         self._check_first_line(peer, line)
-        peer.answer = self._commands.answer(line.text)
+        peer.answer = Answer(self._commands.answer(line.text))
         self._go_on_answering(peer)
 
     def _check_first_line(self, peer: Peer, line: Line) -> None:
@@ -691,14 +696,17 @@ class Engine:
             refuse_http(line.text)
 
     def _go_on_answering(self, peer: Peer) -> None:
-        """Give as much of a long answer as may be given at once."""
-        assert peer.answer is not None
-        for piece in peer.answer:
-            self._send(peer, piece)
-            self._output.work += len(piece) >> 6
-            if peer.output_size > self._max_output or self._output.work > self.work_limit:
+        """Make as much of an answer as may be made at once, and send it once it is whole, or as long as may be."""
+        answer, output = peer.answer, self._output
+        assert answer is not None
+        while output.work <= self.work_limit and peer.output_size <= self._max_output:
+            output.work += answer.make((self.work_limit - output.work) << 6, self._max_text_size) >> 6
+            if answer.ended or answer.size >= self._max_text_size:
+                for chunk in answer.take():
+                    self._send(peer, chunk)
+            if answer.ended:
+                peer.answer = None
                 return
-        peer.answer = None
 
     def _cancel(self, job: Job) -> None:
         if job.worker is not None:

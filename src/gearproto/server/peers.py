@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NewType
 
 from gearproto.framing import Decoder
 
+from .answers import Answer
 from .jobs import Job
 from .queue import Worker
 
@@ -52,7 +52,7 @@ class Peer(Worker):
         self.waiting: dict[Job, None] = {}  # the jobs that it waits for
         self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
-        self.answer: Iterator[bytes] | None = None  # the rest of one that is too long to be given at once
+        self.answer: Answer | None = None  # one that is not whole yet
         self.has_sent_line = False
         self.failed = False
         self.gone = False

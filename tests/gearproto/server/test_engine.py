@@ -1987,6 +1987,19 @@ def test_what_no_default_can_be_right_for_has_to_be_given(missing: str) -> None:
         Engine(**arguments)
 
 
+# HTTP
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"POST /x?y HTTP/1.0", b"PRI * HTTP/2.0"])
+def test_http_request_is_the_end_of_a_connection_that_begins_with_it(bench: Bench, line: bytes) -> None:
+    peer = bench.connect().send(line + b"\r\ncreate function forged\r\n")
+    assert bench.failure().startswith("HTTP request (")
+    assert peer.raw() == b""
+    other = bench.connect()
+    assert other.command(b"status") == b".\n"
+    assert other.command(line).startswith(b"ERR UNKNOWN_COMMAND ")
+
+
 # Shutdown, counters, trace
 
 
