@@ -40,7 +40,7 @@ class Link(Protocol):
         ...
 
     def look(self) -> None:
-        """Read what has come since the event loop looked, as far as the transport can tell without waiting."""
+        """Read some of what has come since the event loop looked, if the transport can tell without waiting."""
         ...
 
     def close(self, reason: str) -> None:
@@ -154,10 +154,6 @@ class SocketLink(gear_sync.link.Link):
         if self._driver is not None and not self._held and (self.sending or self.conn.output_size):
             self._held = True
             self._driver.call_next_turn()  # also to watch the socket, where it has not taken all
-
-    def look(self) -> None:
-        """Read what has come since the event loop looked."""
-        self.read_all()
 
     def on_ready(self, events: int) -> None:
         """Read and write as far as the socket is ready."""

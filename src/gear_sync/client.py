@@ -139,7 +139,10 @@ class Client:
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
         job = self._job(Task(function, workload, unique, priority, None, reducer), resubmit=resubmit)
-        self._launch([job])
+        return self._submit(job, self._until())
+
+    def _submit(self, job: Job, until: float) -> Job:
+        self._launch([job], until)
         if isinstance(job.outcome, NotSent):
             raise JobNotSent(job.outcome.cause)
         return job
@@ -167,8 +170,12 @@ class Client:
             JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
             TimeoutError: the time has passed. The job goes on.
         """
-        job = self.submit(function.name, function.workload(value), unique=unique, priority=priority)
-        return function.result(job.result(timeout))
+        until = _NEVER if timeout is None else time.monotonic() + timeout
+        job = self._job(Task(function.name, function.workload(value), unique, priority))
+        self._submit(job, min(until, self._until()))
+        if not job.wait(_left(until)):
+            raise TimeoutError(f"{job} has not ended within {timeout:g} s; it goes on")
+        return function.result(job.result_data())
 
     def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
         """Submit many jobs, in one write for each server.
@@ -185,7 +192,7 @@ class Client:
             LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
         jobs = self._jobs(tasks, resubmit=resubmit)
-        self._launch(jobs)
+        self._launch(jobs, self._until())
         return jobs
 
     def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
@@ -208,7 +215,7 @@ class Client:
     def _as_completed(self, left: dict[Job, int], until: float, timeout: float | None) -> Iterator[Job]:
         ended: deque[Job] = deque()
         try:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 for job in left:
                     job.watch(ended.append)
             while left:
@@ -257,10 +264,10 @@ class Client:
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
         job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
-        self._launch([job])
-        if not self.wait_for_job(job, lambda: job.settled, self._timeout):
-            raise TimeoutError(f"{job.server}: no answer within {self._timeout:g} s")
-        return job.taken()
+        (result,) = self._taken([job])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def submit_background_many(self, tasks: Iterable[Task]) -> list[JobHandle | JobError | TimeoutError]:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
@@ -274,19 +281,28 @@ class Client:
         Raises:
             LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
-        jobs = self._jobs(tasks, background=True)
-        self._launch(jobs)
-        until = _NEVER if self._timeout is None else time.monotonic() + self._timeout
+        return self._taken(self._jobs(tasks, background=True))
+
+    def _taken(self, jobs: list[Job]) -> list[JobHandle | JobError | TimeoutError]:
+        """Submit background jobs, and wait until servers have taken them; return the handle of each, or the error."""
+        until = self._until()
+        self._launch(jobs, until)
         results: list[JobHandle | JobError | TimeoutError] = []
+        in_time = True
         for job in jobs:
-            if not self.wait_for_job(job, lambda job=job: job.settled, _left(until)):  # type: ignore[misc]
-                results.append(TimeoutError(f"{job.server}: no answer within {self._timeout:g} s"))
-                continue
+            in_time = in_time and self.wait_for_job(job, lambda job=job: job.settled, _left(until))  # type: ignore[misc]
             try:
-                results.append(job.taken())
+                results.append(job.taken() if job.settled else self._no_answer(job.server))
             except JobError as error:
                 results.append(error)
         return results
+
+    def _no_answer(self, server: Address | None) -> TimeoutError:
+        return TimeoutError(f"{server}: no answer within {self._timeout:g} s")
+
+    def _until(self) -> float:
+        """Return when a call that begins now has to be over."""
+        return _NEVER if self._timeout is None else time.monotonic() + self._timeout
 
     def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
         candidates = self._chooser.candidates(as_bytes(task.unique))
@@ -394,7 +410,7 @@ class Client:
         if self._pump.inherited:
             return
         self._pump.close("closed by the client")
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             for job in list(self._stranded):
                 self._end_stranded(job)
 
@@ -416,7 +432,7 @@ class Client:
         Args:
             job: the job, which is submitted once more here if it is stranded.
             done: tells whether it is so; called with the lock held.
-            timeout: longest time to wait in seconds; None for no limit.
+            timeout: longest time to wait in seconds; None for no limit. 0 and less as in `Pump.wait`.
 
         Returns:
             Whether it is done.
@@ -429,12 +445,14 @@ class Client:
             is_done = job.stranded is None and done()
             return is_done or job.stranded is not None
 
-        while self._pump.wait(look, _left(until)):
+        left = timeout
+        while self._pump.wait(look, left):
             if is_done:
                 return True
             self._relaunch(job, until)
             if time.monotonic() >= until:
                 return self._pump.wait(done, 0)
+            left = _left(until)
         self._check_open()
         return False
 
@@ -451,45 +469,48 @@ class Client:
 
     def _end_stranded(self, job: Job) -> None:
         del self._stranded[job]
-        assert job.stranded is not None
-        job.end(job.stranded)
+        job.end_stranded()
 
     def _relaunch(self, job: Job, until: float) -> None:
         """Submit a stranded job once more, unless another thread does; it ends if there is nowhere to."""
         taken = False
         try:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 if job.stranded is None:
                     return
                 taken = True
                 self._stranded.pop(job, None)  # KeyboardInterrupt may have kept it out
                 job.restart(self._chooser)
-            self._launch([job], until)
+            self._launch([job], until, again=True)
         except BaseException:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 if taken and job.outcome is None and not any(job in session.records for session in self._sessions):
                     self._stranded.pop(job, None)
                     job.end(job.stranded or NotSent("interrupted"))
             raise
 
-    def _launch(self, jobs: Sequence[Job], until: float = _NEVER) -> None:
+    def _launch(self, jobs: Sequence[Job], until: float, *, again: bool = False) -> None:
         """Submit jobs; those for which no server can be reached end.
 
         Args:
             jobs: the jobs, with their candidates.
-            until: when to leave off; the jobs are stranded again then.
+            until: when to leave off.
+            again: whether they are submitted once more: then they are stranded when it is time to leave off.
         """
         if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
         dispatch = Dispatch(jobs, self._chooser, self._connect_timeout, self._known_failures())
         while dispatch.left:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 groups = dispatch.plan(time.monotonic())
             self._place(dispatch, groups, until)
             if dispatch.left and time.monotonic() >= until:
-                with self._pump.lock:
+                with self._pump.gate, self._pump.lock:
                     for job in dispatch.strand():
-                        self._on_stranded(job)
+                        if again:
+                            self._on_stranded(job)
+                        else:
+                            job.end_stranded()
             elif dispatch.left and not groups:
                 self._sleep(min(dispatch.retry_at, until))
                 self._check_open()
@@ -524,7 +545,8 @@ class Client:
                 if in_time and session.dialing:
                     still.append((session, jobs))
                 elif not (session.connected and submit(session, jobs)):
-                    dispatch.failed(session.address, session.failure, jobs)
+                    late = TimeoutError("no answer in time") if session.dialing else None
+                    dispatch.failed(session.address, late or session.failure, jobs)
             waiting = still
 
     def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object], until: float) -> bool:
@@ -541,7 +563,7 @@ class Client:
         """Queue something for a server, if there is a connection; return whether there is."""
         pump = self._pump
         pump.check_process()
-        with pump.lock:
+        with pump.gate, pump.lock:
             self._check_open()
             try:
                 pump.look()
@@ -569,10 +591,10 @@ class Client:
             sock = None if self._connect is None else open_socket(self._connect, session.address)
             endpoints = resolve(session.address) if sock is None else []
         except OSError as error:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 session.fail(error, began)
             return
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             if self._pump.closed:  # meanwhile
                 if sock is not None:
                     sock.close()
@@ -613,9 +635,11 @@ class Client:
             JobNotSent: no server could be reached.
             TimeoutError: the time has passed.
         """
+        until = self._until()
         failures: dict[Address, OSError] = {}
         answer = Answer()
         used: list[Records[Job, Answer]] = []
+        address: Address | None = None
 
         def call(records: Records[Job, Answer]) -> None:
             records.ask(request, answer)
@@ -623,17 +647,21 @@ class Client:
 
         while not used:
             now = time.monotonic()
+            if now >= until:
+                raise JobNotSent(unreachable(self._known_failures())) if address is None else self._no_answer(address)
             match candidates.next(now, now + self._connect_timeout):
                 case Try(index):
                     session = self._sessions[index]
-                    if not self._use(session, call, _NEVER) and session.failure is not None:
-                        failures[session.address] = session.failure
+                    address = session.address
+                    if not self._use(session, call, until) and session.failure is not None:
+                        failures[address] = session.failure
                 case WaitUntil(retry_at):
-                    self._sleep(retry_at)
+                    self._sleep(min(retry_at, until))
                 case None:
                     raise JobNotSent(unreachable(failures.items() or self._known_failures()))
-        if not self._pump.wait(lambda: answer.event is not None, self._timeout):
-            raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
+        if not self._pump.wait(lambda: answer.event is not None, _left(until)):
+            self._check_open()
+            raise self._no_answer(used[0].server)
         assert answer.event is not None
         return used[0], answer.event
 

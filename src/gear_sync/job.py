@@ -143,10 +143,14 @@ class _Events(Iterator[JobEvent]):
         self._job = job
         self._timeout = timeout
         self._until = None if timeout is None else time.monotonic() + timeout
+        self._begun = False
         self._cursor = job.cursor()
 
     def __next__(self) -> JobEvent:
-        left = None if self._until is None else max(0.0, self._until - time.monotonic())
+        left = None if self._until is None else self._until - time.monotonic()
+        if left is not None and left < 0 and not self._begun:
+            left = 0
+        self._begun = True
         if not self._job._owner.wait_for_job(self._job, self._cursor.fetch, left):
             raise TimeoutError(f"{self._job} has not ended within {self._timeout:g} s; it goes on")
         event = self._cursor.take()

@@ -31,6 +31,7 @@ class Link:
     Attributes:
         sock: the socket, to be watched for `wants`.
         conn: the connection; after each call to it, call `settle`.
+        sent: bytes of output that the socket has taken.
         closed: whether the socket is closed.
     """
 
@@ -56,6 +57,7 @@ class Link:
         self._on_event = on_event
         self._clock = clock
         self._unsent: memoryview | None = None
+        self.sent = 0
         self._uncounted = False  # the socket may have taken output that the connection has not been told of
         self.closed = False
 
@@ -92,9 +94,11 @@ class Link:
         if not self.closed:
             self.settle()
 
-    def read_all(self) -> None:
-        """Read all that has come, up to the end if that has come too."""
-        while not self.closed and self._read():
+    def look(self) -> None:
+        """Read once, and once more if something has come: its end may have come behind it."""
+        for _ in range(2):
+            if self.closed or not self._read():
+                return
             self.settle()
 
     def cut(self) -> None:
@@ -187,6 +191,7 @@ class Link:
             self._unsent = self._unsent[size:] if size < len(self._unsent) else None
         if sent or self._unsent is not None:  # that nothing could be sent is to be told, too
             conn.data_sent(sent, self._clock())
+        self.sent += sent
         self._uncounted = False
         if failure is not None:
             self._read_rest()

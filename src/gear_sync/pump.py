@@ -44,8 +44,8 @@ class Source(Protocol):
         """Do what is due."""
         ...
 
-    def read_all(self) -> None:
-        """Read all that has come."""
+    def look(self) -> None:
+        """Read some of what has come, in a bounded number of system calls."""
         ...
 
     def close(self, reason: str) -> None:
@@ -94,6 +94,8 @@ class Pump:
     thread leaves it wakes one of them to go on.
 
     Attributes:
+        gate: take it before `lock`. A thread that pumps without a pause passes the gate between two turns, so whichever
+            thread holds it is the next one to get the lock.
         lock: guards the sources; hold it in every call to them, and to `settled` and `interrupted`.
         closed: whether `close` was called.
     """
@@ -104,6 +106,7 @@ class Pump:
         Raises:
             OSError: there is no room for more descriptors.
         """
+        self.gate = threading.Lock()
         self.lock = threading.Lock()
         self.closed = False
         self._sources: list[Source] = []
@@ -151,11 +154,11 @@ class Pump:
             self.wake()
 
     def look(self) -> None:
-        """Read what has come while nobody pumped, so that an end of a connection shows."""
+        """Read some of what has come while nobody pumped, so that an end of a connection shows."""
         if self._pumping or time.monotonic() - self._moved_at < _JUST_NOW:
             return
         for source in self._sources:
-            source.read_all()
+            source.look()
         self._wake_waiters()
 
     def interrupted(self, error: BaseException) -> None:
@@ -171,7 +174,8 @@ class Pump:
 
         Args:
             done: tells whether it is; called with the lock held.
-            timeout: longest time in seconds; None for no limit.
+            timeout: longest time in seconds; None for no limit. 0 is time for one turn of the pump, so that calls that
+                have no time to wait see an end, too; less than 0 is time for none.
 
         Returns:
             Whether it is done. It is not if the time has passed, or the pump is closed.
@@ -183,7 +187,7 @@ class Pump:
         until = None if timeout is None else time.monotonic() + timeout
         waiter = _Waiter(done)
         try:
-            return self._wait(waiter, until)
+            return self._wait(waiter, until, turned=timeout is not None and timeout < 0)
         finally:
             try:
                 self._leave(waiter)
@@ -191,20 +195,18 @@ class Pump:
                 self._leave(waiter)  # KeyboardInterrupt may come here, too, and others would wait without end
                 raise
 
-    # The lock is only ever taken by `with`: KeyboardInterrupt cannot come between taking it and what gives it back.
+    # Locks are only ever taken by `with`: KeyboardInterrupt cannot come between taking one and what gives it back.
 
-    def _wait(self, waiter: _Waiter, until: float | None) -> bool:
+    def _wait(self, waiter: _Waiter, until: float | None, *, turned: bool) -> bool:
         done = waiter.done
-        turned = False
         deadline = None
         while True:
-            with self.lock:
+            with self.gate, self.lock:
                 if done():
                     return True
                 left = None if until is None else until - time.monotonic()
                 over = left is not None and left <= 0
                 pumping = self._pumper is None or self._pumper is waiter
-                # One turn at least: who asks again and again without time to wait is to see an end, too.
                 if self.closed or (over and (turned or not pumping)):
                     return False
                 if pumping:
@@ -221,6 +223,8 @@ class Pump:
                 due_in = deadline - time.monotonic()
                 left = due_in if left is None else min(left, due_in)
             ready = self._selector.select(None if left is None else max(0.0, left))
+            with self.gate:
+                pass  # whoever waits for the lock holds the gate
             with self.lock:
                 self._move(ready, deadline)
                 self._wake_waiters()
@@ -228,7 +232,7 @@ class Pump:
 
     def _leave(self, waiter: _Waiter) -> None:
         """Let another thread pump if this one did, or was woken to do so."""
-        with self.lock:
+        with self.gate, self.lock:
             self._waiters.pop(waiter, None)
             if self._pumper is waiter:
                 self._pumper = None
@@ -313,7 +317,7 @@ class Pump:
 
     def close(self, reason: str) -> None:
         """Close all sources; whoever waits is told. Can be called twice."""
-        with self.lock:
+        with self.gate, self.lock:
             self.closed = True
             for source in self._sources:
                 source.close(reason)

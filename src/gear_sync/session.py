@@ -195,10 +195,10 @@ class Session:
             self._dial.advance(now, 0)
             self._on_dialed()
 
-    def read_all(self) -> None:
-        """Read all that has come."""
+    def look(self) -> None:
+        """Read some of what has come."""
         if self._link is not None:
-            self._link.read_all()
+            self._link.look()
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends with it."""

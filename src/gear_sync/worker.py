@@ -96,12 +96,12 @@ class WorkerJob(Assignment):
     def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         server = self._server
         server.abort_if_overdue()
-        with server.pump.lock:
+        with server.pump.gate, server.pump.lock:
             self._check()
             call(self.conn)
             server.settle()
-        server.wait_until_sent(self.conn)
-        with server.pump.lock:
+        server.wait_until_sent(_NEVER if self.until is None else self.until)
+        with server.pump.gate, server.pump.lock:
             self._check()
 
     def _check(self) -> None:
@@ -145,7 +145,7 @@ class _Server:
         except OSError as error:
             self._failed(error)
             return
-        with self.pump.lock:
+        with self.pump.gate, self.pump.lock:
             if sock is not None:
                 self._on_connected(sock)
             else:
@@ -185,11 +185,27 @@ class _Server:
         """Abort if the time to stop is over: `run` cannot see to it while a function runs in its thread."""
         self._worker.abort_if_overdue(time.monotonic())
 
-    def wait_until_sent(self, conn: WorkerConnection) -> None:
-        """Wait until the socket has taken all output. Without the lock; the peer's silence is found by probes."""
-        link = self.link
-        if link is not None and link.sending:
-            self.pump.wait(lambda: not link.sending or self.conn is not conn, None)
+    def wait_until_sent(self, until: float = _NEVER) -> None:
+        """Wait until the socket has taken the output that there is by now. Without the lock.
+
+        A server that does not read is found by probes.
+
+        Args:
+            until: monotonic time in seconds at which to leave off.
+        """
+        link, worker = self.link, self._worker
+        if link is None or not link.sending:
+            return
+        end = link.sent + link.unsent_size
+        limit = _NEVER
+
+        def changed() -> bool:
+            return link.closed or link.sent >= end or worker.abort_at < limit
+
+        while not (link.closed or link.sent >= end or time.monotonic() >= until):
+            limit = min(until, worker.abort_at)
+            self.pump.wait(changed, None if limit == _NEVER else max(0.0, limit - time.monotonic()))
+            self.abort_if_overdue()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, JobAssigned):
@@ -238,9 +254,9 @@ class _Server:
             self._dial.advance(now, 0)
             self._on_dialed()
 
-    def read_all(self) -> None:
+    def look(self) -> None:
         if self.link is not None:
-            self.link.read_all()
+            self.link.look()
 
     def close(self, reason: str) -> None:
         if self._dial is not None:
@@ -316,7 +332,7 @@ class Worker:
         self._running: dict[WorkerJob, None] = {}  # those that have a time limit
         self._stopping = False
         self._aborting = False
-        self._abort_at = _NEVER
+        self.abort_at = _NEVER
         self._wake_at = _NEVER  # when `run` means to wake by itself
         self._runner: threading.Thread | None = None
         self._ended = threading.Event()  # run() is not running
@@ -346,7 +362,7 @@ class Worker:
         """Register a function; see `function`."""
         _refuse_coroutines(handler)
         function = as_bytes(name)
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (handler, timeout)
             self._settle_all()
@@ -388,7 +404,7 @@ class Worker:
             LocalProtocolError: it is not registered.
         """
         function = as_bytes(name)
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             self._grabber.cant_do(function)
             self._settle_all()  # its handler stays: a job may have been assigned just now
 
@@ -409,7 +425,7 @@ class Worker:
                 self._send_rest()
         finally:
             self._aborting = self._stopping = True  # whatever still runs in a thread is on its own
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 for server in self._servers:
                     server.close("closed by the worker")
             self._ended.set()
@@ -418,7 +434,7 @@ class Worker:
         """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
         if not self._stopping:
             if self._stop_timeout is not None:
-                self._abort_at = time.monotonic() + self._stop_timeout
+                self.abort_at = time.monotonic() + self._stop_timeout
             self._stopping = True
         self._pump.wake()
 
@@ -479,7 +495,7 @@ class Worker:
     def _is_over(self) -> bool:
         if self._aborting or not self._stopping:
             return self._aborting
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             return self._grabber.stopping and self._grabber.drained
 
     def _send_rest(self) -> None:
@@ -490,7 +506,7 @@ class Worker:
             return self._aborting or self._unsent_size() < size
 
         while not self._aborting and (size := self._unsent_size()):
-            if not self._pump.wait(some_has_left, min(_LAST_WORDS, self._abort_at - time.monotonic())):
+            if not self._pump.wait(some_has_left, min(_LAST_WORDS, self.abort_at - time.monotonic())):
                 return
 
     def _unsent_size(self) -> int:
@@ -514,13 +530,13 @@ class Worker:
 
     def _pause(self) -> float | None:
         """Return how many seconds to wait at the most."""
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             when = self._wake_at = self._due_at()
         return None if when == _NEVER else max(0.0, when - time.monotonic())
 
     def _due_at(self) -> float:
         """Return when `run` has to do something even if nothing happens."""
-        when = self._abort_at
+        when = self.abort_at
         patience = self._grabber.next_deadline()
         if patience is not None and patience < when:
             when = patience
@@ -536,7 +552,7 @@ class Worker:
     def _turn(self, start: Callable[[WorkerJob], None]) -> None:
         now = time.monotonic()
         if now >= self._wake_at or self._stopping is not self._grabber.stopping:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 self.advance()
                 for job in [job for job in self._running if job.until is not None and job.until <= now]:
                     self._give_up(job)
@@ -547,7 +563,7 @@ class Worker:
 
     def abort_if_overdue(self, now: float) -> bool:
         """Abort if jobs have not ended in the time to stop; return whether that is so. Without the lock."""
-        if now < self._abort_at:
+        if now < self.abort_at:
             return False
         if not self._aborting:
             _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
@@ -616,14 +632,14 @@ class Worker:
             return
         handler, timeout = self._functions.get(job.function, (None, None))
         if timeout is not None:
-            with self._pump.lock:
+            with self._pump.gate, self._pump.lock:
                 self._running[job] = None
                 job.limit = timeout
                 job.until = time.monotonic() + timeout
                 if job.until < self._wake_at:
                     self._pump.wake()
         end = self._run(job, handler)
-        with self._pump.lock:
+        with self._pump.gate, self._pump.lock:
             self._running.pop(job, None)
             self._grabber.ended()
             if job.given_up:
@@ -638,7 +654,7 @@ class Worker:
             self.advance()
             if job.conn.output_size:  # else it has left with the next GRAB_JOB
                 job._server.settle()
-        job._server.wait_until_sent(job.conn)
+        job._server.wait_until_sent()
         if self._threads:
             self._pump.wake()
 

@@ -188,6 +188,11 @@ class JobRecord:
         """Take note that the submission came to nothing, and may be sent once more."""
         self.stranded = came_to
 
+    def end_stranded(self) -> None:
+        """End a stranded job with what its submission came to."""
+        assert self.stranded is not None
+        self.end(self.stranded)
+
     def search(self, until: float) -> None:
         """Let a stranded submission that was lost look for a server until a time, and one attempt long at the least."""
         if isinstance(self.stranded, Lost):

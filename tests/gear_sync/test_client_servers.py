@@ -582,11 +582,11 @@ def test_close_while_another_thread_submits_a_job_again_ends_all_waits(monkeypat
     relaunching, go = threading.Event(), threading.Event()
     launch = Client._launch
 
-    def slow_launch(client: Client, *arguments: Any) -> None:
-        if len(arguments) > 1:
+    def slow_launch(client: Client, *arguments: Any, again: bool = False) -> None:
+        if again:
             relaunching.set()
             assert go.wait(LIMIT)
-        launch(client, *arguments)
+        launch(client, *arguments, again=again)
 
     monkeypatch.setattr(Client, "_launch", slow_launch)
     with HostileServer(loses_a_job) as server, Client(server.address) as client:

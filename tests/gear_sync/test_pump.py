@@ -50,11 +50,33 @@ class Source:
         self.link.conn.handle_timeout(now)
         self.link.settle()
 
-    def read_all(self) -> None:
-        self.link.read_all()
+    def look(self) -> None:
+        self.link.look()
 
     def close(self, reason: str) -> None:
         self.link.close(reason)
+
+
+class Busy(Source):
+    """A source that always has something to read, and a thread that wants the lock as soon as it has been pumped."""
+
+    def __init__(self, link: Link, pump: Pump) -> None:
+        super().__init__(link)
+        self.turns = 0
+        self.turns_at_lock = 0
+        self._pump = pump
+        self._wants = threading.Event()
+
+    def on_ready(self, events: int) -> None:
+        self.turns += 1
+        if self.turns == 1:
+            self._wants.set()
+            poll_until(self._pump.gate.locked, "the other thread waits for the lock")
+
+    def want_lock(self) -> None:
+        assert self._wants.wait(LIMIT)
+        with self._pump.gate, self._pump.lock:
+            self.turns_at_lock = self.turns
 
 
 class Site:
@@ -255,6 +277,18 @@ def test_pumping_thread_sends_what_another_could_not(site: Site) -> None:
     assert len(packet.workload) == BIG
     site.peer.send(EchoRes(b"1"))
     assert pumping.result()
+
+
+def test_thread_that_pumps_without_a_pause_lets_others_have_the_lock(site: Site) -> None:
+    pump = Pump()
+    busy = Busy(site.link, pump)
+    pump.add(busy)
+    site.peer.send(b"never read")
+    other = Call(busy.want_lock)
+    assert pump.wait(lambda: busy.turns_at_lock > 0, LIMIT)
+    assert busy.turns_at_lock == 1
+    other.result()
+    pump.close("the test ends")
 
 
 def test_silent_peer_is_given_up_by_probes() -> None:

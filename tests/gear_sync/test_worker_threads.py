@@ -16,6 +16,8 @@ from tests.harness.hostile import HostileServer, Peer
 from tests.harness.servers import OurServer, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
+BIG = 16 * 1024 * 1024  # more than sockets hold
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -349,6 +351,56 @@ def test_stop_timeout_without_threads_cuts_reports_off(server: Server, client: C
         assert started.wait(LIMIT)
         worker.stop()
         call.result()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_report_to_a_server_that_does_not_read_waits_no_longer_than_the_function_may(threads: int) -> None:
+    over = threading.Event()
+    waited: list[str] = []
+
+    def server(peer: Peer) -> None:
+        peer.receive_until(GrabJobAll)
+        peer.send(JobAssignAll(b"H:1", b"f", b"", b"", b""))
+        assert over.wait(LIMIT)
+
+    def send(job: WorkerJob) -> None:
+        try:
+            job.send(bytes(BIG))
+        except TimeoutError as error:
+            waited.append(str(error))
+        finally:
+            over.set()
+
+    with HostileServer(server) as hostile, Worker(hostile.address, threads=threads, probe_interval=None) as worker:
+        worker.register("f", send, timeout=0.05)
+        with working(worker):
+            assert over.wait(LIMIT)
+            worker.abort()
+    assert waited == ["job b'H:1' has taken longer than its function may"]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("reads_at_all", [True, False])
+def test_stop_timeout_holds_for_results_that_a_server_does_not_read(threads: int, reads_at_all: bool) -> None:
+    ended = threading.Event()
+
+    def server(peer: Peer) -> None:
+        peer.receive_until(GrabJobAll)
+        peer.send(JobAssignAll(b"H:1", b"f", b"", b"", b""))
+        if reads_at_all:
+            peer.take(1)
+        assert ended.wait(LIMIT)
+
+    with (
+        HostileServer(server) as hostile,
+        Worker(hostile.address, threads=threads, stop_timeout=0.05, probe_interval=None) as worker,
+    ):
+        worker.register("f", lambda _job: bytes(BIG))
+        call = Call(worker.run)
+        poll_until(lambda: (link := worker._servers[0].link) is not None and link.sending, "the result is on its way")
+        worker.stop()
+        call.result()
+        ended.set()
 
 
 def test_stop_timeout_does_not_matter_to_an_idle_worker(server: Server, client: Client) -> None:
