@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import types
 from collections.abc import Callable, Coroutine, Generator
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 import anyio.abc
 
-from .eventloop import TaskStarter
+from .eventloop import TaskStarter, asyncio_loop
 
 __all__ = ["Hands"]
 
@@ -54,11 +55,12 @@ class Hands(Generic[_J]):
 class _Hand(Generic[_J]):
     """A task that waits for a job."""
 
-    __slots__ = ("_given", "_jobs")
+    __slots__ = ("_given", "_jobs", "_task")
 
     def __init__(self) -> None:
         self._jobs: list[_J] = []
         self._given = anyio.Event()
+        self._task = None if asyncio_loop() is None else asyncio.current_task()
 
     def give(self, job: _J) -> None:
         self._jobs.append(job)
@@ -73,6 +75,8 @@ class _Hand(Generic[_J]):
                     raise
                 # Nobody but a job has cancelled this task, as asyncio lets it; it shows only now.
         self._given = anyio.Event()
+        while self._task is not None and self._task.cancelling():
+            self._task.uncancel()  # that of a job; the timeouts and task groups of the next one look at it
         return self._jobs.pop()
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import random
 import signal
 import ssl
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
-from contextlib import aclosing, closing
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from gear_sync.tls import TLS, client_context
-from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised, WorkerConnection
+from gearproto import Failed, WorkerConnection
 from gearproto.addresses import parse_addresses
-from gearproto.assignments import ended_by, raised, server_timeout_ms, timed_out
+from gearproto.assignments import server_timeout_ms, timed_out
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
@@ -29,6 +26,7 @@ from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
 
 from .assignment import ThreadJob, WorkerJob
+from .calling import Call, End, call_of
 from .dial import Connect
 from .eventloop import clock
 from .hands import Hands
@@ -40,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
-_End = Completed | Failed | Raised
 _H = TypeVar("_H", bound=Callable[..., Any])
 _A = TypeVar("_A")
 _R = TypeVar("_R")
@@ -104,12 +101,12 @@ class Worker:
         self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
-        self._functions: dict[bytes, tuple[Callable[..., Any], float | None]] = {}
+        self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
-        self._limiter: anyio.CapacityLimiter | None = None
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
         self._stopping = False
         self._aborting = False
+        self._interrupt: BaseException | None = None  # that a function has raised in the main thread
         self._changed = anyio.Event()
         self._abort_at = math.inf  # when jobs and their reports have had their time to end
         self._due_at = math.inf  # until when `_tend` means to sleep
@@ -134,9 +131,9 @@ class Worker:
 
     def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        function = as_bytes(name)
+        function, call = as_bytes(name), call_of(handler)
         self._grabber.can_do(function, server_timeout_ms(timeout))
-        self._functions[function] = (handler, timeout)
+        self._functions[function] = (call, timeout)
         self._settle_all()
 
     @overload
@@ -199,11 +196,13 @@ class Worker:
             handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`. Only in the main
                 thread, and where the event loop can handle signals.
             task_status: told once functions and servers can be used.
+
+        Raises:
+            KeyboardInterrupt: a function has raised it in the main thread; its job is reported, and others are aborted.
         """
         if self._hands is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
         self._now = clock()
-        self._limiter = anyio.CapacityLimiter(math.inf)  # there is room for every job; hung threads are left behind
         try:
             async with anyio.create_task_group() as group:
                 self._hands = Hands(group, self._work)
@@ -216,6 +215,8 @@ class Worker:
                 if not self._aborting:
                     await self._leave()
                 group.cancel_scope.cancel()
+            if self._interrupt is not None:
+                raise KeyboardInterrupt from self._interrupt
         finally:
             self._aborting = self._stopping = True
             for post in self._posts:
@@ -251,7 +252,7 @@ class Worker:
 
     async def _tend(self) -> None:
         """Do what is due, until the worker has stopped."""
-        while not self._aborting:
+        while not self._aborting and self._interrupt is None:
             if self._stopping and self._abort_at == math.inf and self._stop_timeout is not None:
                 self._abort_at = self._now() + self._stop_timeout
             if self._stopping and self._grabber.drained:
@@ -317,17 +318,8 @@ class Worker:
         if self._aborting:
             self._grabber.ended()
             return
-        handler, timeout = self._functions.get(job.function, (None, None))
-        end: _End | None = None
         try:
-            if timeout is None:
-                end = await self._run(job, handler)
-            else:
-                with anyio.move_on_after(timeout):
-                    end = await self._run(job, handler)
-                if end is None:
-                    _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
-                    end = timed_out(timeout)
+            end = await self._run(job)
         finally:
             job.given_up = True
             self._grabber.ended()
@@ -337,59 +329,28 @@ class Worker:
             _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
         elif (wrong := job.report_end(end)) is not None:
             _log.error("%s: job %r: %s", job.post.address, job.handle, wrong)
+        if self._interrupt is not None:
+            job.post.settle()
+            self._changed.set()  # `run` waits until the report is sent, and leaves
+            return
         self.advance()
         await job.post.send(job.conn)
 
-    async def _run(self, job: WorkerJob, handler: Callable[..., Any] | None) -> _End:
+    async def _run(self, job: WorkerJob) -> End:
         """Call a job's function; return how the job ended."""
-        if handler is None:
+        call, timeout = self._functions.get(job.function, (None, None))
+        if call is None:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)
             return Failed()
-        try:
-            result = await self._call(job, handler)
-            return Completed(b"" if result is None else bytes(memoryview(result)))
-        except anyio.get_cancelled_exc_class() as error:
-            if anyio.current_effective_deadline() == -math.inf:
-                raise
-            # Nobody has cancelled the function: what it waited for has been, as asyncio's tasks and futures can be.
-            _log.exception("job %r of %r awaited something that was cancelled", job.handle, job.function)
-            return raised(RuntimeError(f"{type(error).__name__}: what the function awaited was cancelled"))
-        except Exception as error:
-            if isinstance(error, JobFailed):
-                _log.info("job %r of %r failed: %s", job.handle, job.function, error)
-            elif isinstance(error, ConnectionLost) and not job.connected:
-                _log.info("job %r of %r given up: %s", job.handle, job.function, error)
-            else:
-                _log.exception("job %r of %r raised", job.handle, job.function)
-            return ended_by(error)
-
-    async def _call(self, job: WorkerJob, handler: Callable[..., Any]) -> Any:
-        """Call a function of any kind, and return its result."""
-        called = handler if inspect.isroutine(handler) else type(handler).__call__
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called):
-            return await handler(job)
-        if inspect.isasyncgenfunction(handler) or inspect.isasyncgenfunction(called):
-            return await _iterate(job, handler(job))
-        # A thread cannot be ended: one whose job is cancelled is left to itself, and its reports raise.
-        return await anyio.to_thread.run_sync(
-            _run_in_thread, handler, ThreadJob(job), abandon_on_cancel=True, limiter=self._limiter
-        )
-
-
-async def _iterate(job: WorkerJob, pieces: AsyncGenerator[bytes, None]) -> None:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            await job.send(piece)
-
-
-def _run_in_thread(handler: Callable[..., Any], job: ThreadJob) -> Any:
-    result = handler(job)
-    if not isinstance(result, Generator):
-        return result
-    with closing(result):
-        while True:
-            try:
-                piece = next(result)
-            except StopIteration as end:
-                return end.value
-            job.send(piece)
+        if timeout is None:
+            end, interrupt = await call(job)
+        else:
+            end, interrupt = timed_out(timeout), None
+            with anyio.move_on_after(timeout) as scope:
+                end, interrupt = await call(job)
+            if scope.cancelled_caught:
+                _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
+        if interrupt is not None:
+            self._interrupt = interrupt
+            self.stop()
+        return end

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import logging
 import queue
 import random
@@ -16,13 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised, WorkerConnection
+from gearproto import Completed, ConnectionLost, Failed, Raised, WorkerConnection
 from gearproto.addresses import Address, parse_addresses
-from gearproto.assignments import Assignment, ended_by, server_timeout_ms, timed_out
+from gearproto.assignments import Assignment, server_timeout_ms, timed_out
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
@@ -30,6 +27,7 @@ from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
 
+from . import calling
 from .dial import Connect, Dial, open_socket, resolve
 from .link import Link
 from .pump import Pump
@@ -332,6 +330,7 @@ class Worker:
         self._running: dict[WorkerJob, None] = {}  # those that have a time limit
         self._stopping = False
         self._aborting = False
+        self._interrupt: BaseException | None = None  # that a function has raised in the main thread
         self.abort_at = _NEVER
         self._wake_at = _NEVER  # when `run` means to wake by itself
         self._runner: threading.Thread | None = None
@@ -360,7 +359,7 @@ class Worker:
 
     def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        _refuse_coroutines(handler)
+        calling.check(handler)
         function = as_bytes(name)
         with self._pump.gate, self._pump.lock:
             self._grabber.can_do(function, server_timeout_ms(timeout))
@@ -382,7 +381,7 @@ class Worker:
         """
 
         def register(handler: Callable[[_A, WorkerJob], _R]) -> Callable[[_A, WorkerJob], _R]:
-            _refuse_coroutines(handler)
+            calling.check(handler)
 
             def run(job: WorkerJob) -> bytes:
                 return function.result_data(handler(function.value(job.workload), job))
@@ -412,7 +411,10 @@ class Worker:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
 
         Reconnects to lost servers with growing pauses, of less than a second. In the main thread SIGTERM and SIGINT
-        act as `stop`; a second one raises KeyboardInterrupt.
+        act as `stop`; a second one acts as `abort`, and raises KeyboardInterrupt.
+
+        Raises:
+            KeyboardInterrupt: as above; or a function has raised it in the main thread, and its job is reported.
         """
         self._runner = threading.current_thread()
         self._ended.clear()
@@ -423,6 +425,8 @@ class Worker:
                     self._pump.wait(self._has_work, self._pause())
                     self._turn(start)
                 self._send_rest()
+                if self._interrupt is not None:
+                    raise KeyboardInterrupt from self._interrupt
         finally:
             self._aborting = self._stopping = True  # whatever still runs in a thread is on its own
             with self._pump.gate, self._pump.lock:
@@ -480,6 +484,7 @@ class Worker:
 
         def on_signal(_number: int, _frame: object) -> None:
             if self._stopping:
+                self.abort()
                 raise KeyboardInterrupt
             self.stop()
 
@@ -493,8 +498,10 @@ class Worker:
     # One turn of `run`
 
     def _is_over(self) -> bool:
-        if self._aborting or not self._stopping:
-            return self._aborting
+        if self._aborting or self._interrupt is not None:
+            return True
+        if not self._stopping:
+            return False
         with self._pump.gate, self._pump.lock:
             return self._grabber.stopping and self._grabber.drained
 
@@ -558,7 +565,7 @@ class Worker:
                     self._give_up(job)
         if self.abort_if_overdue(now):
             return
-        while self._assigned and not self._aborting:
+        while self._assigned and not self._aborting and self._interrupt is None:
             start(self._assigned.popleft())
 
     def abort_if_overdue(self, now: float) -> bool:
@@ -654,7 +661,8 @@ class Worker:
             self.advance()
             if job.conn.output_size:  # else it has left with the next GRAB_JOB
                 job._server.settle()
-        job._server.wait_until_sent()
+        if self._interrupt is None:  # else `run` waits, and not for long
+            job._server.wait_until_sent()
         if self._threads:
             self._pump.wake()
 
@@ -663,39 +671,13 @@ class Worker:
         if handler is None:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)
             return Failed()
-        try:
-            result = copy_context().run(_call, job, handler)  # what a function sets there, the next job does not see
-            return Completed(b"" if result is None else bytes(memoryview(result)))
-        except BaseException as error:
-            if not isinstance(error, Exception) and not self._threads:
-                raise  # it is meant for whoever has called `run`; in a thread of the pool it would reach nobody
-            if isinstance(error, JobFailed):
-                _log.info("job %r of %r failed: %s", job.handle, job.function, error)
-            elif isinstance(error, ConnectionLost) and not job.connected:
-                _log.info("job %r of %r given up: %s", job.handle, job.function, error)
-            else:
-                _log.exception("job %r of %r raised", job.handle, job.function)
-            return ended_by(error)
-
-
-def _refuse_coroutines(handler: Callable[..., Any]) -> None:
-    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"{handler.__qualname__} is asynchronous: only gear_anyio.Worker runs it")
-
-
-def _call(job: WorkerJob, handler: Handler) -> bytes | None:
-    """Call a function of any kind, and return its result."""
-    result = handler(job)
-    if not isinstance(result, Generator):
-        return result
-    with contextlib.closing(result):
-        while True:
-            try:
-                piece = next(result)
-            except StopIteration as end:
-                last: bytes | None = end.value
-                return last
-            job.send(piece)
+        end, interrupt = calling.run(job, handler)
+        if interrupt is not None:
+            if self._aborting:
+                raise KeyboardInterrupt from interrupt  # a second signal: the job is for another worker
+            self._interrupt = interrupt
+            self._stopping = True
+        return end
 
 
 class _Pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import CoroutineType
 from typing import Final
 
 from .errors import JobFailed, LocalProtocolError
@@ -10,7 +11,17 @@ from .events import JobAssigned
 from .outcomes import Completed, Failed, Raised
 from .worker import WorkerConnection
 
-__all__ = ["Assignment", "ended_by", "raised", "server_timeout_ms", "timed_out"]
+__all__ = [
+    "Assignment",
+    "completed",
+    "described",
+    "ended_by",
+    "is_interrupt",
+    "piece",
+    "raised",
+    "server_timeout_ms",
+    "timed_out",
+]
 
 TIMEOUT_GRACE: Final = 1.0
 """Seconds by which a server waits longer for a job than its worker: the worker, if it can, tells what happened."""
@@ -38,14 +49,71 @@ def timed_out(timeout: float) -> Raised:
     return raised(TimeoutError(f"the job has taken longer than {timeout:g} s"))
 
 
+def completed(function: bytes, result: object) -> Completed:
+    """Return how a job ends whose function has returned.
+
+    Args:
+        function: its name.
+        result: what it has returned: bytes, or anything else that has the form of bytes; or None for no bytes.
+
+    Raises:
+        TypeError: the result is something else.
+    """
+    if result is None:
+        return Completed(b"")
+    return Completed(_bytes(function, result, "returned", "a result has to be bytes or None"))
+
+
+def piece(function: bytes, data: object) -> bytes:
+    """Return a piece of a result that a function has yielded.
+
+    Raises:
+        TypeError: it does not have the form of bytes.
+    """
+    return _bytes(function, data, "yielded", "a piece has to be bytes")
+
+
+def _bytes(function: bytes, value: object, did: str, rule: str) -> bytes:
+    if type(value) is bytes:
+        return value
+    try:
+        return bytes(memoryview(value))  # type: ignore[arg-type]
+    except TypeError:
+        if isinstance(value, CoroutineType):
+            value.close()  # else Python warns that nobody has awaited it
+        name = function.decode("utf-8", "backslashreplace")
+        raise TypeError(f"{name} {did} {type(value).__name__}; {rule}") from None
+
+
 def ended_by(error: BaseException) -> Failed | Raised:
     """Return how a job ends whose function has raised: `JobFailed` is a failure, anything else an exception."""
-    return Failed() if isinstance(error, JobFailed) else raised(error)
+    return Failed() if issubclass(type(error), JobFailed) else raised(error)
 
 
 def raised(error: BaseException) -> Raised:
     """Return the end of a job with an exception, told by its type and message."""
-    return Raised(f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
+    return Raised(described(error).encode("utf-8", "backslashreplace"))
+
+
+def described(error: BaseException) -> str:
+    """Return the type and the message of an exception; the type alone if the message cannot be had."""
+    name = type(error).__name__
+    try:
+        return "".join((name, ": ", str(error)))
+    except BaseException:  # whatever `__str__` raises: it is to end the job, and not the worker
+        return name
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether an exception is KeyboardInterrupt, or a group with one in it."""
+    left = [error]
+    while left:
+        error = left.pop()
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            left += error.exceptions
+    return False
 
 
 class Assignment:

@@ -142,6 +142,7 @@ async def test_job_that_cancels_its_own_task_spoils_no_other() -> None:
         done.append(job)
         task = asyncio.current_task()
         assert task is not None
+        assert not task.cancelling()
         task.cancel()
 
     async with anyio.create_task_group() as group:

@@ -142,21 +142,6 @@ def test_errors_of_functions_reach_the_caller_and_the_worker_goes_on(
             assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
 
 
-def test_system_exit_in_a_thread_ends_no_other_job(server: Server, client: Client) -> None:
-    def leave(job: WorkerJob) -> bytes:
-        raise SystemExit(7)
-
-    with Worker(server.address, threads=2) as worker:
-        worker.register("leave", leave)
-        worker.register("reverse", reverse)
-        with working(worker):
-            job = client.submit("leave")
-            with pytest.raises((JobFailed, JobRaised)):
-                job.result(LIMIT)
-            for _ in range(5):
-                assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
-
-
 def test_worker_with_threads_leaves_nothing_open(server: Server) -> None:
     with (
         nothing_left_open(server_goes_on=True),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import Completed, Failed, JobFailed, JobLost, LocalProtocolError, Raised, WorkerConnection
-from gearproto.assignments import Assignment, ended_by, server_timeout_ms, timed_out
+from gearproto.assignments import Assignment, completed, ended_by, is_interrupt, piece, server_timeout_ms, timed_out
 from gearproto.events import JobAssigned
 from gearproto.packets import CanDoTimeout, JobAssignAll, WorkComplete, WorkException, WorkFail
 from tests.harness import strategies
@@ -83,6 +83,58 @@ def test_any_other_exception_is_told_by_type_and_message(kind: type[Exception], 
         f"{kind.__name__}: {text}".encode() + rb"\udcff" * surrogate + b" (1 sub-exception)" * (kind is ExceptionGroup)
     )
     assert ended_by(error) == Raised(told)
+
+
+def test_exception_whose_message_cannot_be_had_is_told_by_its_type() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise self.args[0]
+
+    for error in (IndexError(), SystemExit(), KeyboardInterrupt()):
+        assert ended_by(Odd(error)) == Raised(b"Odd")
+
+
+@given(strategies.payloads)
+def test_result_is_anything_that_has_the_form_of_bytes(data: bytes) -> None:
+    for result in (data, bytearray(data), memoryview(data), memoryview(data * 2)[: len(data)]):
+        assert completed(b"f", result) == Completed(data)
+        assert piece(b"f", result) == data
+
+
+def test_none_is_an_empty_result_and_no_piece() -> None:
+    assert completed(b"f", None) == Completed(b"")
+    with pytest.raises(TypeError, match=r"^f yielded NoneType; a piece has to be bytes$"):
+        piece(b"f", None)
+
+
+@given(strategies.payloads, st.sampled_from(["text", 1, [b"x"], object()]))
+def test_result_of_another_type_is_told_with_the_function_s_name(function: bytes, result: object) -> None:
+    with pytest.raises(TypeError) as caught:
+        completed(function, result)
+    name = function.decode("utf-8", "backslashreplace")
+    assert str(caught.value) == f"{name} returned {type(result).__name__}; a result has to be bytes or None"
+
+
+def test_coroutine_that_nobody_has_awaited_is_closed() -> None:
+    async def forgotten() -> bytes:
+        return b""
+
+    with pytest.raises(TypeError, match=r"^f returned coroutine; a result has to be bytes or None$"):
+        completed(b"f", forgotten())
+
+
+@given(
+    st.recursive(
+        st.sampled_from([SystemExit(), KeyError(), GeneratorExit()]),
+        lambda inner: st.builds(BaseExceptionGroup, st.just("several"), st.lists(inner, min_size=1, max_size=3)),
+        max_leaves=6,
+    ),
+    st.booleans(),
+)
+def test_keyboard_interrupt_is_found_in_groups_too(error: BaseException, interrupted: bool) -> None:
+    if interrupted:
+        error = BaseExceptionGroup("all", [error, BaseExceptionGroup("inner", [KeyboardInterrupt()])])
+    assert is_interrupt(error) is interrupted
 
 
 # Jobs in hand
