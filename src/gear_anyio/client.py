@@ -18,7 +18,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from gear_sync.tls import TLS, client_context
+from gear_sync.tls import TLS, ClientTLS
 from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority, ServerError
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
@@ -98,11 +98,11 @@ class Client:
         self._timeout = timeout
         self._resubmit_timeout = resubmit_timeout
         self._exceptions = exceptions
-        context = None if tls is None else client_context(tls)
+        files = None if tls is None else ClientTLS(tls)
         self._sessions = [
             Session(
                 address,
-                tls=context,
+                tls=files,
                 connect=connect,
                 connect_timeout=connect_timeout,
                 limits=self._limits,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -13,6 +12,7 @@ import anyio
 import anyio.abc
 
 from gear_sync.dial import Dial, failure_of_connect
+from gear_sync.tls import ClientTLS
 from gearproto.addresses import Address
 
 __all__ = ["Connect", "Transport", "dial"]
@@ -26,13 +26,13 @@ Connect = Callable[[Address], Awaitable[anyio.abc.AnyByteStream]]
 """Opens a byte stream to a server, in place of TCP and TLS."""
 
 
-async def dial(address: Address, timeout: float, tls: ssl.SSLContext | None, connect: Connect | None) -> Transport:
+async def dial(address: Address, timeout: float, tls: ClientTLS | None, connect: Connect | None) -> Transport:
     """Connect to a server.
 
     Args:
         address: the server.
         timeout: seconds for all of it.
-        tls: the context for TLS; None for plain TCP.
+        tls: gives the context for TLS; None for plain TCP.
         connect: opens a stream instead; None for TCP.
 
     Raises:

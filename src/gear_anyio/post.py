@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable
 from typing import Protocol
 
 import anyio
 
+from gear_sync.tls import ClientTLS
 from gearproto import WorkerConnection
 from gearproto.addresses import Address
 from gearproto.backoff import Backoff
@@ -57,7 +57,7 @@ class Post:
         address: Address,
         office: Office,
         *,
-        tls: ssl.SSLContext | None,
+        tls: ClientTLS | None,
         connect: Connect | None,
         connect_timeout: float,
         backoff: Backoff,
@@ -67,7 +67,7 @@ class Post:
         Args:
             address: the server.
             office: the worker.
-            tls: the context for TLS; None for plain TCP.
+            tls: gives the context for TLS; None for plain TCP.
             connect: opens the stream; None for TCP.
             connect_timeout: seconds for that.
             backoff: tells when the server may be tried again.

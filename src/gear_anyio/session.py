@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 
 import anyio
 
+from gear_sync.tls import ClientTLS
 from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.backoff import Backoff
@@ -58,7 +58,7 @@ class Session:
         self,
         address: Address,
         *,
-        tls: ssl.SSLContext | None,
+        tls: ClientTLS | None,
         connect: Connect | None,
         connect_timeout: float,
         limits: Limits,
@@ -70,7 +70,7 @@ class Session:
 
         Args:
             address: the server.
-            tls: the context for TLS; None for plain TCP.
+            tls: gives the context for TLS; None for plain TCP.
             connect: opens the stream; None for TCP.
             connect_timeout: seconds for that.
             limits: limits for the connections, as in `gearproto.connection.Connection`.

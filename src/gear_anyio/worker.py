@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar, Unpack, overload
 import anyio
 import anyio.abc
 
-from gear_sync.tls import TLS, client_context
+from gear_sync.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
 from gearproto.addresses import parse_addresses
 from gearproto.assignments import server_timeout_ms, timed_out
@@ -85,12 +85,12 @@ class Worker:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
         self._limits: Limits = {"probe_interval": 30.0, **limits}
-        context = None if tls is None else client_context(tls)
+        files = None if tls is None else ClientTLS(tls)
         self._posts = [
             Post(
                 address,
                 self,
-                tls=context,
+                tls=files,
                 connect=connect,
                 connect_timeout=connect_timeout,
                 backoff=Backoff(random.random, retry_pauses),

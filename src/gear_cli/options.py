@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
-from gear_sync.tls import TLS, client_context
+from gear_sync.tls import TLS
 from gearproto.addresses import Address, parse_addresses
 
 __all__ = [
@@ -145,20 +144,13 @@ def server_addresses(servers: Sequence[str]) -> list[Address]:
         raise UsageError(f"{error}.") from error
 
 
-def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> TLS | None:
     """Read the options of TLS.
 
     Raises:
-        UsageError: a certificate comes without a key, or a file cannot be used.
+        ValueError: a certificate comes without a key.
     """
-    if not (tls or ca or certificate or key):
-        return None
-    try:
-        return client_context(TLS(certificate=certificate, key=key, ca=ca))
-    except OSError as error:
-        raise UsageError(f"{error.filename or 'a file for TLS'} cannot be read: {reason(error)}.") from error
-    except ValueError as error:
-        raise UsageError(f"{error}.") from error
+    return TLS(certificate=certificate, key=key, ca=ca) if tls or ca or certificate or key else None
 
 
 def log_to_stderr(verbose: int, handler: logging.Handler | None = None) -> None:

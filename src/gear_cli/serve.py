@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, re
 from .stderr_log import StderrHandler
 
 __all__ = ["serve", "tune_memory"]
+
+_log = logging.getLogger(__name__)
 
 _LISTENING = Group.create_ordered("Listening")
 _TLS = Group.create_ordered("TLS")
@@ -74,7 +77,8 @@ def serve(
     (LISTEN_FDS, as from systemd) are used instead of all addresses given here.
 
     With --tls-certificate and --tls-key it speaks TLS on all addresses, and nothing else; --tls-ca makes it serve only
-    those who show a certificate of theirs from that authority.
+    those who show a certificate of theirs from that authority. SIGHUP makes it read these files again, for new
+    connections.
 
     Exit codes: 0 stopped, 1 an address cannot be listened on, 2 wrong usage.
 
@@ -145,7 +149,7 @@ def serve(
         raise Failure(f"cannot listen on {places}: {reason(error)}.") from error
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    _stop_on_signals(server)
+    _handle_signals(server, tls=options.get("tls") is not None)
     for address in server.addresses:
         text = f"unix:{address}" if isinstance(address, str) else _written(*address)
         print(f"listening on {text}", flush=True)
@@ -173,8 +177,19 @@ def _written(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _stop_on_signals(server: Server) -> None:
+def _handle_signals(server: Server, *, tls: bool) -> None:
+    def reload() -> None:
+        if not tls:
+            _log.info("SIGHUP: there are no TLS files to read again")
+            return
+        try:
+            server.reload_tls()
+        except ValueError as error:
+            _log.error("SIGHUP: %s; what has been read before stays in use", error)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())
     if sys.platform != "win32":
         signal.signal(signal.SIGUSR1, lambda _number, _frame: server.stop(graceful=True))
+        # Not in the handler itself: it may interrupt a line that is just being logged.
+        signal.signal(signal.SIGHUP, lambda _number, _frame: server.call_soon(reload))

@@ -126,14 +126,17 @@ def submit(
         file, workload = None, "-"
     if lines and unique:
         raise UsageError("--unique names one job, --lines makes many.")
-    client = Client(
-        server_addresses(server),
-        policy=policy,
-        tls=client_tls(tls, tls_ca, tls_certificate, tls_key),
-        connect_timeout=_CONNECT_TIMEOUT if timeout is None else min(_CONNECT_TIMEOUT, timeout),
-        timeout=_ANSWER_TIMEOUT if timeout is None else timeout,
-        exceptions=not no_exceptions,
-    )
+    try:
+        client = Client(
+            server_addresses(server),
+            policy=policy,
+            tls=client_tls(tls, tls_ca, tls_certificate, tls_key),
+            connect_timeout=_CONNECT_TIMEOUT if timeout is None else min(_CONNECT_TIMEOUT, timeout),
+            timeout=_ANSWER_TIMEOUT if timeout is None else timeout,
+            exceptions=not no_exceptions,
+        )
+    except ValueError as error:  # a file for TLS that cannot be used
+        raise UsageError(f"{error}.") from error
     work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     with client, _Output(as_json, lines) as output:
         if lines:

@@ -101,9 +101,12 @@ def work(
     handler = _load(target) if target is not None else _command(command, commands)
     log_to_stderr(verbose)
     name = None if client_id is None else os.fsencode(client_id)
-    context = client_tls(tls, tls_ca, tls_certificate, tls_key)
     try:
-        worker = Worker(addresses, client_id=name, threads=threads, tls=context)
+        files = client_tls(tls, tls_ca, tls_certificate, tls_key)
+        worker = Worker(addresses, client_id=name, threads=threads, tls=files)
+    except (LocalProtocolError, ValueError) as error:  # a name that is too long, a file that cannot be used
+        raise UsageError(f"{error}.") from error
+    try:
         with worker, _ending_at_the_second_signal(worker, commands):
             limited = handler if count is None else _limited(handler, count, worker)
             worker.register(os.fsencode(function), limited, timeout=timeout)

@@ -28,7 +28,7 @@ from .dial import Connect, open_socket, resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
-from .tls import TLS, client_context
+from .tls import TLS, ClientTLS
 
 __all__ = ["Client"]
 
@@ -93,10 +93,15 @@ class Client:
         self._timeout = timeout
         self._resubmit_timeout = resubmit_timeout
         self._exceptions = exceptions
-        context = None if tls is None else client_context(tls)
+        files = None if tls is None else ClientTLS(tls)
         self._sessions = [
             Session(
-                address, context, self._limits, Backoff(random.random, retry_pauses), self._introduce, self._on_stranded
+                address,
+                files,
+                self._limits,
+                Backoff(random.random, retry_pauses),
+                self._introduce,
+                self._on_stranded,
             )
             for address in self._addresses
         ]

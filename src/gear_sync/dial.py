@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gearproto.addresses import Address
 
-from .tls import handshake_reason
+from .tls import ClientTLS, handshake_reason
 
 __all__ = ["Connect", "Dial", "failure_of_connect", "open_socket", "resolve"]
 
@@ -79,14 +79,14 @@ class Dial:
         deadline: monotonic time in seconds at which to call `advance` at the latest.
     """
 
-    def __init__(self, address: Address, endpoints: list[Endpoint], timeout: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, address: Address, endpoints: list[Endpoint], timeout: float, tls: ClientTLS | None) -> None:
         """Begin with the first of a server's addresses.
 
         Args:
             address: the server.
             endpoints: what `resolve` has found.
             timeout: seconds for all addresses together, TLS included; each gets its share of what is left.
-            tls: the context for TLS; None for plain TCP.
+            tls: gives the context for TLS; None for plain TCP.
         """
         self.sock: socket.socket | None = None
         self.error: OSError | None = None
@@ -179,7 +179,7 @@ class Dial:
         if self._tls is None:
             self.sock, self.trying = sock, None
             return
-        self.trying = self._shaking = self._tls.wrap_socket(
+        self.trying = self._shaking = self._tls.context().wrap_socket(
             sock, server_hostname=self._address.host, do_handshake_on_connect=False
         )
         self._shake()

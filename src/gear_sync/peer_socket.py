@@ -11,7 +11,7 @@ from typing import Final
 from gearproto.server import PeerId
 from gearproto.server.backlog import Backlog, Backlogs
 
-from .tls import Tunnel
+from .tunnel import Tunnel
 
 __all__ = ["MIN_READ", "NOBODY", "PeerSocket"]
 

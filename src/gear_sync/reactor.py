@@ -34,11 +34,13 @@ from gearproto.server import (
 )
 from gearproto.server.backlog import Backlogs
 
+from .expiry import warn_of_expiry
 from .handshakes import Handshakes
 from .limited_log import LimitedLog
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
 from .peer_socket import MIN_READ, NOBODY, PeerSocket
-from .tls import TLS, PeerCertificate, Tunnel, reason, server_context
+from .tls import TLS, reason, server_context
+from .tunnel import PeerCertificate, Tunnel
 
 __all__ = ["Keepalive", "Reactor", "ServerBase", "ServerOptions", "Snapshot", "open_reactor"]
 
@@ -107,6 +109,7 @@ class Reactor:
     Attributes:
         engine: the job server's logic.
         finished: whether an administrator, or `drain`, has brought the server to its end; then call `close`.
+        tls: what connections from the listeners begin with from now on; None for plain TCP.
         received: bytes received since the start.
         sent: bytes sent since the start.
     """
@@ -144,7 +147,7 @@ class Reactor:
         self._max_connections = max_connections
         self._backlogs: Backlogs[PeerSocket] = Backlogs(pause_at=pause_at, max_unsent=max_unsent, max_behind=max_behind)
         self._keepalive = keepalive
-        self._tls = tls
+        self.tls = tls
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
         self._max_read = _MAX_READ  # in this turn
         self._warnings = LimitedLog(_log)
@@ -360,10 +363,10 @@ class Reactor:
                 self._keepalive.apply(sock)
         link = PeerSocket(sock, host, None)
         self._selector.register(sock, _READ, link)
-        if self._tls is None:
+        if self.tls is None:
             self._welcome(link, now)
         else:
-            link.tunnel = Tunnel(self._tls, server_side=True)
+            link.tunnel = Tunnel(self.tls, server_side=True)
             link.direct = False
             self._handshakes.begin(link, now)
 
@@ -636,7 +639,7 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
     if unknown := options.keys() - ServerOptions.__annotations__.keys():
         raise TypeError(f"a server has no option {', '.join(sorted(unknown))}")
     tls = options.get("tls")
-    context = None if tls is None else server_context(tls)
+    context = None if tls is None else _own_context(tls)
     prefix = options.get("handle_prefix", f"H:{socket.gethostname()[:24]}")
     engine = Engine(
         handle_prefix=f"{prefix}:{secrets.token_hex(4)}".encode(),
@@ -652,6 +655,14 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
     keepalive = options.get("keepalive", Keepalive())
     limits = cast("_Limits", _chosen(options, _Limits))
     return Reactor(engine, sockets, keepalive=keepalive, tls=context, **limits)
+
+
+def _own_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
+    """Make the context of a server that begins, or that is given a new certificate."""
+    context = server_context(tls)
+    if isinstance(tls, TLS):
+        warn_of_expiry(tls.certificate, tls.key, server_side=True)
+    return context
 
 
 def _chosen(options: ServerOptions, names: type) -> dict[str, object]:
@@ -680,7 +691,21 @@ class ServerBase:
             ValueError: an option makes no sense, or a file of TLS cannot be used.
         """
         self._reactor = open_reactor(host, port, **options)
+        self._tls = options.get("tls")
         self.addresses = self._reactor.addresses
+
+    def reload_tls(self) -> None:
+        """Read the files of TLS again, for connections that begin from now on; open ones stay as they are.
+
+        May be called from any thread.
+
+        Raises:
+            ValueError: a file cannot be used, and the server keeps what it has; or it was not given files.
+        """
+        if not isinstance(self._tls, TLS):
+            raise ValueError("the server has no TLS files that it could read again")
+        self._reactor.tls = _own_context(self._tls)
+        _log.info("TLS: the files have been read again, for new connections")
 
     @property
     def address(self) -> tuple[str, int]:

@@ -29,7 +29,7 @@ class Server(ServerBase):
         super().__init__(host, port, **options)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # guards the two below
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
         self._closed = False
         self._stopping = False
 
@@ -46,6 +46,15 @@ class Server(ServerBase):
             self.close()
             _log.info("stopped")
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function where the server runs, before its next turn.
+
+        May be called from any thread and from signal handlers. An exception of the function ends the server. A server
+        that is closed calls nothing any more.
+        """
+        self._calls.append(function)
+        self._reactor.wake()
+
     def stop(self, *, graceful: bool = False) -> None:
         """Make `serve_forever` return soon. May be called from any thread and from signal handlers.
 
@@ -53,10 +62,10 @@ class Server(ServerBase):
             graceful: whether running jobs may end first; nothing new is taken meanwhile.
         """
         if graceful:
-            self._calls.append(self._reactor.drain)
+            self.call_soon(self._reactor.drain)
         else:
             self._stopping = True
-        self._reactor.wake()
+            self._reactor.wake()
 
     def snapshot(self) -> Snapshot:
         """Count what the server holds now. May be called from any thread; a closed server tells its last state."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +18,7 @@ from gearproto.records import Answer, Records
 from .dial import Dial, Endpoint
 from .job import Job
 from .link import Link
+from .tls import ClientTLS
 
 __all__ = ["Session"]
 
@@ -36,7 +36,7 @@ class Session:
     def __init__(
         self,
         address: Address,
-        tls: ssl.SSLContext | None,
+        tls: ClientTLS | None,
         limits: Limits,
         backoff: Backoff,
         introduce: Callable[[Session], None],
@@ -46,7 +46,7 @@ class Session:
 
         Args:
             address: the server.
-            tls: the context for TLS; None for plain TCP.
+            tls: gives the context for TLS; None for plain TCP.
             limits: limits for the connections, as in `gearproto.connection.Connection`.
             backoff: tells when the server may be tried again.
             introduce: called when the server has been reached, before anything else is sent.

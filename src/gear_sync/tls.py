@@ -1,4 +1,4 @@
-"""TLS for servers, clients and workers of both adapters: contexts from files, and a TLS connection without its socket.
+"""TLS for servers, clients and workers of both adapters: contexts from files, and why connections fail.
 
 An option ``tls`` takes a `TLS`, which names files, or a `ssl.SSLContext` that you have made yourself. `server_context`
 and `client_context` turn either into a context, or say in one sentence why not: nothing ever falls back to plain TCP.
@@ -11,19 +11,20 @@ and `client_context` turn either into a context, or say in one sentence why not:
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeAlias, cast
+from typing import Final, NoReturn, TypeAlias
 
-__all__ = ["TLS", "PeerCertificate", "Tunnel", "client_context", "handshake_reason", "reason", "server_context"]
+from .expiry import warn_of_expiry
+
+__all__ = ["TLS", "ClientTLS", "client_context", "handshake_reason", "reason", "server_context"]
+
+_log = logging.getLogger(__name__)
 
 _Path: TypeAlias = "str | os.PathLike[str]"
 
-_CHUNK: Final = 65536  # bytes of ciphertext that OpenSSL holds at most; its buffers never shrink
-_RECORD: Final = 16384  # bytes in the largest record of TLS
 _CERTIFICATE: Final = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
 _KEY: Final = (b"PRIVATE KEY-----",)
 _NOT_TLS: Final = "it does not speak TLS"
@@ -45,7 +46,10 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """The files of TLS connections, in PEM form; they are read when a server listens, or a client is made.
+    """The files of TLS connections, in PEM form.
+
+    They are read when a server listens, or a client or worker is made. Clients and workers read them again when they
+    connect and a file has changed, servers when you call `reload_tls`.
 
     ``TLS()`` is a client that trusts what the system trusts. ``TLS(certificate=..., key=...)`` is a server, or with
     ``ca`` one that wants certificates of its clients, too. With all three, a client shows its certificate.
@@ -126,6 +130,63 @@ def client_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
+class ClientTLS:
+    """The context of each new connection of a client or worker.
+
+    Files are read again once they have changed, so that renewed certificates need no restart. Files that cannot be used
+    then, as in the middle of a renewal, are logged and change nothing.
+    """
+
+    def __init__(self, tls: TLS | ssl.SSLContext) -> None:
+        """Read the files.
+
+        Args:
+            tls: the files; or a context, which is used as it is.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: a file cannot be used.
+        """
+        self._files = tls if isinstance(tls, TLS) else None
+        self._versions = _versions(self._files)  # before they are read: a change in between is seen next time
+        self._refused: object = None
+        self._context = client_context(tls)
+        self._look_at_expiry()
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a connection that begins now."""
+        versions = _versions(self._files)
+        if self._files is not None and versions != self._versions:
+            try:
+                self._context = client_context(self._files)
+            except ValueError as error:
+                if versions != self._refused:
+                    _log.warning("%s; what has been read before stays in use", error)
+                self._refused = versions
+            else:
+                self._versions = versions
+                self._look_at_expiry()
+        return self._context
+
+    def _look_at_expiry(self) -> None:
+        if self._files is not None:
+            warn_of_expiry(self._files.certificate, self._files.key, server_side=False)
+
+
+def _versions(tls: TLS | None) -> list[tuple[int, ...] | None]:
+    """Return what differs once a file has been written or replaced; None for a file that is not there."""
+    paths = () if tls is None else (tls.certificate, tls.key, tls.ca)
+    return [None if path is None else _version(path) for path in paths]
+
+
+def _version(path: _Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _check_type(tls: object) -> None:
     if not isinstance(tls, TLS):
         raise TypeError(f"tls takes a TLS or a ssl.SSLContext, not a {type(tls).__name__}")
@@ -137,7 +198,7 @@ def _load(context: ssl.SSLContext, tls: TLS) -> None:
         _check_file("CA", tls.ca, _CERTIFICATE, "certificate")
         try:
             context.load_verify_locations(tls.ca)
-        except ssl.SSLError as error:
+        except OSError as error:
             raise ValueError(f"the CA {os.fspath(tls.ca)} cannot be used: {reason(error)}") from error
     if tls.certificate is not None and tls.key is not None:
         _check_file("certificate", tls.certificate, _CERTIFICATE, "certificate")
@@ -149,9 +210,9 @@ def _load(context: ssl.SSLContext, tls: TLS) -> None:
 
         try:
             context.load_cert_chain(tls.certificate, tls.key, no_password)
-        except ssl.SSLError as error:
+        except OSError as error:
             names = f"the certificate {os.fspath(tls.certificate)}", f"the key {key}"
-            if error.reason == "KEY_VALUES_MISMATCH":
+            if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
                 raise ValueError(f"{names[1]} is not that of {names[0]}") from error
             raise ValueError(f"{names[0]} with {names[1]} cannot be used: {reason(error)}") from error
 
@@ -184,119 +245,3 @@ def handshake_reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLEOFError | ConnectionError):
         return "it has closed the connection in the handshake, and may not speak TLS"
     return reason(error)
-
-
-@dataclass(frozen=True, slots=True)
-class PeerCertificate:
-    """The certificate that the other side has shown, and that has been found good.
-
-    Attributes:
-        common_name: the common name of its subject; None if there is none.
-        names: the host names that it is for.
-        der: the whole of it, in DER form.
-    """
-
-    common_name: str | None
-    names: tuple[str, ...]
-    der: bytes
-
-
-class Tunnel:
-    """A TLS connection without its socket: what arrives goes in, what was said comes out, and the other way round.
-
-    It never waits, and keeps no more than one unfinished record. Errors are `ssl.SSLError`, see `reason`; send
-    `data_to_send` to the other side even then, which tells it why.
-
-    Attributes:
-        established: whether the handshake is over; only then call `encrypt`.
-        ended: whether the other side has said that it sends no more.
-    """
-
-    __slots__ = ("_incoming", "_object", "_outgoing", "ended", "established")
-
-    def __init__(
-        self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
-    ) -> None:
-        """Begin a handshake.
-
-        Args:
-            context: from `server_context` or `client_context`.
-            server_side: whether this is the server.
-            server_hostname: the server's name or address, for a client.
-        """
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
-        self.established = False
-        self.ended = False
-        if not server_side:
-            self._shake_hands()
-
-    def receive(self, data: bytes) -> bytes:
-        """Take what has arrived, and return what the other side has said with it; perhaps nothing.
-
-        There may be `data_to_send` then.
-
-        Raises:
-            ssl.SSLError: this connection has failed.
-        """
-        said: list[bytes] = []
-        for start in range(0, len(data), _CHUNK):
-            self._incoming.write(data[start : start + _CHUNK])
-            if self.established or self._shake_hands():
-                self._read(said)
-        return said[0] if len(said) == 1 else b"".join(said)
-
-    def _shake_hands(self) -> bool:
-        try:
-            self._object.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        self.established = True
-        return True
-
-    def _read(self, said: list[bytes]) -> None:
-        while not self.ended and (self._incoming.pending or self._object.pending()):
-            try:
-                piece = self._object.read(_RECORD)
-            except ssl.SSLWantReadError:
-                return
-            except ssl.SSLZeroReturnError:
-                piece = b""
-            if piece:
-                said.append(piece)
-            else:
-                self.ended = True
-
-    def data_to_send(self) -> bytes:
-        """Take what the handshake, or the other side's requests, want to be sent; perhaps nothing."""
-        return self._outgoing.read()
-
-    def encrypt(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """Return what has to be sent to say this, in pieces of moderate size.
-
-        Raises:
-            ssl.SSLError: this connection has failed.
-        """
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._object.write(rest[:_RECORD]) :]
-            if self._outgoing.pending >= _CHUNK - 2 * _RECORD or not rest:
-                yield self._outgoing.read()
-
-    def end(self) -> bytes:
-        """Return what has to be sent to say that nothing more comes (``close_notify``)."""
-        if self.established:
-            with contextlib.suppress(ssl.SSLError):  # it waits for the other side to say so too, or has failed before
-                self._object.unwrap()
-        return self._outgoing.read()
-
-    def peer_certificate(self) -> PeerCertificate | None:
-        """Return the other side's certificate; None if it has shown none, or none was asked for."""
-        der = self._object.getpeercert(binary_form=True)
-        fields = cast("dict[str, Any] | None", self._object.getpeercert())
-        if not der or not fields:
-            return None
-        subject = [pair for group in fields.get("subject", ()) for pair in group]
-        names = [name for kind, name in fields.get("subjectAltName", ()) if kind == "DNS"]
-        return PeerCertificate(dict(subject).get("commonName"), tuple(names), der)

@@ -31,7 +31,7 @@ from . import calling
 from .dial import Connect, Dial, open_socket, resolve
 from .link import Link
 from .pump import Pump
-from .tls import TLS, client_context
+from .tls import TLS, ClientTLS
 
 __all__ = ["Worker", "WorkerJob"]
 
@@ -131,7 +131,7 @@ class _Server:
         """When to begin to connect: never while that is being done, or is done."""
         return self.backoff.retry_at if self.link is None and self._dial is None else _NEVER
 
-    def connect(self, connect: Connect | None, timeout: float, tls: ssl.SSLContext | None) -> None:
+    def connect(self, connect: Connect | None, timeout: float, tls: ClientTLS | None) -> None:
         """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
         began = time.monotonic()
         try:
@@ -311,7 +311,7 @@ class Worker:
             raise ValueError(f"threads is {threads}, not 0 or more")
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         addresses = parse_addresses(servers)
-        context = None if tls is None else client_context(tls)
+        files = None if tls is None else ClientTLS(tls)
         backoffs = [Backoff(random.random, retry_pauses) for _ in addresses]
         self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
         self._pump = Pump()
@@ -321,7 +321,7 @@ class Worker:
         for server in self._servers:
             self._pump.add(server)
         self._threads = threads
-        self._tls = context
+        self._tls = files
         self._connect = connect
         self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout

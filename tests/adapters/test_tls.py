@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gear_sync import TLS
 from gearproto import ConnectionLost, JobLost, JobNotSent
-from tests.harness.certificates import authority
+from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import Gearmand, OurServer, RunningServer
@@ -28,6 +30,7 @@ MAY = "without a word: it may speak TLS, which this connection does not"
 async def worker_of(idiom: Idiom, address: object, **options: Any) -> AsyncIterator[None]:
     """Run a worker for the time of a block."""
     worker = make_worker(idiom, address, **options)
+    worker.register("f", lambda _job: b"")
     async with working(worker):
         yield
     if isinstance(worker, ThreadedWorker):
@@ -50,6 +53,30 @@ def resets(peer: Peer) -> None:
 def refuses_as_tls_does(peer: Peer) -> None:
     peer.receive_some()
     peer.send(b"\x15\x03\x01\0\x02\x02\x46")  # an alert: protocol version
+
+
+async def test_renewed_files_are_used_from_the_next_connection_on(idiom: Idiom, tmp_path: Path) -> None:
+    server = await in_thread(lambda: OurServer(tls=GOOD.issue()))
+    files = copy_files(
+        replace(GOOD.issue("client", expired=True), ca=authority("other").ca, check_host=False), tmp_path
+    )
+    try:
+        options: dict[str, Any] = {"tls": files, "retry_pauses": (0.001, 0.005)}
+        async with make_client(idiom, server.address, **options) as client, worker_of(idiom, server.address, **options):
+            with pytest.raises(ConnectionLost, match="its certificate is refused"):
+                await client.echo(b"x")
+            replace_files(files, GOOD.issue("client", expired=True))
+            with pytest.raises(ConnectionLost, match="our certificate has expired"):
+                await client.echo(b"x")
+            replace_files(files, GOOD.issue("client"))
+            assert await client.echo(b"x") == b"x"
+
+            async def worker_is_there() -> bool:
+                return any(worker.functions for worker in await client.admin.workers())
+
+            await until(worker_is_there)
+    finally:
+        await in_thread(server.close)
 
 
 @pytest.mark.parametrize("start", [OurServer, pytest.param(Gearmand, marks=pytest.mark.interop("gearmand"))])

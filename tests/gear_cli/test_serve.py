@@ -3,6 +3,7 @@
 import inspect
 import logging
 import os
+import re
 import select
 import signal
 import socket
@@ -23,7 +24,7 @@ from gear_sync.reactor import Reactor
 from gear_sync.tls import TLS, client_context
 from gearproto import DEFAULT_PORT, JobRejected, ServerError
 from gearproto.server import Engine
-from tests.harness.certificates import authority
+from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.servers import poll_until
 
 from .conftest import WAIT, Refusal, Run, command, environment
@@ -39,6 +40,14 @@ class Serving:
     def next_address(self) -> str:
         assert self.process.stdout is not None
         return _address(self.process.stdout.readline())
+
+    def wait_for_log(self, pattern: str) -> None:
+        """Read the log up to a line."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if re.search(pattern, line):
+                return
+        raise AssertionError(f"it has ended without {pattern!r} in its log")
 
 
 def _address(line: str) -> str:
@@ -185,6 +194,59 @@ def test_tls_is_spoken_with_those_who_have_a_certificate() -> None:
         server.process.terminate()
         _out, err = server.process.communicate(timeout=WAIT)
         assert "WARNING TLS with 127.0.0.1 failed: it has shown no certificate" in err
+
+
+def test_sighup_makes_it_read_the_files_of_tls_again(tmp_path: Path) -> None:
+    good = authority("good")
+    files = copy_files(good.issue(common_name="old"), tmp_path)
+    path = tmp_path / "socket"
+    words = (f"--tls-certificate={files.certificate}", f"--tls-key={files.key}", f"--listen=unix:{path}", "-v")
+    with serving("--listen=127.0.0.1:0", *words) as server, _tls_connection(server.address, files) as before:
+        assert _name_shown_by(before) == "old"
+        replace_files(files, good.issue(common_name="new"))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("INFO TLS: the files have been read again, for new connections")
+        with _tls_connection(server.address, files) as after:
+            assert _name_shown_by(after) == "new"
+        Path(str(files.key)).write_bytes(b"")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("ERROR SIGHUP: the key .* has no private key in PEM form; what has been read before stays")
+        before.sendall(b"version\n")
+        assert before.recv(100).startswith(b"OK ")
+        server.process.terminate()
+        assert server.process.wait(WAIT) == 0
+    assert not path.exists()
+
+
+def test_sighup_changes_nothing_without_tls() -> None:
+    with serving("--port=0", "-v") as server, gear_sync.Client(server.address) as client:
+        assert client.echo(b"x") == b"x"
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("INFO SIGHUP: there are no TLS files to read again")
+        assert client.echo(b"x") == b"x"
+
+
+def test_certificate_that_has_expired_is_warned_of() -> None:
+    tls = authority("good").issue(expired=True)
+    with serving("--port=0", f"--tls-certificate={tls.certificate}", f"--tls-key={tls.key}") as server:
+        server.wait_for_log(
+            f"WARNING the certificate {re.escape(str(tls.certificate))} is of no use: certificate has expired"
+        )
+
+
+@contextmanager
+def _tls_connection(address: str, tls: TLS) -> Iterator[ssl.SSLSocket]:
+    host, _colon, port = address.partition(":")
+    with (
+        socket.create_connection((host, int(port)), WAIT) as plain,
+        client_context(TLS(ca=tls.ca)).wrap_socket(plain, server_hostname="localhost") as sock,
+    ):
+        yield sock
+
+
+def _name_shown_by(sock: ssl.SSLSocket) -> str | None:
+    certificate: Any = sock.getpeercert()
+    return dict(pair for group in certificate["subject"] for pair in group).get("commonName")
 
 
 def _ask_version(address: str, tls: TLS) -> bytes:

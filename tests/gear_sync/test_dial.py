@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
-import ssl
 import time
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from gear_sync import TLS, Server
 from gear_sync.dial import Dial, resolve
-from gear_sync.tls import client_context
+from gear_sync.tls import ClientTLS
 from gearproto.addresses import Address
 from tests.harness.certificates import authority
 from tests.harness.ports import HeldPort
@@ -23,7 +22,7 @@ from tests.harness.threads import LIMIT, nothing_left_open
 NAME = Address("name", 1)
 
 
-def dialed(endpoints: list[tuple[int, Any]], timeout: float = LIMIT, tls: ssl.SSLContext | None = None) -> Dial:
+def dialed(endpoints: list[tuple[int, Any]], timeout: float = LIMIT, tls: ClientTLS | None = None) -> Dial:
     """Dial until there is a socket or an error."""
     dial = Dial(NAME, endpoints, timeout, tls)
     until = time.monotonic() + LIMIT
@@ -87,7 +86,7 @@ def test_address_that_does_not_shake_hands_leaves_time_for_the_next() -> None:
         socket.create_server(("127.0.0.1", 0)) as silent,
         Server("127.0.0.1", 0, tls=ours.issue()) as server,
     ):
-        tls = client_context(TLS(ca=ours.ca, check_host=False))
+        tls = ClientTLS(TLS(ca=ours.ca, check_host=False))
         dial = dialed([*inet(silent), (socket.AF_INET, ("127.0.0.1", server.port))], 1.0, tls)
         assert dial.error is None
         assert dial.sock is not None

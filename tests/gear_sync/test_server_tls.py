@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -17,10 +18,11 @@ import pytest
 import gear_sync.handshakes
 import gear_sync.reactor
 from gear_sync.reactor import open_reactor
-from gear_sync.tls import TLS, Tunnel, client_context, server_context
+from gear_sync.tls import TLS, client_context, server_context
+from gear_sync.tunnel import Tunnel
 from gearproto.packets import CanDo, EchoReq, EchoRes, GrabJob, JobAssign, SubmitJob, WorkComplete, WorkData
 from gearproto.server import PeerId
-from tests.harness.certificates import authority
+from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.drivers import DRIVERS, Driver, ThreadedServer
 from tests.harness.raw import RawConnection
 from tests.harness.servers import poll_until
@@ -101,6 +103,58 @@ def read_to_end(sock: socket.socket) -> bytes:
         while more := sock.recv(65536):
             data += more
     return data
+
+
+# Renewed certificates
+
+
+def shown_by(peer: RawConnection) -> str | None:
+    """Return the common name of the server that a client has seen."""
+    assert isinstance(peer.sock, ssl.SSLSocket)
+    certificate: Any = peer.sock.getpeercert()
+    subject = dict(pair for group in certificate["subject"] for pair in group)
+    return subject.get("commonName")
+
+
+def test_files_that_are_read_again_count_for_new_connections(start: Start, tmp_path: Path) -> None:
+    files = copy_files(GOOD.issue(common_name="old"), tmp_path)
+    server = start(tls=files)
+    with connected(server) as before:
+        replace_files(files, GOOD.issue(common_name="new"))
+        with connected(server) as between:
+            server.reload_tls()
+            with connected(server) as after:
+                assert [shown_by(peer) for peer in (before, between, after)] == ["old", "old", "new"]
+                run_job(before, after)
+
+
+def test_authority_that_is_replaced_lets_other_clients_in(start: Start, tmp_path: Path) -> None:
+    files = copy_files(GOOD.issue(), tmp_path)
+    stranger = replace(OTHER.issue("stranger"), ca=GOOD.ca)
+    server = start(tls=files)
+    refused(server, stranger)
+    replace_files(files, replace(MUTUAL, ca=OTHER.ca))
+    server.reload_tls()
+    with connected(server, stranger) as peer:
+        run_job(peer, peer)
+
+
+def test_files_that_cannot_be_used_leave_the_server_as_it_was(start: Start, tmp_path: Path) -> None:
+    files = copy_files(GOOD.issue(common_name="old"), tmp_path)
+    server = start(tls=files)
+    assert files.key is not None
+    Path(files.key).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"the key {files.key} has no private key in PEM form"):
+        server.reload_tls()
+    with connected(server) as peer:
+        assert shown_by(peer) == "old"
+
+
+@pytest.mark.parametrize("tls", [None, server_context(MUTUAL)])
+def test_server_without_files_has_nothing_to_read_again(start: Start, tls: ssl.SSLContext | None) -> None:
+    server = start(tls=tls)
+    with pytest.raises(ValueError, match="the server has no TLS files"):
+        server.reload_tls()
 
 
 # Those who are served

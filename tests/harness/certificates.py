@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from cryptography.x509.oid import NameOID
 
 from gear_sync.tls import TLS
 
-__all__ = ["Authority", "authority"]
+__all__ = ["Authority", "authority", "copy_files", "replace_file", "replace_files"]
 
 
 _HOUR = datetime.timedelta(hours=1)
+_YEAR = datetime.timedelta(days=365)
 
 
 class Authority:
@@ -35,21 +37,28 @@ class Authority:
         self.ca = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.ca)
 
-    def issue_nameless(self, common_name: str) -> TLS:
-        """Issue a certificate without alternative names, as was usual until 2017; return its files."""
+    def issue_nameless(self, common_name: str, purpose: x509.ObjectIdentifier | None = None) -> TLS:
+        """Issue a certificate without alternative names, as was usual until 2017, and return its files.
+
+        Args:
+            common_name: the common name of its subject.
+            purpose: what alone it may be used for; None for any use.
+        """
         signed_by = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         assert isinstance(signed_by, ec.EllipticCurvePrivateKey)
         issuer = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes()).subject
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
-        certificate = (
+        builder = (
             x509.CertificateBuilder(issuer, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _HOUR)
-            .not_valid_after(now + _HOUR)
-            .sign(signed_by, hashes.SHA256())
+            .not_valid_after(now + _YEAR)
         )
+        if purpose is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
+        certificate = builder.sign(signed_by, hashes.SHA256())
         path = self._folder / f"{common_name}-nameless.pem"
         plain = serialization.NoEncryption()
         path.write_bytes(
@@ -58,11 +67,28 @@ class Authority:
         )
         return TLS(path, path, self.ca)
 
-    def issue(self, name: str = "localhost", *, common_name: str | None = None, expired: bool = False) -> TLS:
-        """Issue a certificate for a host, or for a client; return its files and that of the authority."""
-        end = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC) if expired else None
-        issued = self._ca.issue_cert(name, common_name=common_name, not_after=end)
-        base = self._folder / f"{name}-{common_name}-{expired}"
+    def issue(
+        self,
+        name: str = "localhost",
+        *,
+        common_name: str | None = None,
+        expired: bool = False,
+        begins: datetime.datetime | None = None,
+        ends: datetime.datetime | None = None,
+    ) -> TLS:
+        """Issue a certificate for a host, or for a client; return its files and that of the authority.
+
+        Args:
+            name: the host's or client's name.
+            common_name: the common name of its subject.
+            expired: whether it has ended long ago.
+            begins: when it begins; in the past unless given.
+            ends: when it ends; in the far future unless given.
+        """
+        if expired:
+            ends = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+        issued = self._ca.issue_cert(name, common_name=common_name, not_before=begins, not_after=ends)
+        base = self._folder / f"{name}-{common_name}-{begins}-{ends}".replace(" ", "-")
         certificate, key = base.with_suffix(".pem"), base.with_suffix(".key")
         certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(key)
@@ -70,6 +96,27 @@ class Authority:
 
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def replace_files(old: TLS, new: TLS) -> None:
+    """Put the files of a certificate in the place of another's, as the programs do that renew them."""
+    for target, source in ((old.certificate, new.certificate), (old.key, new.key), (old.ca, new.ca)):
+        if target is not None and source is not None:
+            replace_file(target, source)
+
+
+def replace_file(target: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    """Put a file in the place of another."""
+    beside = Path(f"{os.fspath(target)}.new")
+    beside.write_bytes(Path(source).read_bytes())
+    beside.replace(target)
+
+
+def copy_files(tls: TLS, folder: Path) -> TLS:
+    """Copy the files of a certificate into a folder, where they may be replaced."""
+    copied = TLS(folder / "own.pem", folder / "own.key", folder / "ca.pem", tls.check_host)
+    replace_files(copied, tls)
+    return copied
 
 
 @functools.cache

@@ -73,6 +73,10 @@ class ThreadedServer(RunningServer):
         """Stop the server."""
         self._call(lambda: self.server.stop(graceful=graceful))
 
+    def reload_tls(self) -> None:
+        """Let the server read its files of TLS again."""
+        self._call(self.server.reload_tls)
+
     def snapshot(self) -> Snapshot:
         """Count what the server holds now."""
         snapshot: Snapshot = self._call(self.server.snapshot)

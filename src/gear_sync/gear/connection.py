@@ -17,7 +17,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from gear_sync.listening import Keepalive
-from gear_sync.tls import Tunnel
+from gear_sync.tunnel import Tunnel
 from gearproto import RemoteProtocolError
 from gearproto.events import Line
 
