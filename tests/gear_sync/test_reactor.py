@@ -171,7 +171,7 @@ def test_turns_under_load_are_limited(start: Open, monkeypatch: pytest.MonkeyPat
 
 
 def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStack) -> None:
-    server = start()
+    server = start(handle_prefix="H:test")
     engine = server.reactor.engine
     other, *flooders = (server.connect(stack) for _ in range(5))
     data = SubmitJobBg(b"f", b"", b"").encode() * 10_000
