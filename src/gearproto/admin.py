@@ -79,14 +79,27 @@ def escape(name: bytes, *, spaces: bool = False) -> bytes:
     if text.isprintable() and b"\\x" not in name and not (spaces and b" " in name):
         return name
     marked = _LITERAL_ESCAPE.sub(rb"\\x5c", name).decode("utf-8", "surrogateescape")
-    return b"".join(_escape_character(character, spaces) for character in marked)
+    return marked.translate(_ESCAPES[spaces]).encode()
 
 
-def _escape_character(character: str, spaces: bool) -> bytes:
-    raw = character.encode("utf-8", "surrogateescape")
-    if character.isprintable() and not (spaces and character == " "):
-        return raw
-    return b"".join(b"\\x%02x" % byte for byte in raw)
+class _Escapes(dict[int, str]):
+    """What each character becomes. Kept for single bytes, so that a name of nothing else takes no long time."""
+
+    def __init__(self, *, spaces: bool) -> None:
+        super().__init__()
+        self._spaces = spaces
+
+    def __missing__(self, code: int) -> str:
+        shown = character = chr(code)
+        if not character.isprintable() or (self._spaces and character == " "):
+            shown = "".join([_ESCAPED_BYTES[byte] for byte in character.encode("utf-8", "surrogateescape")])
+        if code < 256 or 0xDC80 <= code <= 0xDCFF:
+            self[code] = shown
+        return shown
+
+
+_ESCAPED_BYTES: Final = [f"\\x{byte:02x}" for byte in range(256)]
+_ESCAPES: Final = {spaces: _Escapes(spaces=spaces) for spaces in (False, True)}
 
 
 def unescape(text: bytes) -> bytes:
@@ -190,9 +203,17 @@ class WorkerListed(Row):
     functions: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        names = b"".join(b" " + escape(name, spaces=True) for name in self.functions)
+        return self.encode_head() + b"".join(map(self.encode_function, self.functions))
+
+    def encode_head(self) -> bytes:
+        """Return the row up to its functions, for servers that write a long one in pieces."""
         client_id = b"\\x2d" if self.client_id == b"-" else escape(self.client_id, spaces=True) or b"-"
-        return b"%d %b %b :%b" % (self.descriptor, escape(self.address, spaces=True), client_id, names)
+        return b"%d %b %b :" % (self.descriptor, escape(self.address, spaces=True), client_id)
+
+    @staticmethod
+    def encode_function(name: bytes) -> bytes:
+        """Return what a row has for a function."""
+        return b" " + escape(name, spaces=True)
 
     @classmethod
     def decode(cls, line: bytes) -> WorkerListed:

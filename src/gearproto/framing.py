@@ -106,33 +106,34 @@ class Decoder:
             RemoteProtocolError: the stream makes no sense from here on; what came before it has been returned.
         """
         data, start = self._data, self._cursor
-        have = len(data) - start
-        if have <= 0:
-            return self._next_big()
-        if data[start]:
-            return self._next_line(data, start)
-        needed = _HEADER_SIZE
-        if have >= needed:
+        body = start + _HEADER_SIZE
+        if body <= len(data) and not data[start]:
             key, size = _unpack_header(data, start)
             spec = self._specs.get(key)
             if spec is None:
                 raise RemoteProtocolError(_describe(data[start : start + 8]))
             if size > self._safe_packet:
                 self._check_size(spec, size)
-            needed += size
-            if have >= needed:
-                self._cursor = end = start + needed
+            end = body + size
+            if end <= len(data):
+                self._cursor = end
                 try:
-                    return spec.decode(data[start + _HEADER_SIZE : end])
+                    return spec.decode(data[body:end])
                 except MalformedArgumentsError as error:
                     return malformed(spec, error)
-            if size >= _BIG:
+            if size < _BIG:
+                self._set_aside(end - len(data))
+            else:
                 self._big = _BigPacket(spec, size)
-                self._big.feed(data[start + _HEADER_SIZE :])
+                self._big.feed(data[body:])
                 self._data = b""
                 self._cursor = 0
-                return None
-        self._set_aside(needed - have)
+            return None
+        if start >= len(data):
+            return self._next_big()
+        if data[start]:
+            return self._next_line(data, start)
+        self._set_aside(body - len(data))
         return None
 
     def _check_size(self, spec: Spec, size: int) -> None:

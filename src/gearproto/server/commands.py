@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import add
 from typing import Any, Final
 
@@ -40,6 +39,7 @@ from gearproto.errors import RemoteProtocolError
 from gearproto.events import Event
 
 from .jobs import Job
+from .linked import LinkedList
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue
 
@@ -48,8 +48,9 @@ __all__ = ["Commands", "refuse_http", "status_row"]
 _TOO_MANY_FUNCTIONS: Final = Refused(b"TOO_MANY_FUNCTIONS", b"are to be remembered, drop some first")
 
 
-_ROWS_AT_ONCE: Final = 256
-_END: Final = Rows([]).encode()
+_FRAGMENTS_AT_ONCE: Final = 32
+_PIECE_SIZE: Final = 4096  # bytes
+_END: Final = Rows(()).encode()
 _HTTP: Final = re.compile(rb"([A-Z]+) \S+ HTTP/\d")
 
 
@@ -60,6 +61,7 @@ class Commands:
         self,
         queue: JobQueue,
         peers: Mapping[PeerId, Peer],
+        peer_list: LinkedList[Peer],
         *,
         version: bytes,
         pid: int,
@@ -72,6 +74,7 @@ class Commands:
         Args:
             queue: the jobs.
             peers: the connections.
+            peer_list: the same, to be gone through in steps.
             version: answer to ``version``.
             pid: answer to ``getpid``.
             verbosity: answer to ``verbose``.
@@ -80,9 +83,10 @@ class Commands:
         """
         self._queue = queue
         self._peers = peers
+        self._peer_list = peer_list
         self._cancel = cancel
         self._shut_down = shut_down
-        self._handlers: dict[type[Event], Callable[[Any], Reply | Iterator[Row]]] = {
+        self._handlers: dict[type[Event], Callable[[Any], Reply | Iterator[bytes]]] = {
             Status: self._status,
             PriorityStatus: self._prioritystatus,
             Workers: self._workers,
@@ -106,20 +110,30 @@ class Commands:
         reply = command if isinstance(command, Refused) else self._handlers[type(command)](command)
         return _pieces(reply) if isinstance(reply, Iterator) else iter((reply.encode(),))
 
-    def _status(self, _command: Status) -> Iterator[Row]:
-        return map(status_row, list(self._queue.functions.values()))
+    def _functions(self) -> Iterator[FunctionQueue]:
+        return self._queue.function_list.walk(len(self._queue.functions))
 
-    def _prioritystatus(self, _command: PriorityStatus) -> Iterator[Row]:
-        return map(_priorities_row, list(self._queue.functions.values()))
+    def _jobs(self) -> Iterator[Job]:
+        return self._queue.job_list.walk(len(self._queue.jobs))
 
-    def _workers(self, _command: Workers) -> Iterator[Row]:
-        return map(_worker_row, list(self._peers.values()))
+    def _status(self, _command: Status) -> Iterator[bytes]:
+        return _rows(map(status_row, self._functions()))
 
-    def _show_jobs(self, _command: ShowJobs) -> Iterator[Row]:
-        return map(_job_row, list(self._queue.jobs.values()))
+    def _prioritystatus(self, _command: PriorityStatus) -> Iterator[bytes]:
+        return _rows(map(_priorities_row, self._functions()))
 
-    def _show_unique_jobs(self, _command: ShowUniqueJobs) -> Iterator[Row]:
-        return (UniqueListed(job.unique) for job in list(self._queue.jobs.values()))
+    def _workers(self, _command: Workers) -> Iterator[bytes]:
+        for peer in self._peer_list.walk(len(self._peers)):
+            yield WorkerListed(peer.descriptor, peer.address, peer.client_id, ()).encode_head()
+            for function in peer.listed():
+                yield WorkerListed.encode_function(function.name)
+            yield b"\n"
+
+    def _show_jobs(self, _command: ShowJobs) -> Iterator[bytes]:
+        return _rows(map(_job_row, self._jobs()))
+
+    def _show_unique_jobs(self, _command: ShowUniqueJobs) -> Iterator[bytes]:
+        return _rows(UniqueListed(job.unique) for job in self._jobs())
 
     def _cancel_job(self, command: CancelJob) -> Reply:
         job = self._queue.jobs.get(command.handle)
@@ -164,14 +178,22 @@ def refuse_http(line: bytes) -> None:
         raise RemoteProtocolError(f"HTTP request ({request[1][:16].decode()})")
 
 
-def _pieces(rows: Iterator[Row]) -> Iterator[bytes]:
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        text = Rows(some).encode()
-        if len(some) < _ROWS_AT_ONCE:
-            yield text
-            return
-        yield text.removesuffix(_END)
-    yield _END
+def _rows(rows: Iterable[Row]) -> Iterator[bytes]:
+    return (row.encode() + b"\n" for row in rows)
+
+
+def _pieces(fragments: Iterator[bytes]) -> Iterator[bytes]:
+    """Put the fragments of an answer of rows together, and end it. No piece costs more than a few requests do."""
+    some: list[bytes] = []
+    size = 0
+    for fragment in fragments:
+        some.append(fragment)
+        size += len(fragment)
+        if size >= _PIECE_SIZE or len(some) == _FRAGMENTS_AT_ONCE:
+            yield b"".join(some)
+            some.clear()
+            size = 0
+    yield b"".join([*some, _END])
 
 
 def _job_row(job: Job) -> JobListed:
@@ -186,8 +208,3 @@ def status_row(function: FunctionQueue) -> FunctionStatus:
 def _priorities_row(function: FunctionQueue) -> FunctionPriorities:
     high, normal, low = map(add, function.queued, function.delayed)
     return FunctionPriorities(function.name, high, normal, low, len(function.workers))
-
-
-def _worker_row(peer: Peer) -> WorkerListed:
-    names = tuple(function.name for function in reversed(peer.abilities))
-    return WorkerListed(peer.descriptor, peer.address, peer.client_id, names)

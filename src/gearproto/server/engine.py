@@ -56,6 +56,7 @@ from .answers import Answer
 from .commands import Commands, refuse_http, status_row
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import QUEUED, RUNNING, Job
+from .linked import LinkedList
 from .output import BIG, Output
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
@@ -71,7 +72,8 @@ _MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
 
 # libgearman 2.0 takes a handle for that of its task if it only begins as that does. At 100,000 jobs a second, 15 digits
 # last for 300 years.
-_HANDLE_NUMBER: Final = b":%015d"
+_HANDLE_NUMBER: Final = b":%013d"  # then two digits more
+_DIGITS: Final = tuple(b"%02d" % number for number in range(100))  # a format for each handle would take 4 times as long
 
 _NUL: Final = b"\0"
 _NOOP: Final = Noop().encode()
@@ -185,7 +187,9 @@ class Engine:
         self.epoch_offset = epoch_offset
         self.work_limit = work_limit
         self._handle_format = handle_prefix.replace(b"%", b"%%") + _HANDLE_NUMBER
-        self._created = _CREATED + len(self._handle_format % 0).to_bytes(4, "big")  # what stands before any handle
+        self._hundred = 0  # which hundred of jobs is being numbered, and what their handles begin with
+        self._handle_head = self._handle_format % 0
+        self._created = _CREATED + (len(self._handle_head) + 2).to_bytes(4, "big")  # what stands before any handle
         self._worker_wakeup = worker_wakeup
         self._exceptions = exceptions
         self._new_decoder = partial(Decoder, self._specs, max_packet_size=max_packet_size, max_line_size=max_line_size)
@@ -203,6 +207,7 @@ class Engine:
             wakeup_timeout=wakeup_timeout,
         )
         self._peers: dict[PeerId, Peer] = {}
+        self._peer_list: LinkedList[Peer] = LinkedList()
         self._last_peer = 0
         self._last_job = 0
         self._ended = 0
@@ -239,6 +244,7 @@ class Engine:
         self._commands = Commands(
             self._queue,
             self._peers,
+            self._peer_list,
             version=version,
             pid=pid,
             verbosity=verbosity,
@@ -260,7 +266,9 @@ class Engine:
         self._last_peer += 1
         id_ = PeerId(self._last_peer)
         decoder = self._new_decoder()
-        self._peers[id_] = Peer(id_, decoder, address, descriptor if descriptor >= 0 else id_, self._exceptions)
+        peer = Peer(id_, decoder, address, descriptor if descriptor >= 0 else id_, self._exceptions)
+        self._peers[id_] = peer
+        self._peer_list.add(peer)
         return id_
 
     def receive_data(self, peer: PeerId, data: bytes, now: float) -> None:
@@ -272,8 +280,11 @@ class Engine:
             now: monotonic time in seconds.
         """
         self._now = now
-        sender = self._peers.get(peer)
-        if sender is not None and not sender.failed:
+        try:
+            sender = self._peers[peer]
+        except KeyError:  # it is gone
+            return
+        if not sender.failed:
             sender.decoder.feed(data)
             if peer not in self._paused:
                 self._serve(sender)
@@ -290,6 +301,7 @@ class Engine:
         if gone is None:
             return
         gone.failed = gone.gone = True
+        self._peer_list.remove(gone)
         self._output.drop(gone)
         gone.answer = None
         gone.asleep = False
@@ -457,7 +469,7 @@ class Engine:
     def _on_submit(self, peer: Peer, packet: Any) -> None:
         priority, background, plain = _SUBMISSIONS[type(packet)]
         name, unique, workload = packet.function, packet.unique, packet.workload
-        if not 0 < len(name) <= MAX_NAME_SIZE:
+        if not name or len(name) > MAX_NAME_SIZE:
             self._check_name(peer, packet, name)
             return
         reducer, due = b"", None
@@ -466,7 +478,7 @@ class Engine:
                 due = self._due(packet.run_at)
             else:
                 reducer = packet.reducer
-        if len(unique) > MAX_UNIQUE_SIZE or len(reducer) > MAX_UNIQUE_SIZE:
+        if (unique and len(unique) > MAX_UNIQUE_SIZE) or (reducer and len(reducer) > MAX_UNIQUE_SIZE):
             self._send_error(peer, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
         queue = self._queue
@@ -481,13 +493,17 @@ class Engine:
                 key = (workload,) if workload else None
             job = queue.find(function, key)
         if job is None:
-            handle = self._handle_format % (self._last_job + 1)
+            number = self._last_job + 1
+            if number // 100 != self._hundred:
+                self._hundred = number // 100
+                self._handle_head = self._handle_format % self._hundred
+            handle = self._handle_head + _DIGITS[number % 100]
             try:
                 job = queue.new_job(handle, function, unique, key, workload, priority, background, reducer, due)
             except QueueFull as error:
                 self._send_error(peer, b"QUEUE_ERROR", str(error).encode())
                 return
-            self._last_job += 1
+            self._last_job = number
             if self._trace:
                 self._changed(job, peer)
             if function.sleepers and due is None:
@@ -586,13 +602,6 @@ class Engine:
         else:
             self._wake_up(peer, function)
 
-    def _grab(self, peer: Peer) -> Job | None:
-        """Give a worker its next job, or tell it that there is none."""
-        job = self._take(peer)
-        if job is None:
-            self._send(peer, _NO_JOB)
-        return job
-
     def _take(self, peer: Peer) -> Job | None:
         """Give a worker its next job."""
         job = self._queue.take(peer, self._now)
@@ -603,21 +612,28 @@ class Engine:
         return job
 
     def _on_grab_job(self, peer: Peer, _packet: GrabJob) -> None:
-        if (job := self._grab(peer)) is not None:
+        job = self._take(peer)
+        if job is None:
+            self._send(peer, _NO_JOB)
+        else:
             self._assign(peer, _ASSIGN, (job.handle, job.function.name, b""), job.workload)
 
     def _on_grab_job_uniq(self, peer: Peer, _packet: GrabJobUniq) -> None:
-        if (job := self._grab(peer)) is not None:
+        job = self._take(peer)
+        if job is None:
+            self._send(peer, _NO_JOB)
+        else:
             self._assign(peer, _ASSIGN_UNIQ, (job.handle, job.function.name, job.unique, b""), job.workload)
 
     def _on_grab_job_all(self, peer: Peer, _packet: GrabJobAll) -> None:
-        if (job := self._grab(peer)) is None:
-            return
-        head = (job.handle, job.function.name, job.unique)
-        if job.reducer:
-            self._assign(peer, _ASSIGN_ALL, (*head, job.reducer, b""), job.workload)
+        job = self._take(peer)
+        if job is None:
+            self._send(peer, _NO_JOB)
+        elif job.reducer:
+            head = (job.handle, job.function.name, job.unique, job.reducer, b"")
+            self._assign(peer, _ASSIGN_ALL, head, job.workload)
         else:
-            self._assign(peer, _ASSIGN_UNIQ, (*head, b""), job.workload)
+            self._assign(peer, _ASSIGN_UNIQ, (job.handle, job.function.name, job.unique, b""), job.workload)
 
     def _assign(self, peer: Peer, kind: bytes, arguments: tuple[bytes, ...], workload: bytes) -> None:
         head = _NUL.join(arguments)  # ends in a NUL, as its last argument is empty
@@ -700,7 +716,8 @@ class Engine:
         answer, output = peer.answer, self._output
         assert answer is not None
         while output.work <= self.work_limit and peer.output_size <= self._max_output:
-            output.work += answer.make((self.work_limit - output.work) << 6, self._max_text_size) >> 6
+            made = answer.make((self.work_limit - output.work) << 5, self._max_text_size)
+            output.work += 1 + (made >> 5)  # a row takes some microseconds, as a request does
             if answer.ended or answer.size >= self._max_text_size:
                 for chunk in answer.take():
                     self._send(peer, chunk)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
+from .linked import Linked
+
 if TYPE_CHECKING:
     from .deadlines import Deadline
     from .queue import FunctionQueue, Worker
@@ -35,7 +37,7 @@ RUNNING: Final = JobState.RUNNING
 ENDED: Final = JobState.ENDED
 
 
-class Job:
+class Job(Linked):
     """A job in the server.
 
     Attributes:

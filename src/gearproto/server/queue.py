@@ -17,6 +17,7 @@ from gearproto.errors import GearmanError
 
 from .deadlines import Deadlines
 from .jobs import DELAYED, ENDED, QUEUED, RUNNING, Job
+from .linked import Linked, LinkedList
 
 __all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
 
@@ -40,7 +41,7 @@ class QueueFull(GearmanError):
     """A submission is refused; the message says why, for the client."""
 
 
-class FunctionQueue:
+class FunctionQueue(Linked):
     """One function: its jobs, its workers, its limits.
 
     Attributes:
@@ -101,7 +102,7 @@ class FunctionQueue:
         return self.waiting + sum(self.delayed) + self.running
 
 
-class Worker:
+class Worker(Linked):
     """A worker as the queue sees it.
 
     Attributes:
@@ -112,7 +113,7 @@ class Worker:
         in_hand: the jobs it runs.
     """
 
-    __slots__ = ("abilities", "asleep", "in_hand", "ready", "woken_for")
+    __slots__ = ("_listed", "abilities", "asleep", "in_hand", "ready", "woken_for")
 
     def __init__(self) -> None:
         """Begin awake and without abilities."""
@@ -121,6 +122,17 @@ class Worker:
         self.asleep = False
         self.woken_for: FunctionQueue | None = None
         self.in_hand: dict[Job, None] = {}
+        self._listed: tuple[FunctionQueue, ...] | None = None
+
+    def listed(self) -> tuple[FunctionQueue, ...]:
+        """Return the functions, last registered first; the same tuple again as long as nothing changes."""
+        if self._listed is None:
+            self._listed = tuple(self.abilities)[::-1]
+        return self._listed
+
+    def abilities_changed(self) -> None:
+        """Forget what `listed` has returned."""
+        self._listed = None
 
 
 class JobQueue:
@@ -140,6 +152,9 @@ class JobQueue:
         """Begin empty; the arguments are those of `Engine`."""
         self.jobs: dict[bytes, Job] = {}
         self.functions: dict[bytes, FunctionQueue] = {}
+        self.job_list: LinkedList[Job] = LinkedList()  # the same jobs, to be gone through in steps
+        self._job_list_end = self.job_list.end
+        self.function_list: LinkedList[FunctionQueue] = LinkedList()
         self.accepting = True
         self.size = 0  # bytes of all workloads
         self._job_retries = job_retries
@@ -166,6 +181,7 @@ class JobQueue:
         function = self.functions.get(name)
         if function is None:
             function = self.functions[name] = FunctionQueue(name)
+            self.function_list.add(function)
         elif self.idle:
             self.idle.pop(function, None)
         return function
@@ -209,6 +225,7 @@ class JobQueue:
 
     def _forget(self, function: FunctionQueue) -> None:
         del self.functions[function.name]
+        self.function_list.remove(function)
         self.idle.pop(function, None)
         self._kept -= function.kept
 
@@ -272,6 +289,9 @@ class JobQueue:
             self._maybe_idle(function)
             raise QueueFull("Job queue is full" if self.accepting else "Server is shutting down")
         jobs[handle] = job = Job(handle, function, unique, key, workload, priority, background, reducer)
+        end = self._job_list_end  # what `job_list.add` does; a call would be 3 % of a background submission
+        job.after, job.before = end, end.before
+        end.before.after = end.before = job
         self.size = size
         if key is not None:
             self._add_key(key, job)
@@ -434,6 +454,9 @@ class JobQueue:
             function.delayed[job.priority] -= 1
         job.state = ENDED
         del self.jobs[job.handle]
+        before, after = job.before, job.after  # what `job_list.remove` does
+        before.after, after.before = after, before
+        job.before = job.after = None
         self.size -= len(job.workload)
         job.workload = b""  # the job itself may stay in its deque for a while
         if job.key is not None:
@@ -476,6 +499,7 @@ class JobQueue:
         worker.abilities[function] = limit
         if known:
             return False
+        worker.abilities_changed()
         if not worker.ready:
             worker.ready = (OrderedDict(), OrderedDict(), OrderedDict())
         function.workers[worker] = None
@@ -489,6 +513,7 @@ class JobQueue:
     def unregister(self, worker: Worker, function: FunctionQueue) -> None:
         """Note that a worker can no longer run a function that it could."""
         del worker.abilities[function]
+        worker.abilities_changed()
         del function.workers[worker]
         function.sleepers.pop(worker, None)
         for tier, unready in zip(worker.ready, function.unready, strict=True):

@@ -50,6 +50,7 @@ class Reports:
         """
         self._queue = queue
         self._output = output
+        self._dirty = output.dirty
         self._end = end
 
     def on_report(self, peer: Peer, report: Report) -> None:
@@ -96,10 +97,11 @@ class Reports:
         """Pass a report on to all who wait for its job."""
         header = _HEADER.pack(RESPONSE, number, len(body))
         output = self._output
-        output.work += len(clients) >> 3
+        if len(clients) >= 8:
+            output.work += len(clients) >> 3
         if len(body) < BIG:
             data = header + body
-            size, dirty = len(data), output.dirty
+            size, dirty = len(data), self._dirty
             for client in clients:
                 if not client.output:
                     dirty.append(client)

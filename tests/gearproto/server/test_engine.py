@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gearproto.server.engine
-from gearproto.admin import JobListed, unescape
+from gearproto.admin import JobListed, WorkerListed, unescape
 from gearproto.events import Line
 from gearproto.packets import (
     HEADER,
@@ -1858,19 +1858,48 @@ def test_answer_of_many_rows_is_given_in_pieces_that_make_the_whole(options: Any
     assert admin.raw() == rows + b".\nOK gearproto\n" + uniques + b".\n"
 
 
-def test_jobs_that_end_while_they_are_listed_disturb_nothing() -> None:
-    bench = Bench()
+def test_jobs_that_end_while_they_are_listed_are_left_out() -> None:
+    bench = Bench(max_text_size=1)
     client, admin, worker = bench.connect(), bench.connect(), bench.worker(b"f")
     for _ in range(600):
         client.submit(SubmitJobBg(b"f", b"", b""))
     bench.engine.work_limit = 1
     admin.send(b"show jobs\n")
     bench.engine.work_limit = 10
-    for _ in range(600):
+    shown = admin.raw().split(b"\n")[:-1]
+    assert 0 < len(shown) < 100
+    for _ in range(500):
         worker.send(WorkComplete(worker.grabbed(), b""))
     go_on(bench)
-    assert admin.raw().count(b"\n") == 601
+    handles = [line.split(b"\t")[0] for line in shown + admin.raw().split(b"\n")]
+    assert handles == [*map(nth_handle, range(1, len(shown) + 1)), *map(nth_handle, range(501, 601)), b".", b""]
+    for _ in range(100):
+        worker.send(WorkComplete(worker.grabbed(), b""))
     assert admin.command(b"show jobs") == b".\n"
+
+
+@pytest.mark.parametrize("name", [b"%d", b"%07000d", b"\xff%04d"])
+def test_row_of_a_worker_with_many_functions_is_given_in_pieces(name: bytes) -> None:
+    bench = Bench(checked=False, max_text_size=1)
+    names = [name % number for number in range(100)]
+    worker, admin = bench.worker(*names), bench.connect()
+    whole = b"".join(WorkerListed.encode_function(name) for name in reversed(names))
+    bench.engine.work_limit = 1
+    admin.send(b"workers\n")
+    pieces = [admin.raw()]
+    while paused := list(bench.engine.paused_peers()):
+        bench.engine.resume(paused[0], bench.now)
+        bench.settle()
+        pieces.append(admin.raw())
+    assert b"".join(pieces) == b"1 - - :%b\n2 - - :\n.\n" % whole
+    assert len(pieces) > 3
+    assert max(map(len, pieces)) <= 4096 + len(names[0])
+    bench.engine.work_limit = 10**9
+    worker.send(CantDo(names[0]), CanDo(names[1]), CanDo(b"new"))
+    names = [*names[1:], b"new"]
+    assert admin.command(b"workers").split(b" :")[1].split() == [
+        WorkerListed.encode_function(name).strip() for name in reversed(names)
+    ] + [b"2", b"-", b"-"]
 
 
 def test_peer_may_leave_in_the_middle_of_an_answer() -> None:
