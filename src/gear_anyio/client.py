@@ -24,7 +24,7 @@ from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
+from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
@@ -78,7 +78,9 @@ class Client:
             tls: the files for TLS, or a context of your own; None for plain TCP.
             connect: opens the byte stream to a server, in place of TCP and TLS.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
-            timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
+            timeout: seconds that each call may take to find a server and get its answer; None for no limit. A
+                submission waits while much output waits to be sent; when the time is over it goes on by itself.
+                Results of jobs have no limit of their own.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
                 reached; each pause is twice as long as the one before.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
@@ -185,7 +187,10 @@ class Client:
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
         job = self._job(Task(function, workload, unique, priority, None, reducer), resubmit=resubmit)
-        await self._launch([job])
+        return await self._submit(job, self._until())
+
+    async def _submit(self, job: Job, until: float) -> Job:
+        await self._launch([job], until)
         if isinstance(job.outcome, NotSent):
             raise JobNotSent(job.outcome.cause)
         return job
@@ -213,8 +218,14 @@ class Client:
             JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
             TimeoutError: the time has passed. The job goes on.
         """
-        job = await self.submit(function.name, function.workload(value), unique=unique, priority=priority)
-        return function.result(await job.result(timeout))
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        job = self._job(Task(function.name, function.workload(value), unique, priority))
+        await self._submit(job, min(until, self._until()))
+        with anyio.CancelScope(deadline=until):
+            await job.wait()
+        if job.outcome is None:
+            raise TimeoutError(f"{job} has not ended within {timeout:g} s; it goes on")
+        return function.result(job.result_data())
 
     async def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
         """Submit many jobs, in one write for each server.
@@ -231,7 +242,7 @@ class Client:
             LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
         jobs = self._jobs(tasks, resubmit=resubmit)
-        await self._launch(jobs)
+        await self._launch(jobs, self._until())
         return jobs
 
     def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> AsyncIterator[Job]:
@@ -283,7 +294,6 @@ class Client:
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
         job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
-        await self._launch([job])
         await self._wait_until_settled([job])
         return self._taken(job)
 
@@ -300,7 +310,6 @@ class Client:
             LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
         jobs = self._jobs(tasks, background=True)
-        await self._launch(jobs)
         await self._wait_until_settled(jobs)
         results: list[JobHandle | JobError | TimeoutError] = []
         for job in jobs:
@@ -310,9 +319,11 @@ class Client:
                 results.append(error)
         return results
 
-    async def _wait_until_settled(self, jobs: Iterable[Job]) -> None:
-        """Wait until servers have taken background jobs, or will not, or the time for an answer has passed."""
-        with anyio.CancelScope(deadline=math.inf if self._timeout is None else anyio.current_time() + self._timeout):
+    async def _wait_until_settled(self, jobs: Sequence[Job]) -> None:
+        """Submit background jobs; wait until servers have taken them, or will not, or the time for that has passed."""
+        until = self._until()
+        await self._launch(jobs, until)
+        with anyio.CancelScope(deadline=until):
             for job in jobs:
                 await job.wait_until_settled()
 
@@ -324,8 +335,15 @@ class Client:
             TimeoutError: the server has not answered in time.
         """
         if not job.settled:
-            raise TimeoutError(f"{job.server}: no answer within {self._timeout:g} s")
+            raise self._no_answer(job.server)
         return job.taken()
+
+    def _no_answer(self, server: Address | None) -> TimeoutError:
+        return TimeoutError(f"{server}: no answer within {self._timeout:g} s")
+
+    def _until(self) -> float:
+        """Return when a call that begins now has to be over."""
+        return math.inf if self._timeout is None else anyio.current_time() + self._timeout
 
     def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
         return Job(
@@ -347,13 +365,16 @@ class Client:
 
     async def status_of_job(self, job: Job) -> StatusReceived:
         """Ask a job's server what it knows of the job; `Job.status` calls this."""
-        return await self.status(await job.wait_queued(self._timeout))
+        until = self._until()
+        handle = await job.wait_queued(self._timeout)
+        return await self._status(handle.server, lambda conn: conn.get_status(handle), until)
 
     async def cancel_job(self, job: Job) -> bool:
         """Cancel a job at its server; `Job.cancel` calls this."""
+        until = self._until()
         handle = await job.wait_queued(self._timeout)
         try:
-            await self._reply(self._only(handle.server), CancelJob(handle))
+            await self._reply(self._only(handle.server), CancelJob(handle), until)
         except ServerError as error:
             if error.code != UNKNOWN_JOB:
                 raise
@@ -364,8 +385,8 @@ class Client:
         """Ask what is known of a job (``GET_STATUS``).
 
         Args:
-            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of each
-                server in turn until one knows it.
+            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of all
+                servers until one knows it. Once one has answered, the others have ``connect_timeout`` seconds to.
 
         Raises:
             ConnectionLost: a server could not be reached, or the connection went before the answer, and no other
@@ -373,34 +394,44 @@ class Client:
             TimeoutError: likewise, a server has not answered in time.
         """
         if isinstance(handle, JobHandle):
-            return await self._status(handle.server, lambda conn: conn.get_status(handle))
+            return await self._status(handle.server, lambda conn: conn.get_status(handle), self._until())
         return await self._status_anywhere(lambda conn: conn.get_status(handle))
 
     async def status_unique(self, unique: str | bytes) -> StatusReceived:
-        """Ask each server in turn what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
+        """Ask all servers what they know of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
         return await self._status_anywhere(lambda conn: conn.get_status_unique(as_bytes(unique)))
 
     async def _status_anywhere(self, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
-        answers: list[StatusReceived | Exception] = []
-        for address in self._addresses:
-            try:
-                answers.append(status := await self._status(address, request))
-            except NO_ANSWER as error:
-                answers.append(error)
-            else:
-                if status.known:
-                    break
-        return status_of_all(answers)
+        self._check_open()
+        answers: dict[Address, StatusReceived | Exception] = {}
+        until = self._until()
 
-    async def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
+        async def ask(address: Address) -> None:
+            try:
+                answers[address] = status = await self._status(address, request, until)
+            except (GearmanError, TimeoutError) as error:  # not to come out of the group as one of many
+                answers[address] = error
+            else:
+                patience = -math.inf if status.known else anyio.current_time() + self._patience
+                group.cancel_scope.deadline = min(group.cancel_scope.deadline, patience)
+
+        async with anyio.create_task_group() as group:
+            for address in self._addresses:
+                group.start_soon(ask, address)
+        late = f"no answer within {self._patience:g} s, in which another server has answered"
+        return status_of_all([answers.get(at) or TimeoutError(f"{at}: {late}") for at in self._addresses])
+
+    async def _status(
+        self, address: Address, request: Callable[[ClientConnection], RequestId], until: float
+    ) -> StatusReceived:
         with as_query():
-            records, event = await self._ask(self._only(address), request)
+            records, event = await self._ask(self._only(address), request, until)
             return records.status(event)
 
     async def echo(self, data: bytes) -> bytes:
         """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
         with as_query():
-            records, event = await self._ask(self._chooser.in_order(), lambda conn: conn.echo(data))
+            records, event = await self._ask(self._chooser.in_order(), lambda conn: conn.echo(data), self._until())
             return records.echoed(event)
 
     def admin_of(self, server: str | tuple[str, int]) -> Admin:
@@ -413,16 +444,16 @@ class Client:
         self._only(address)
 
         def ask(command: Command[_T]) -> Awaitable[_T]:
-            return self._reply(self._only(address), command)
+            return self._reply(self._only(address), command, self._until())
 
         return Admin(ask)
 
     def _ask_admin(self, command: Command[_T]) -> Awaitable[_T]:
-        return self._reply(self._chooser.in_order(), command)
+        return self._reply(self._chooser.in_order(), command, self._until())
 
-    async def _reply(self, candidates: Candidates, command: Command[_T]) -> _T:
+    async def _reply(self, candidates: Candidates, command: Command[_T], until: float) -> _T:
         with as_query():
-            records, event = await self._ask(candidates, lambda conn: conn.admin(command))
+            records, event = await self._ask(candidates, lambda conn: conn.admin(command), until)
             return records.reply(command, event)
 
     def _only(self, address: Address) -> Candidates:
@@ -432,11 +463,27 @@ class Client:
 
     # Placing
 
-    async def _launch(self, jobs: Sequence[Job]) -> None:
-        """Submit jobs; those for which no server can be reached end."""
-        if len(self._sessions) == 1 and await self._try(self._sessions[0], lambda records: records.submit(jobs)):
-            return  # the common case, without a plan
-        self._check_open()
+    async def _launch(self, jobs: Sequence[Job], until: float = math.inf) -> None:
+        """Submit jobs; those for which no server can be reached end. Then wait while much output waits to be sent.
+
+        Args:
+            jobs: the jobs, with their candidates.
+            until: when to leave off. Jobs that are not submitted by then end; the others go on.
+        """
+        if len(self._sessions) > 1 or not await self._try(self._sessions[0], lambda records: records.submit(jobs)):
+            self._check_open()
+            with anyio.CancelScope(deadline=until):
+                await self._dispatch(jobs)
+            for job in jobs:
+                if job.server is None and job.outcome is None:
+                    job.end(NotSent(unreachable(self._known_failures())))
+        for session in self._sessions:
+            if session.full and any(job.server == session.address for job in jobs):
+                with anyio.CancelScope(deadline=until):
+                    await session.wait_for_room()
+
+    async def _dispatch(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs, each to the first of its servers that can be reached."""
         dispatch = Dispatch(jobs, self._chooser, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
@@ -530,7 +577,6 @@ class Client:
             return False
         call(session.records)
         session.settle()
-        await session.wait_for_room()
         return True
 
     def _check_open(self) -> None:
@@ -550,7 +596,9 @@ class Client:
             raise GearmanError("this client belongs to another event loop: use it where its async with block began")
 
     def _known_failures(self) -> list[tuple[Address, OSError]]:
-        return [(session.address, session.failure) for session in self._sessions if session.failure]
+        late = TimeoutError("no answer in time")
+        failures = [(session.address, late if session.dialing else session.failure) for session in self._sessions]
+        return [(address, failure) for address, failure in failures if failure is not None]
 
     def _introduce(self, session: Session) -> None:
         if self._exceptions:
@@ -558,13 +606,14 @@ class Client:
             session.records.conn.set_option(b"reruns", optional=True)  # nobody needs to know the answer
 
     async def _ask(
-        self, candidates: Candidates, request: Callable[[ClientConnection], RequestId]
+        self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float
     ) -> tuple[Records[Job, Answer], Event]:
         """Send a request to the first server that can be reached, and wait for its answer.
 
         Args:
             candidates: the servers.
             request: queues the request.
+            until: when to leave off.
 
         Raises:
             JobNotSent: no server could be reached.
@@ -574,25 +623,28 @@ class Client:
         failures: dict[Address, OSError] = {}
         answer = Answer()
         used: list[Records[Job, Answer]] = []
+        session: Session | None = None
 
         def call(records: Records[Job, Answer]) -> None:
             records.ask(request, answer)
             used.append(records)
 
-        while not used:
-            now = anyio.current_time()
-            match candidates.next(now, now + self._patience):
-                case Try(index):
-                    session = self._sessions[index]
-                    if not await self._use(session, call) and session.failure is not None:
-                        failures[session.address] = session.failure
-                case WaitUntil(retry_at):
-                    await anyio.sleep_until(retry_at)
-                case None:
-                    raise JobNotSent(unreachable(failures.items() or self._known_failures()))
-        with anyio.CancelScope(deadline=math.inf if self._timeout is None else anyio.current_time() + self._timeout):
+        with anyio.CancelScope(deadline=until):
+            while not used:
+                now = anyio.current_time()
+                match candidates.next(now, now + self._patience):
+                    case Try(index):
+                        session = self._sessions[index]
+                        if not await self._use(session, call) and session.failure is not None:
+                            failures[session.address] = session.failure
+                    case WaitUntil(retry_at):
+                        await anyio.sleep_until(retry_at)
+                    case None:
+                        raise JobNotSent(unreachable(failures.items() or self._known_failures()))
             return used[0], await answer.wait()
-        raise TimeoutError(f"{used[0].server}: no answer within {self._timeout:g} s")
+        if session is None:
+            raise JobNotSent(unreachable(self._known_failures()))
+        raise self._no_answer(session.address)
 
 
 class _AsCompleted(AsyncIterator[Job]):

@@ -47,6 +47,11 @@ class Link(Protocol):
         """End the connection; what is open on it ends now, and `run` soon."""
         ...
 
+    @property
+    def full(self) -> bool:
+        """Whether much output waits to be sent."""
+        ...
+
     async def wait_for_room(self) -> None:
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
         ...
@@ -85,6 +90,11 @@ class Room:
         """Begin with a function that tells how much output there is, in bytes; 0 when the connection has ended."""
         self._size = size
         self._made: anyio.Event | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether there is so much output that those who make it wait."""
+        return self._size() >= _FULL
 
     async def wait_for_less(self, size: int) -> None:
         """Wait until there is less output than so many bytes."""
@@ -175,6 +185,11 @@ class SocketLink(gear_sync.link.Link):
         self._room.changed()
         if self._driver is not None:
             self._driver.end()
+
+    @property
+    def full(self) -> bool:
+        """Whether much output waits to be sent."""
+        return self._room.full
 
     async def wait_for_room(self) -> None:
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""
@@ -329,6 +344,11 @@ class StreamLink:
         self.conn.connection_lost(reason)
         self.settle()
         self._room.changed()
+
+    @property
+    def full(self) -> bool:
+        """Whether much output waits to be sent."""
+        return self._room.full
 
     async def wait_for_room(self) -> None:
         """Wait while much output waits to be sent, so that who makes it is no quicker than the network."""

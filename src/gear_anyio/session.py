@@ -104,6 +104,11 @@ class Session:
         return self._link is not None
 
     @property
+    def dialing(self) -> bool:
+        """Whether the server is being connected to."""
+        return self._dialed is not None
+
+    @property
     def retry_at(self) -> float:
         """Monotonic time in seconds before which the server should be left alone."""
         return self._backoff.retry_at
@@ -159,6 +164,11 @@ class Session:
         """Hand out all events, and let the output be sent."""
         if self._link is not None:
             self._link.settle()
+
+    @property
+    def full(self) -> bool:
+        """Whether much output waits to be sent."""
+        return self._link is not None and self._link.full
 
     async def wait_for_room(self) -> None:
         """Wait while much output waits to be sent."""

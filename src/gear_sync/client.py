@@ -16,7 +16,7 @@ from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
+from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
@@ -28,6 +28,7 @@ from .dial import Connect, open_socket, resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
+from .survey import Question
 from .tls import TLS, ClientTLS
 
 __all__ = ["Client"]
@@ -72,7 +73,8 @@ class Client:
             tls: the files for TLS, or a context of your own; None for plain TCP.
             connect: opens a connected stream socket to a server, in place of TCP and TLS.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
-            timeout: seconds in which a server has to answer a request; results of jobs have no limit of their own.
+            timeout: seconds that each call may take to find a server and get its answer; None for no limit.
+                Results of jobs have no limit of their own.
             retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
                 reached; each pause is twice as long as the one before.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
@@ -328,13 +330,16 @@ class Client:
 
     def status_of_job(self, job: Job) -> StatusReceived:
         """Ask a job's server what it knows of the job; `Job.status` calls this."""
-        return self.status(job.wait_queued(self._timeout))
+        until = self._until()
+        handle = job.wait_queued(self._timeout)
+        return self._status(handle.server, lambda conn: conn.get_status(handle), until)
 
     def cancel_job(self, job: Job) -> bool:
         """Cancel a job at its server; `Job.cancel` calls this."""
+        until = self._until()
         handle = job.wait_queued(self._timeout)
         try:
-            self._reply(self._only(handle.server), CancelJob(handle))
+            self._reply(self._only(handle.server), CancelJob(handle), until)
         except ServerError as error:
             if error.code != UNKNOWN_JOB:
                 raise
@@ -345,8 +350,8 @@ class Client:
         """Ask what is known of a job (``GET_STATUS``).
 
         Args:
-            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of each
-                server in turn until one knows it.
+            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of all
+                servers until one knows it. Once one has answered, the others have ``connect_timeout`` seconds to.
 
         Raises:
             ConnectionLost: a server could not be reached, or the connection went before the answer, and no other
@@ -354,35 +359,53 @@ class Client:
             TimeoutError: likewise, a server has not answered in time.
         """
         if isinstance(handle, JobHandle):
-            return self._status(handle.server, lambda conn: conn.get_status(handle))
+            return self._status(handle.server, lambda conn: conn.get_status(handle), self._until())
         return self._status_anywhere(lambda conn: conn.get_status(handle))
 
     def status_unique(self, unique: str | bytes) -> StatusReceived:
-        """Ask each server in turn what it knows of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
+        """Ask all servers what they know of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
         return self._status_anywhere(lambda conn: conn.get_status_unique(as_bytes(unique)))
 
     def _status_anywhere(self, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
-        answers: list[StatusReceived | Exception] = []
-        for address in self._addresses:
-            try:
-                answers.append(status := self._status(address, request))
-            except NO_ANSWER as error:
-                answers.append(error)
-            else:
-                if status.known:
-                    break
-        return status_of_all(answers)
+        """Ask all servers at once: one that hangs holds no other up."""
+        if len(self._sessions) == 1:
+            return self._status(self._addresses[0], request, self._until())
+        now = time.monotonic()
+        until = self._until()
+        late = "no answer in time"
+        questions = left = [Question(session, request, now + self._connect_timeout) for session in self._sessions]
+        while left and now < until:
+            for question in left:
+                question.advance(self._try, self._dial)
+            left = [question for question in left if question.result is None]
+            results = [question.result for question in questions if isinstance(question.result, StatusReceived)]
+            if any(status.known for status in results):
+                break
+            if results and now + self._connect_timeout < until:
+                until = now + self._connect_timeout
+                late = f"no answer within {self._connect_timeout:g} s, in which another server has answered"
+            self._wait_for_any(left, until)
+            now = time.monotonic()
+        return status_of_all([q.result or TimeoutError(f"{q.session.address}: {late}") for q in questions])
 
-    def _status(self, address: Address, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
+    def _wait_for_any(self, questions: list[Question], until: float) -> None:
+        """Wait until one of some questions can be advanced."""
+        wake_at = min([until, *(question.due_at for question in questions)])
+        if questions:
+            self._pump.wait(lambda: any(question.moved for question in questions), _left(wake_at))
+
+    def _status(
+        self, address: Address, request: Callable[[ClientConnection], RequestId], until: float
+    ) -> StatusReceived:
         with as_query():
-            records, event = self._ask(self._only(address), request)
+            records, event = self._ask(self._only(address), request, until)
             return records.status(event)
 
     def echo(self, data: bytes) -> bytes:
         """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
         with as_query():
             candidates = self._chooser.in_order()
-            records, event = self._ask(candidates, lambda conn: conn.echo(data))
+            records, event = self._ask(candidates, lambda conn: conn.echo(data), self._until())
             return records.echoed(event)
 
     def admin_of(self, server: str | tuple[str, int]) -> Admin:
@@ -393,14 +416,14 @@ class Client:
         """
         address = parse_address(server)
         self._only(address)
-        return Admin(lambda command: self._reply(self._only(address), command))
+        return Admin(lambda command: self._reply(self._only(address), command, self._until()))
 
     def _ask_admin(self, command: Command[_T]) -> _T:
-        return self._reply(self._chooser.in_order(), command)
+        return self._reply(self._chooser.in_order(), command, self._until())
 
-    def _reply(self, candidates: Candidates, command: Command[_T]) -> _T:
+    def _reply(self, candidates: Candidates, command: Command[_T], until: float) -> _T:
         with as_query():
-            records, event = self._ask(candidates, lambda conn: conn.admin(command))
+            records, event = self._ask(candidates, lambda conn: conn.admin(command), until)
             return records.reply(command, event)
 
     def _only(self, address: Address) -> Candidates:
@@ -628,19 +651,19 @@ class Client:
         self._pump.wait(lambda: False, _left(until))
 
     def _ask(
-        self, candidates: Candidates, request: Callable[[ClientConnection], RequestId]
+        self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float
     ) -> tuple[Records[Job, Answer], Event]:
         """Send a request to the first server that can be reached, and wait for its answer.
 
         Args:
             candidates: the servers.
             request: queues the request; called with the lock held.
+            until: when to leave off.
 
         Raises:
             JobNotSent: no server could be reached.
             TimeoutError: the time has passed.
         """
-        until = self._until()
         failures: dict[Address, OSError] = {}
         answer = Answer()
         used: list[Records[Job, Answer]] = []

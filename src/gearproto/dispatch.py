@@ -42,20 +42,20 @@ def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceiv
     """Return what several servers together know of a job.
 
     Args:
-        answers: what they answered, in the order in which they were asked, up to the first that knows the job; or why
-            they did not, which is one of `NO_ANSWER`.
+        answers: what they answered, or why they did not, which is one of `NO_ANSWER`. Servers that were not waited for
+            once another one knew the job may be left out, or among those that did not answer.
 
     Raises:
         ConnectionLost, ServerError, TimeoutError: none knows it, but the first that did not answer might.
     """
-    *_others, last = answers
-    if isinstance(last, StatusReceived) and last.known:
-        return last
+    unknown = [answer for answer in answers if isinstance(answer, StatusReceived)]
+    for status in unknown:
+        if status.known:
+            return status
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    assert isinstance(last, StatusReceived)
-    return last
+    return unknown[0]
 
 
 def check_submissions(jobs: Iterable[JobRecord], limits: Limits) -> None:

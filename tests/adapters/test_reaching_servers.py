@@ -15,7 +15,7 @@ import pytest
 
 import gearproto.grabbing
 from gear_sync import TLS, Server, Task
-from gearproto import ConnectionLost, JobLost, JobNotSent
+from gearproto import ConnectionLost, JobLost, JobNotSent, LocalProtocolError, NotSent
 from gearproto.addresses import Address
 from gearproto.packets import GrabJobAll, Packet, WorkComplete
 from tests.harness.certificates import authority
@@ -280,3 +280,62 @@ async def test_report_and_the_next_request_leave_in_one_write(idiom: Idiom, serv
 def bytes_sent(kind: type[Packet]) -> bytes:
     """Return how packets of a kind begin that a worker sends."""
     return b"\0REQ" + kind.spec.number.to_bytes(4, "big")
+
+
+def hangs(peer: Peer) -> None:
+    """Take all that comes, and never answer."""
+    peer.wait_for_end()
+
+
+async def test_status_is_told_by_the_server_that_knows_the_job_while_another_hangs(
+    idiom: Idiom, server: OurServer
+) -> None:
+    with HostileServer(hangs) as stopped:
+        async with make_client(idiom, server.address) as other:
+            handle = bytes(await other.submit_background("f", unique="u"))
+            async with make_client(idiom, [stopped.address, server.address], timeout=None) as client:
+                assert (await client.status(handle)).known
+                assert (await client.status_unique("u")).known
+
+
+async def test_status_that_no_server_knows_is_not_waited_for_long_while_another_hangs(
+    idiom: Idiom, server: OurServer
+) -> None:
+    with HostileServer(hangs) as stopped:
+        servers = [stopped.address, server.address]
+        async with make_client(idiom, servers, timeout=None, connect_timeout=0.2) as client:
+            with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s, in which another server has answered"):
+                await client.status(b"H:unknown")
+
+
+async def test_status_waits_for_a_server_that_failed_lately(idiom: Idiom, server: OurServer) -> None:
+    await in_thread(server.close)
+    pauses = (0.2, 0.2)
+    async with make_client(idiom, [server.address, server.address], retry_pauses=pauses) as client:
+        with pytest.raises(ConnectionLost, match="Connection refused"):
+            await client.status(b"H:1")
+        await in_thread(server.restart)
+        assert not (await client.status(b"H:1")).known
+
+
+async def test_status_of_a_broken_rule_is_an_error_of_the_caller(idiom: Idiom, server: OurServer) -> None:
+    async with make_client(idiom, [server.address, ("127.0.0.1", 9)]) as client:
+        with pytest.raises(LocalProtocolError):
+            await client.status(b"x" * 100)
+
+
+async def test_time_limit_covers_the_search_for_a_server(idiom: Idiom) -> None:
+    with full_listener() as listener:
+        host, port = listener.getsockname()
+        async with make_client(idiom, (host, port), timeout=0.1, connect_timeout=LIMIT) as client:
+            not_sent = f"no server could be reached: {host}:{port}: no answer in time"
+            with pytest.raises(JobNotSent, match=not_sent):
+                await client.submit("f")
+            with pytest.raises(JobNotSent, match=not_sent):
+                await client.submit_background("f")
+            (job,) = await client.submit_many([Task("f")])
+            assert job.outcome == NotSent(not_sent)
+            with pytest.raises(TimeoutError, match=rf"{host}:{port}: no answer within 0\.1 s"):
+                await client.echo(b"")
+            with pytest.raises(TimeoutError, match=rf"{host}:{port}: no answer within 0\.1 s"):
+                await client.status(b"H:1")

@@ -16,6 +16,7 @@ import gear_anyio
 from gear_anyio import Client, Job, Task
 from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
 from gearproto.addresses import Address
+from gearproto.functions import BYTES, Function
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.idioms import until
 from tests.harness.loops import Loop
@@ -374,7 +375,7 @@ async def test_server_that_says_nothing_is_probed_and_given_up(pipes: Pipes) -> 
 
 @virtual_time()
 async def test_stream_that_moves_is_kept_and_one_that_stops_is_given_up(tight: Pipes) -> None:
-    async with client_of(tight, probe_interval=30, probe_timeout=10) as client:
+    async with client_of(tight, probe_interval=30, probe_timeout=10, timeout=None) as client:
         async with anyio.create_task_group() as group:
             jobs: list[Job] = []
 
@@ -476,6 +477,82 @@ async def test_answers_have_a_time_limit(pipes: Pipes) -> None:
         job = await client.submit("f")
         await peer.send(JobCreated(b"H:4"), WorkComplete(b"H:4", b"mine"))
         assert await job.result() == b"mine"
+
+
+ECHOES: Final = Function("f", takes=BYTES, returns=BYTES)
+
+
+async def submits(client: Client) -> None:
+    job = await client.submit("f", b"x" * MIB)
+    assert job.outcome is None  # it is on its way
+
+
+async def submits_many(client: Client) -> None:
+    jobs = await client.submit_many([Task("f", b"x" * MIB)] * 2)
+    assert [job.outcome for job in jobs] == [None, None]
+
+
+async def submits_in_background(client: Client) -> None:
+    with pytest.raises(TimeoutError, match="server:4730: no answer within 3 s"):
+        await client.submit_background("f", b"x" * MIB)
+
+
+async def submits_many_in_background(client: Client) -> None:
+    results = await client.submit_background_many([Task("f", b"x" * MIB)] * 2)
+    assert [str(result) for result in results] == ["server:4730: no answer within 3 s"] * 2
+
+
+async def calls(client: Client) -> None:
+    with pytest.raises(TimeoutError, match="has not ended within 3 s"):
+        await client.call(ECHOES, b"x" * MIB, timeout=3)
+
+
+async def asks(client: Client) -> None:
+    with pytest.raises(TimeoutError, match="server:4730: no answer within 3 s"):
+        await client.status(b"H:1")
+
+
+async def commands(client: Client) -> None:
+    with pytest.raises(TimeoutError, match="server:4730: no answer within 3 s"):
+        await client.admin.version()
+
+
+LIMITED: Final = [submits, submits_many, submits_in_background, submits_many_in_background, calls, asks, commands]
+
+
+@virtual_time()
+@pytest.mark.parametrize("use", LIMITED)
+async def test_time_limit_covers_the_whole_call_though_the_server_does_not_read(
+    tight: Pipes, use: Callable[[Client], Awaitable[None]]
+) -> None:
+    async with client_of(tight, timeout=3, probe_interval=None) as client:
+        await client.submit("f", b"x" * MIB)
+        began = anyio.current_time()
+        await use(client)
+        assert anyio.current_time() == pytest.approx(began + 3)
+
+
+@virtual_time()
+@pytest.mark.parametrize("use", LIMITED)
+async def test_time_limit_covers_the_search_for_a_server(
+    pipes: Pipes, use: Callable[[Client], Awaitable[None]]
+) -> None:
+    async def hang(_address: Any) -> Any:
+        await anyio.sleep_forever()
+
+    not_sent = "no server could be reached: server:4730: no answer in time"
+    async with client_of(pipes, connect=hang, timeout=3, connect_timeout=100) as client:
+        began = anyio.current_time()
+        if use is submits_many:
+            assert [job.outcome for job in await client.submit_many([Task("f")])] == [NotSent(not_sent)]
+        elif use is submits_many_in_background:
+            assert [str(error) for error in await client.submit_background_many([Task("f")])] == [not_sent]
+        elif use in (asks, commands):
+            await use(client)
+        else:
+            with pytest.raises(JobNotSent, match=not_sent):
+                await use(client)
+        assert anyio.current_time() == pytest.approx(began + 3)
 
 
 @virtual_time()
