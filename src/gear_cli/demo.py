@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
 import re
 import threading
 import time
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import islice
+from operator import methodcaller
 from pathlib import Path
-from typing import Annotated, Final
+from typing import IO, Annotated, Final, cast
 
 from cyclopts import Parameter, validators
 from rich.console import Console
@@ -25,7 +27,10 @@ from gear_sync import Client, Job, Server, Task, Worker, WorkerJob
 from gearproto import JobError, LocalProtocolError
 from gearproto import events as core
 
-from .options import Exit, Failure, UsageError, read_file
+from .exits import Exit, Failure, UsageError
+from .options import read_file
+from .signals import undisturbed
+from .stdio import Stdout
 
 __all__ = ["count_words", "demo", "run_demo"]
 
@@ -64,7 +69,7 @@ def demo(
     """
     text = _text(file)
     logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # what goes wrong here is shown below
-    return run_demo(text, pieces, Console(highlight=False))
+    return run_demo(text, pieces, Console(file=cast("IO[str]", Stdout()), highlight=False))
 
 
 def _text(file: Path | None) -> str:
@@ -73,7 +78,7 @@ def _text(file: Path | None) -> str:
     try:
         return read_file(file).decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is no text in UTF-8.") from None
+        raise UsageError(f"{file} is not text in UTF-8.") from None
 
 
 class _Accident:
@@ -176,7 +181,7 @@ def _worker(name: str, server: Server, accident: _Accident, count: Count, pace: 
 
 
 class _Display:
-    """What people see of the jobs: bars on a terminal, elsewhere lines. May be called from any thread."""
+    """What people see of the jobs: bars on a terminal, elsewhere lines."""
 
     def __init__(self, jobs: list[Job], console: Console) -> None:
         self._console = console
@@ -196,14 +201,15 @@ class _Display:
         self._all = self._bars.add_task("all jobs", total=len(jobs), note="")
         self._numbers = {job: number for number, job in enumerate(jobs, 1)}
         self._told = False
-        self._lock = threading.Lock()
 
     def __enter__(self) -> _Display:
-        self._bars.start()
+        with undisturbed():
+            self._bars.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._bars.stop()
+        with undisturbed():
+            self._bars.stop()
 
     def progress(self, job: Job, done: int, victim: str | None) -> None:
         """Show how far a job is; the victim is the worker that was cut off with it in hand, if any was."""
@@ -231,24 +237,31 @@ class _Display:
 
     def _line(self, job: Job, text: str) -> None:
         if not self._live:
-            with self._lock:
-                self._console.print(f"piece {self._numbers[job]}: {text}", markup=False)
+            self._console.print(f"piece {self._numbers[job]}: {text}", markup=False)
+
+
+_Notes = queue.SimpleQueue[Callable[[_Display], object] | None]
+"""What to show next, from the threads that follow the jobs; None where one has come to its end."""
 
 
 def _watch(jobs: list[Job], accident: _Accident, finished: dict[Job, str], console: Console) -> None:
     """Show how the jobs come on, until all have ended, and note who finished which."""
+    notes = _Notes()
+    for job in jobs:
+        threading.Thread(target=_follow, args=(job, notes, accident, finished), daemon=True).start()
     with _Display(jobs, console) as display:
-        threads = [
-            threading.Thread(target=_follow, args=(job, display, accident, finished), daemon=True) for job in jobs
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        left = len(jobs)
+        while left:
+            note = notes.get()  # in this thread, which an error of stdout or a signal has to end
+            if note is None:
+                left -= 1
+            else:
+                with undisturbed():
+                    note(display)
 
 
-def _follow(job: Job, display: _Display, accident: _Accident, finished: dict[Job, str]) -> None:
-    """Show what happens to one job; progress that falls back is a second beginning."""
+def _follow(job: Job, notes: _Notes, accident: _Accident, finished: dict[Job, str]) -> None:
+    """Tell what happens to one job; progress that falls back is a second beginning."""
     last, victim = 0, None
     try:
         for event in job.events(_WAIT):
@@ -256,13 +269,15 @@ def _follow(job: Job, display: _Display, accident: _Accident, finished: dict[Job
                 if event.numerator <= last and job.handle == accident.handle:
                     victim = accident.victim
                 last = event.numerator
-                display.progress(job, last, victim)
+                notes.put(methodcaller("progress", job, last, victim))
         worker = str(json.loads(job.result(0))["worker"])
+        finished[job] = worker
+        victim = accident.victim if job.handle == accident.handle else None
+        notes.put(methodcaller("finished", job, worker, victim))
     except (JobError, TimeoutError) as error:
-        display.failed(job, error)
-        return
-    finished[job] = worker
-    display.finished(job, worker, accident.victim if job.handle == accident.handle else None)
+        notes.put(methodcaller("failed", job, error))
+    finally:
+        notes.put(None)
 
 
 def _summarise(

@@ -1,36 +1,48 @@
-"""The command ``gear``: its subcommands, and how it ends."""
+"""The command ``gear``: how it begins, and how it ends.
+
+Nothing is imported here that takes time or could be missing. So the version and a wrong word are answered at once, and
+whatever happens while a command is imported is caught.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from .exits import Exit, Failure, UsageError, reason
+from .stdio import discard_stdout, flush_stdout, printable, say, write_line
 
-import gearproto
+if TYPE_CHECKING:
+    from types import FrameType
 
-from .options import STDIN, Exit, Failure
+__all__ = ["COMMANDS", "main", "run"]
 
-__all__ = ["app", "main"]
+COMMANDS: Final = ("demo", "serve", "submit", "work")
+
+_GENERAL: Final = ("--help", "-h", "--version")
 
 
-app = App(
-    name="gear",
-    help="""Gearman job queues from the shell: a job server, workers and clients.
+def run() -> NoReturn:
+    """Run the command line that this process was started with, and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Python cannot be interrupted cleanly while it imports, or ends: it prints a traceback, or loses the signal.
+        signal.signal(signal.SIGINT, _leave)
+    _fill_standard_descriptors()
+    sys.exit(main())
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no result in time.""",
-    version=f"gear {gearproto.__version__}",
-    help_format="markdown",
-    default_parameter=Parameter(negative=()),
-    suppress_keyboard_interrupt=False,
-)
-_COMMANDS: Final = ("demo", "serve", "submit", "work")
-for _name in _COMMANDS:
-    # By name: a command imports what it needs only when it is called for, so that a server stays small.
-    app.command(f"gear_cli.{_name}:{_name}", name=_name)
+
+def _fill_standard_descriptors() -> None:
+    """Open what the shell has closed (``>&-``): a socket could get that number, and the peer what was for a person."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,43 +59,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _run(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        return Exit.BROKEN_PIPE
+        flush_stdout()
+    except Failure as failure:
+        if str(failure):
+            name = " ".join(("gear", *(word for word in words[:1] if word in COMMANDS)))
+            say(f"{name}: {printable(str(failure))}")
+        code = failure.code
+        discard_stdout()
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        code = Exit.INTERRUPTED
     return code
 
 
-def _run(words: Sequence[str]) -> int:
-    if not words or words[0] in app.help_flags:
-        for name in _COMMANDS:
-            app[name]  # the list of commands shows what each is for, so all have to be there
-    if words and words[0] == "submit":
-        end = words.index("--") if "--" in words else len(words)
-        words = [STDIN if word == "-" else word for word in words[:end]] + list(words[end:])
+def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        from gearproto import __version__  # noqa: PLC0415
+
+        write_line(f"gear {__version__}")
+        return Exit.DONE
+    if words and words[0] not in COMMANDS + _GENERAL:
+        kind = "option" if words[0].startswith("-") else "command"
+        raise UsageError(
+            f'unknown {kind} "{words[0]}"; the commands are {", ".join(COMMANDS[:-1])} and {COMMANDS[-1]}.'
+        )
     try:
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        hint = ""
-        if isinstance(error, UnknownOptionError) and words[0] == "work":
-            hint = " Put -- before a command that has options of its own."
-        _complain(error.command_chain or (), f"{error}{hint}")
-        return Exit.USAGE
-    except Failure as failure:
-        _complain(words[:1], str(failure))
-        return failure.code
-    return Exit.DONE if code is None else int(code)
+        from .app import parse  # noqa: PLC0415
+    except ImportError as error:
+        raise Failure(f"this command needs more than the library: pip install 'gearproto[cli]' ({error}).") from error
+    command = parse(words)
+    try:
+        with _interruptible():
+            return command()
+    except MemoryError as error:
+        raise Failure("there is not enough memory.") from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise Failure(f"{place}{reason(error)}.") from error
 
 
-def _complain(chain: Sequence[str], text: str) -> None:
-    print(" ".join(("gear", *chain)) + f": {text}", file=sys.stderr)
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
 
 
-def _discard_output() -> None:
-    """Send what is still buffered for stdout nowhere, so that the interpreter does not fail on it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let signals raise exceptions while a command runs, so that it leaves servers and the terminal in order."""
+    if signal.getsignal(signal.SIGINT) is not _leave:  # in a process of somebody else
+        yield
+        return
+    terminates = signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGTERM, terminates)

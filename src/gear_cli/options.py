@@ -1,11 +1,10 @@
-"""What the commands share: options, exit codes, and how they end early."""
+"""The options that commands share, and what they are read into."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Sequence
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,27 +13,32 @@ from cyclopts import Group, Parameter
 from gear_sync.tls import TLS
 from gearproto.addresses import Address, parse_addresses
 
+from .exits import UsageError, reason
+from .stdio import printable
+
 __all__ = [
-    "DEFAULT_SERVERS",
+    "LONGEST_WAIT",
     "STDIN",
-    "Exit",
-    "Failure",
     "Flag",
     "Servers",
     "TlsCa",
     "TlsCertificate",
     "TlsFlag",
     "TlsKey",
-    "UsageError",
     "Verbose",
     "client_tls",
+    "from_environment",
     "log_to_stderr",
     "read_file",
-    "reason",
+    "seconds",
     "server_addresses",
 ]
 
-DEFAULT_SERVERS: Final = ("127.0.0.1:4730",)
+LONGEST_WAIT: Final = 1e9
+"""Seconds that an option may ask to wait at most, some 30 years."""
+
+DEFAULT_SERVER: Final = "127.0.0.1:4730"
+SERVERS_VARIABLE: Final = "GEAR_SERVERS"
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 
@@ -43,54 +47,27 @@ STDIN: Final = "\0"
 """What the word ``-`` of ``gear submit`` is handed on as: cyclopts takes it for an option. No argument can be this."""
 
 
-class Exit(IntEnum):
-    """The exit codes, the same for every command."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NO_SERVER = 3
-    TIMEOUT = 4
-    INTERRUPTED = 130  # as shells say it of SIGINT
-    BROKEN_PIPE = 141  # as shells say it of SIGPIPE
-
-
-class Failure(Exception):
-    """The command cannot do what it was asked for; the message is one sentence for people.
-
-    Attributes:
-        code: the exit code.
-    """
-
-    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
-        """Store the message and the exit code."""
-        super().__init__(message)
-        self.code = code
-
-
-class UsageError(Failure):
-    """The command line makes no sense, or names a file that cannot be used."""
-
-    def __init__(self, message: str) -> None:
-        """Store the message."""
-        super().__init__(message, Exit.USAGE)
-
-
-def _by_commas(_hint: Any, value: str, *, delimiter: str | None = None) -> list[str]:  # noqa: ARG001
-    """Part the value of an environment variable; the signature is cyclopts'."""
-    return [part.strip() for part in value.split(",")]
-
-
 Servers = Annotated[
     tuple[str, ...],
     Parameter(
         name=["--server", "-s"],
-        env_var="GEAR_SERVERS",
-        env_var_split=_by_commas,
-        show_default=",".join,
-        help="A job server, as host or host:port; give the option once for each server.",
+        show_default=False,
+        help="A job server, as host or host:port; repeat the option, or put commas between several. Without it the "
+        f"environment variable {SERVERS_VARIABLE} names them, parted by commas or blanks; if that is unset or empty, "
+        f"it is {DEFAULT_SERVER}.",
     ),
 ]
+
+
+def seconds(limit: float) -> Parameter:
+    """Return what makes an option a time of more than 0 seconds, and at most ``limit``."""
+
+    def check(_type: Any, value: float | None) -> None:
+        if value is not None and not 0 < value <= limit:  # which is false for nan, too
+            raise ValueError(f"Must be > 0 and <= {limit:,.0f} (seconds).")
+
+    return Parameter(validator=check)
+
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 
@@ -133,15 +110,37 @@ Verbose = Annotated[
 
 
 def server_addresses(servers: Sequence[str]) -> list[Address]:
-    """Read the option ``--server``.
+    """Read the option ``--server``; without it the environment says where the servers are.
 
     Raises:
         UsageError: one of them is no address.
     """
+    if servers:
+        return _addresses([part.strip() for server in servers for part in server.split(",")], "--server")
+    return _addresses(from_environment(SERVERS_VARIABLE) or [DEFAULT_SERVER], SERVERS_VARIABLE)
+
+
+def _addresses(servers: Sequence[str], source: str) -> list[Address]:
     try:
         return parse_addresses(servers)
     except ValueError as error:
-        raise UsageError(f"{error}.") from error
+        raise UsageError(f"{source}: {error}.") from error
+
+
+def from_environment(variable: str) -> list[str]:
+    """Return the addresses that a variable holds, parted by commas or blanks; none if it is unset or empty.
+
+    Raises:
+        UsageError: it comes from Kubernetes, not from somebody who knows ``gear``.
+    """
+    found = os.environ.get(variable, "").replace(",", " ").split()
+    for address in found:
+        if address.startswith("tcp://"):
+            raise UsageError(
+                f"{variable} is {address}, as Kubernetes sets it for a Service; set enableServiceLinks to false in the "
+                "pod's spec, or the variable to host:port."
+            )
+    return found
 
 
 def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> TLS | None:
@@ -161,15 +160,19 @@ def log_to_stderr(verbose: int, handler: logging.Handler | None = None) -> None:
         handler: what writes to stderr; one that waits until it can unless given.
     """
     level = _LEVELS[min(verbose, len(_LEVELS) - 1)]
-    handlers = [handler or logging.StreamHandler()]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers)
+    written = handler or logging.StreamHandler()
+    written.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[written])
 
 
-def reason(error: OSError) -> str:
-    """Say in a few words what an error of the system is."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
+class _Formatter(logging.Formatter):
+    """Keeps each record on its line, and from the terminal what peers have put into it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable(super().formatException(ei), lines=True)
 
 
 def read_file(path: Path) -> bytes:

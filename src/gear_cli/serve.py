@@ -8,8 +8,9 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Group, Parameter, validators
 
@@ -19,21 +20,32 @@ from gear_sync.server import Server
 from gear_sync.tls import TLS
 from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE, DEFAULT_PORT
 
-from .options import Exit, Failure, Flag, UsageError, Verbose, log_to_stderr, reason
+from .exits import Exit, Failure, UsageError, reason
+from .options import Flag, Verbose, from_environment, log_to_stderr, seconds
 from .stderr_log import StderrHandler
+from .stdio import printable, write_line
 
 __all__ = ["serve", "tune_memory"]
 
+DEFAULT_HOST: Final = "127.0.0.1"
+
 _log = logging.getLogger(__name__)
 
+_LISTEN_VARIABLE: Final = "GEAR_SERVE_LISTEN"
 _LISTENING = Group.create_ordered("Listening")
 _TLS = Group.create_ordered("TLS")
 _JOBS = Group.create_ordered("Jobs")
 _LIMITS = Group.create_ordered("Limits")
 _LOGGING = Group.create_ordered("Logging")
 
+
+def _between(low: int, high: int) -> validators.Number:
+    return validators.Number(gte=low, lte=high)
+
+
 _natural = validators.Number(gte=0)
 _positive = validators.Number(gt=0)
+_LONGEST = 86400.0  # seconds
 _M_TRIM_THRESHOLD = -1  # of glibc's malloc.h
 _M_MMAP_THRESHOLD = -3
 _VERBOSITY = (b"ERROR", b"INFO", b"DEBUG")
@@ -41,20 +53,21 @@ _VERBOSITY = (b"ERROR", b"INFO", b"DEBUG")
 
 def serve(
     *,
-    host: Annotated[str, Parameter(group=_LISTENING, env_var="GEAR_HOST")] = "127.0.0.1",
+    host: Annotated[str | None, Parameter(group=_LISTENING, show_default=DEFAULT_HOST)] = None,
     port: Annotated[
-        int, Parameter(group=_LISTENING, env_var="GEAR_PORT", validator=validators.Number(gte=0, lte=65535))
-    ] = DEFAULT_PORT,
+        int | None,
+        Parameter(group=_LISTENING, show_default=str(DEFAULT_PORT), validator=_between(0, 65535)),
+    ] = None,
     listen: Annotated[tuple[str, ...], Parameter(group=_LISTENING, show_default=False)] = (),
-    backlog: Annotated[int, Parameter(group=_LISTENING, validator=_positive)] = DEFAULT_BACKLOG,
-    keepalive: Annotated[int, Parameter(group=_LISTENING, validator=_natural)] = 60,
+    backlog: Annotated[int, Parameter(group=_LISTENING, validator=_between(1, 2**31 - 1))] = DEFAULT_BACKLOG,
+    keepalive: Annotated[int, Parameter(group=_LISTENING, validator=_between(0, 32767))] = 60,
     tls_certificate: Annotated[Path | None, Parameter(group=_TLS)] = None,
     tls_key: Annotated[Path | None, Parameter(group=_TLS)] = None,
     tls_ca: Annotated[Path | None, Parameter(group=_TLS)] = None,
-    handshake_timeout: Annotated[float, Parameter(group=_TLS, validator=_positive)] = 10.0,
+    handshake_timeout: Annotated[float, seconds(_LONGEST), Parameter(group=_TLS)] = 10.0,
     job_retries: Annotated[int, Parameter(group=_JOBS, validator=validators.Number(gte=-1))] = 20,
     worker_wakeup: Annotated[int, Parameter(group=_JOBS, validator=_natural)] = 1,
-    wakeup_timeout: Annotated[float, Parameter(group=_JOBS, validator=_positive)] = 1.0,
+    wakeup_timeout: Annotated[float, seconds(_LONGEST), Parameter(group=_JOBS)] = 1.0,
     round_robin: Annotated[bool, Parameter(group=_JOBS, negative="--no-round-robin")] = True,
     exceptions: Annotated[Flag, Parameter(group=_JOBS)] = False,
     handle_prefix: Annotated[str | None, Parameter(group=_JOBS)] = None,
@@ -72,9 +85,12 @@ def serve(
 ) -> int:
     """Run a job server until SIGTERM or SIGINT.
 
-    It prints where it listens, one line for each address, and serves only this machine unless told otherwise. SIGUSR1
-    stops it gracefully: it takes nothing new, and ends once no job runs any more. Sockets opened by a service manager
-    (LISTEN_FDS, as from systemd) are used instead of all addresses given here.
+    It prints where it listens, one line for each address, and serves only this machine unless told otherwise. If
+    neither --host nor --port nor --listen is given, the environment variable GEAR_SERVE_LISTEN may hold what --listen
+    takes, with commas or blanks between several addresses. Sockets opened by a service manager (LISTEN_FDS, as from
+    systemd) are used instead of all other addresses.
+
+    SIGUSR1 stops it gracefully: it takes nothing new, and ends once no job runs any more.
 
     With --tls-certificate and --tls-key it speaks TLS on all addresses, and nothing else; --tls-ca makes it serve only
     those who show a certificate of theirs from that authority. SIGHUP makes it read these files again, for new
@@ -114,8 +130,9 @@ def serve(
         verbose: see Verbose.
     """
     log_to_stderr(verbose, StderrHandler())
+    places = _places(host, port, listen)
     options: ServerOptions = {
-        "listen": listen or [(host, port)],
+        "listen": places,
         "backlog": backlog,
         "keepalive": Keepalive(idle=keepalive) if keepalive else None,
         "handshake_timeout": handshake_timeout,
@@ -137,6 +154,8 @@ def serve(
         "verbosity": _VERBOSITY[min(verbose, len(_VERBOSITY) - 1)],
     }
     if handle_prefix is not None:
+        if not handle_prefix or not handle_prefix.isprintable() or " " in handle_prefix:
+            raise UsageError("--handle-prefix: it is empty, or has blanks or control characters.")
         options["handle_prefix"] = handle_prefix
     try:
         if sockets := inherited_sockets():
@@ -145,17 +164,32 @@ def serve(
             options["tls"] = TLS(certificate=tls_certificate, key=tls_key, ca=tls_ca)
         server = Server(**options)
     except OSError as error:
-        places = ", ".join(listen) or _written(host, port)
-        raise Failure(f"cannot listen on {places}: {reason(error)}.") from error
+        raise Failure(
+            f"cannot listen on {error.filename or ', '.join(map(_written, places))}: {reason(error)}."
+        ) from error
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    _handle_signals(server, tls=options.get("tls") is not None)
-    for address in server.addresses:
-        text = f"unix:{address}" if isinstance(address, str) else _written(*address)
-        print(f"listening on {text}", flush=True)
-    tune_memory()
-    server.serve_forever()
+    try:
+        _handle_signals(server, tls=options.get("tls") is not None)
+        for address in server.addresses:
+            text = f"unix:{address}" if isinstance(address, str) else _written(address)
+            write_line(f"listening on {printable(text)}")
+        tune_memory()
+        server.serve_forever()
+    finally:
+        server.close()  # which removes files of Unix sockets
     return Exit.DONE
+
+
+def _places(host: str | None, port: int | None, listen: Sequence[str]) -> Sequence[str | tuple[str, int]]:
+    """Return where to listen; what stands on the command line goes before the environment."""
+    if listen:
+        return listen
+    if host is None and port is None and (found := from_environment(_LISTEN_VARIABLE)):
+        return found
+    if host == "":
+        raise UsageError("--host is empty; 0.0.0.0 and :: are every one that this machine has.")
+    return [(DEFAULT_HOST if host is None else host, DEFAULT_PORT if port is None else port)]
 
 
 def tune_memory() -> None:
@@ -173,7 +207,10 @@ def tune_memory() -> None:
             mallopt(_M_TRIM_THRESHOLD, 64 * 1024**2)
 
 
-def _written(host: str, port: int) -> str:
+def _written(place: str | tuple[str, int]) -> str:
+    if isinstance(place, str):
+        return place
+    host, port = place
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

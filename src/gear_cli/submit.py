@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from gear_sync.client import Client
 from gear_sync.job import Job
 from gearproto import (
-    Completed,
-    Failed,
     JobLost,
     JobNotSent,
     JobRejected,
     LocalProtocolError,
     Lost,
-    NotSent,
     Outcome,
     Priority,
-    Raised,
     Rejected,
 )
 from gearproto.events import Data, Progress, Restarted, Warned
+from gearproto.tasks import Task
 
+from .exits import Exit, Failure, UsageError, reason
 from .options import (
-    DEFAULT_SERVERS,
+    LONGEST_WAIT,
     STDIN,
-    Exit,
-    Failure,
     Flag,
     Servers,
     TlsCa,
     TlsCertificate,
     TlsFlag,
     TlsKey,
-    UsageError,
     client_tls,
     read_file,
-    reason,
+    seconds,
     server_addresses,
 )
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from .output import Output
 
 __all__ = ["submit"]
 
@@ -62,7 +52,6 @@ _CONNECT_TIMEOUT: Final = 5.0  # seconds, for each server
 _ANSWER_TIMEOUT: Final = 30.0  # seconds; how long a server may take to say that it has a job
 _AT_ONCE: Final = 1000  # jobs of --lines whose results are not out yet
 _CHUNK: Final = 65536
-_SEVERITY: Final = (Exit.DONE, Exit.FAILED, Exit.TIMEOUT, Exit.NO_SERVER)
 
 
 def submit(
@@ -75,11 +64,11 @@ def submit(
     background: Annotated[Flag, Parameter(name=["--background", "-b"])] = False,
     priority: Literal["high", "normal", "low"] = "normal",
     unique: Annotated[str, Parameter(show_default=False)] = "",
-    timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    timeout: Annotated[float | None, seconds(LONGEST_WAIT)] = None,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     no_exceptions: Flag = False,
     policy: Literal["ordered", "round_robin", "unique_hash"] = "ordered",
-    server: Servers = DEFAULT_SERVERS,
+    server: Servers = (),
     tls: TlsFlag = False,
     tls_ca: TlsCa = None,
     tls_certificate: TlsCertificate = None,
@@ -97,9 +86,9 @@ def submit(
         function: Name of the function to run.
         workload: What to work on; - means stdin.
         file: Read the workload from this file; - means stdin.
-        lines: Submit each line of the input as a job of its own, without its line ending. Results come in the order of
-            the lines, each with a line ending; a job without a result leaves an empty line. They end at the first
-            line that has no result in time.
+        lines: Submit each line of the input as a job of its own, without its line ending (LF or CRLF). Results come in
+            the order of the lines, each with a line ending; a job without a result leaves an empty line. They end at
+            the first line that has no result in time.
         background: Do not wait for the result: print the job's handle, and leave.
         priority: Which queue the job goes to.
         unique: Your own name for the job, at most 64 bytes; the server joins jobs of one function and one name.
@@ -126,7 +115,10 @@ def submit(
         file, workload = None, "-"
     if lines and unique:
         raise UsageError("--unique names one job, --lines makes many.")
+    work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     try:
+        task = Task(work.function, unique=work.unique, priority=work.priority)
+        task.packet(background=background).validate()  # before a server is looked for
         client = Client(
             server_addresses(server),
             policy=policy,
@@ -135,10 +127,9 @@ def submit(
             timeout=_ANSWER_TIMEOUT if timeout is None else timeout,
             exceptions=not no_exceptions,
         )
-    except ValueError as error:  # a file for TLS that cannot be used
+    except (LocalProtocolError, ValueError) as error:  # a file for TLS that cannot be used, say
         raise UsageError(f"{error}.") from error
-    work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
-    with client, _Output(as_json, lines) as output:
+    with client, Output(as_json, lines) as output:
         if lines:
             source = _lines(file)
             if background:
@@ -194,7 +185,8 @@ def _split(descriptor: int) -> Iterator[bytes]:
     rest = b""
     while chunk := os.read(descriptor, _CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
+        for line in whole:
+            yield line.removesuffix(b"\r")
     if rest:
         yield rest
 
@@ -211,7 +203,7 @@ def _submit(client: Client, work: _Work, data: bytes) -> Job:
         raise UsageError(f"{error}.") from error
 
 
-def _queue(client: Client, work: _Work, data: bytes, output: _Output) -> None:
+def _queue(client: Client, work: _Work, data: bytes, output: Output) -> None:
     """Submit a background job."""
     try:
         handle = client.submit_background(work.function, data, unique=work.unique, priority=work.priority)
@@ -229,13 +221,13 @@ def _queue(client: Client, work: _Work, data: bytes, output: _Output) -> None:
         output.queued(handle)
 
 
-def _queue_lines(client: Client, work: _Work, lines: Iterator[bytes], output: _Output) -> None:
+def _queue_lines(client: Client, work: _Work, lines: Iterator[bytes], output: Output) -> None:
     for data in lines:
         output.next_line()
         _queue(client, work, data, output)
 
 
-def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: _Output, timeout: float | None) -> None:
+def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: Output, timeout: float | None) -> None:
     """Submit jobs in a thread, as lines come, and write their results in this one, as they come."""
     until = None if timeout is None else time.monotonic() + timeout
     jobs: queue.Queue[Job | Exception | None] = queue.Queue(_AT_ONCE)
@@ -268,7 +260,7 @@ def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: _Out
             return  # nor is there time for the lines behind it
 
 
-def _collect(job: Job, output: _Output, until: float | None, timeout: float | None) -> bool:
+def _collect(job: Job, output: Output, until: float | None, timeout: float | None) -> bool:
     """Wait for a job, and hand on all that it sends; return whether it has ended in time."""
     try:
         for event in job.events(None if until is None else max(0.0, until - time.monotonic())):
@@ -286,196 +278,3 @@ def _collect(job: Job, output: _Output, until: float | None, timeout: float | No
         output.end(job.handle, TimeoutError(f"no result within {timeout:g} s"))
         return False
     return True
-
-
-# Output
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
-
-
-def _judge(end: Outcome | TimeoutError) -> tuple[str, bytes, Exit, str]:
-    """Return an outcome's name, its data, the exit code, and what to say of it."""
-    match end:
-        case Completed(data):
-            return "completed", data, Exit.DONE, ""
-        case Failed():
-            return "failed", b"", Exit.FAILED, "the job failed."
-        case Raised(data):
-            return "raised", data, Exit.FAILED, f"the job raised an exception: {_text(data)}"
-        case Rejected(code, text):
-            data = b": ".join(part for part in (code, text) if part)
-            return "rejected", data, Exit.FAILED, f"the server refused the job: {_text(data)}."
-        case NotSent(cause):
-            return "not_sent", cause.encode(), Exit.NO_SERVER, f"the job was not sent: {cause}."
-        case Lost(cause):
-            said = f"the connection was lost, and the job may or may not have run: {cause}."
-            return "lost", cause.encode(), Exit.FAILED, said
-        case _:
-            return "timeout", b"", Exit.TIMEOUT, f"{end}."
-
-
-@dataclass(slots=True)
-class _Output:
-    """Where results, warnings and progress go, and the exit code that they add up to.
-
-    Attributes:
-        as_json: whether to write objects.
-        many: whether each line of the input is a job.
-        code: the worst so far.
-        submitted: how many jobs have been submitted.
-        all_submitted: whether there will be no more.
-    """
-
-    as_json: bool
-    many: bool
-    code: Exit = Exit.DONE
-    submitted: int = 0
-    all_submitted: bool = False
-    _line: int = 0
-    _pieces: list[bytes] = field(default_factory=list)
-    _begun: bool = False  # whether pieces of a result have been written that is not complete
-    _bar: _Bar | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hide()
-
-    @property
-    def place(self) -> str:
-        """What to begin a sentence on the present job with."""
-        return f"line {self._line}: " if self.many else ""
-
-    def next_line(self) -> None:
-        """Take note that the job of the next line comes."""
-        self._line += 1
-
-    def progress(self, done: int, of: int) -> None:
-        """Show how far the only job is."""
-        if not self.many:
-            self._show(done, of)
-
-    def warning(self, data: bytes) -> None:
-        """Show a warning of the job."""
-        self._say(f"warning: {_text(data)}")
-
-    def piece(self, data: bytes) -> None:
-        """Take a piece of the result."""
-        if self.as_json or self.many:
-            self._pieces.append(data)
-        else:
-            self._write(data)
-            self._begun = True
-
-    def restarted(self) -> None:
-        """Drop the pieces of a lost run, as the job runs again.
-
-        Raises:
-            Failure: some have been written, and cannot be taken back.
-        """
-        self._pieces.clear()
-        if self._begun:
-            text = "the worker was lost and the job runs again: what has been written is not a part of its result."
-            raise Failure(text, Exit.FAILED)
-
-    def queued(self, handle: bytes) -> None:
-        """Take the handle of a background job."""
-        if self.as_json:
-            self._write_object({"handle": _text(handle), "outcome": "queued"})
-        else:
-            self._write(handle + b"\n")
-
-    def end(self, handle: bytes | None, end: Outcome | TimeoutError) -> None:
-        """Take the end of the job."""
-        name, data, code, text = _judge(end)
-        self.code = max(self.code, code, key=_SEVERITY.index)
-        if text:
-            self._say(text)
-        pieces, self._pieces = self._pieces, []
-        if isinstance(end, Completed):
-            data = b"".join((*pieces, data))
-        if self.as_json:
-            self._write_object(
-                {"handle": None if handle is None else _text(handle), "outcome": name, **_readable(data)}
-            )
-        elif self.many:
-            result = data if isinstance(end, Completed) else b""
-            self._write(result.removesuffix(b"\n") + b"\n")
-        elif isinstance(end, Completed):
-            self._write(data)
-        if self.many:
-            self._show(self._line, self.submitted if self.all_submitted else 0)
-
-    def _write_object(self, value: dict[str, str | None]) -> None:
-        self._write(json.dumps(value).encode() + b"\n")
-
-    def _write(self, data: bytes) -> None:
-        if sys.stdout is not None:
-            if self._bar is not None and sys.stdout.isatty():
-                self._hide()  # both on one terminal would be a mess
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-
-    def _say(self, text: str) -> None:
-        self._hide()
-        print(f"gear submit: {self.place}{text}", file=sys.stderr)
-
-    def _show(self, done: int, of: int) -> None:
-        if (
-            sys.stderr is None
-            or not sys.stderr.isatty()
-            or (self.many and sys.stdout is not None and sys.stdout.isatty())
-        ):
-            return
-        if self._bar is None:
-            self._bar = _Bar("jobs done" if self.many else "progress")
-        self._bar.show(done, of)
-
-    def _hide(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-def _readable(data: bytes) -> dict[str, str | None]:
-    """Return data as a part of a JSON object."""
-    try:
-        return {"data": data.decode()}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
-
-
-class _Bar:
-    """A progress bar on stderr; rich is imported for it only."""
-
-    def __init__(self, title: str) -> None:
-        # rich takes longer to load than most jobs take.
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-        from rich.progress import Progress as Bar  # noqa: PLC0415
-
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task: TaskID = self._bar.add_task(title, total=None)
-        self._bar.start()
-
-    def show(self, done: int, of: int) -> None:
-        """Show so many units done, of so many in all; 0 if nobody knows."""
-        self._bar.update(self._task, completed=done, total=of or None)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._bar.stop()

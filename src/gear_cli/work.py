@@ -6,7 +6,6 @@ import importlib
 import inspect
 import itertools
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -21,21 +20,21 @@ from cyclopts import Parameter, validators
 from gear_sync.worker import Worker, WorkerJob
 from gearproto import LocalProtocolError
 
-from .commands import Commands
+from .exits import Exit, Failure, UsageError
 from .options import (
-    DEFAULT_SERVERS,
-    Exit,
+    LONGEST_WAIT,
     Servers,
     TlsCa,
     TlsCertificate,
     TlsFlag,
     TlsKey,
-    UsageError,
     Verbose,
     client_tls,
     log_to_stderr,
+    seconds,
     server_addresses,
 )
+from .subprocesses import Commands, Unusable, check_command
 
 __all__ = ["work"]
 
@@ -52,9 +51,9 @@ def work(
     target: str | None = None,
     client_id: str | None = None,
     count: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
-    threads: Annotated[int, Parameter(validator=validators.Number(gte=0), show_default=False)] = 0,
-    timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
-    server: Servers = DEFAULT_SERVERS,
+    threads: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=1000), show_default=False)] = 0,
+    timeout: Annotated[float | None, seconds(LONGEST_WAIT)] = None,
+    server: Servers = (),
     tls: TlsFlag = False,
     tls_ca: TlsCa = None,
     tls_certificate: TlsCertificate = None,
@@ -74,7 +73,8 @@ def work(
 
     Lost servers are tried again with growing pauses.
 
-    Exit codes: 0 stopped, or --count jobs done; 2 wrong usage; 130 ended by a second signal.
+    Exit codes: 0 stopped, or --count jobs done; 1 the command cannot be run (it ends with 126 or 127 before it has
+    ended with 0 once; its job goes to another worker); 2 wrong usage; 130 ended by a second signal.
 
     Args:
         function: Name of the function, as clients call it.
@@ -83,7 +83,7 @@ def work(
             are found.
         client_id: The name that administrators see.
         count: Number of jobs after which to leave, failed ones included.
-        threads: Number of jobs to run at once; one job at a time unless given.
+        threads: Number of jobs to run at once, at most 1000; one job at a time unless given.
         timeout: Seconds that a job may take. A command is killed then, and its job ends with an exception, as does that
             of a Python function with --threads; a second later the servers give a job that has not ended to another
             worker. No limit unless given.
@@ -98,6 +98,7 @@ def work(
         raise UsageError("give either a command or --target, one of the two.")
     addresses = server_addresses(server)
     commands = Commands()
+    unusable: list[Unusable] = []
     handler = _load(target) if target is not None else _command(command, commands)
     log_to_stderr(verbose)
     name = None if client_id is None else os.fsencode(client_id)
@@ -108,13 +109,17 @@ def work(
         raise UsageError(f"{error}.") from error
     try:
         with worker, _ending_at_the_second_signal(worker, commands):
-            limited = handler if count is None else _limited(handler, count, worker)
-            worker.register(os.fsencode(function), limited, timeout=timeout)
+            handler = _giving_back(handler, worker, unusable)
+            if count is not None:
+                handler = _limited(handler, count, worker)
+            worker.register(os.fsencode(function), handler, timeout=timeout)
             worker.run()
     except LocalProtocolError as error:  # a name that is too long, say
         raise UsageError(f"{error}.") from error
     finally:
         commands.kill()  # those of threads that are left behind
+    if unusable:
+        raise Failure(f"{unusable[0]}; its job goes back to the server.")
     return Exit.DONE
 
 
@@ -174,6 +179,20 @@ def _limited(handler: Handler, count: int, worker: Worker) -> Handler:
     return run
 
 
+def _giving_back(handler: Handler, worker: Worker, unusable: list[Unusable]) -> Handler:
+    """Return a handler that stops the worker when its command cannot be run; servers give the job to another one."""
+
+    def run(job: WorkerJob) -> Any:
+        try:
+            return handler(job)
+        except Unusable as error:
+            unusable.append(error)
+            worker.abort()  # nothing is reported of the job then
+            raise
+
+    return run
+
+
 def _load(target: str) -> Handler:
     """Import what ``--target`` names.
 
@@ -187,7 +206,7 @@ def _load(target: str) -> Handler:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"--target {target}: {module_name} cannot be imported: {_described(error)}.") from error
     for name in path.split("."):
         try:
@@ -198,12 +217,30 @@ def _load(target: str) -> Handler:
         raise UsageError(f"--target {target}: it cannot be called.")
     if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
         raise UsageError(f"--target {target}: it is asynchronous, and this worker is not.")
+    if not _takes_a_job(found):
+        raise UsageError(f"--target {target}: it cannot be called with one argument, the job.")
     handler: Handler = found
     return handler
 
 
-def _described(error: Exception) -> str:
-    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+def _takes_a_job(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind("job")
+    except TypeError:
+        return False
+    except ValueError:  # of some functions written in C nothing is known
+        return True
+    return True
+
+
+def _described(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # an error that cannot even be shown
+        text = ""
+    if isinstance(error, ImportError) and text:
+        return text
+    return ": ".join(filter(None, (type(error).__name__, text)))
 
 
 def _command(words: Sequence[str], commands: Commands) -> Handler:
@@ -212,10 +249,10 @@ def _command(words: Sequence[str], commands: Commands) -> Handler:
     Raises:
         UsageError: there is no such command.
     """
-    if len(words) == 1:
-        words = ["/bin/sh", "-c", words[0]]
-    elif shutil.which(words[0]) is None:
-        raise UsageError(f"there is no command {words[0]}.")
+    try:
+        check_command(words)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
 
     def run(job: WorkerJob) -> bytes:
         return commands.run(words, job)

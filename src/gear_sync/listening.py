@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from gearproto.addresses import DEFAULT_PORT, check_host
+from gearproto.addresses import DEFAULT_PORT, Address, check_host
 
 __all__ = ["DEFAULT_BACKLOG", "Keepalive", "inherited_sockets", "listen"]
 
@@ -18,6 +19,8 @@ DEFAULT_BACKLOG: Final = 4096
 """How many connections may wait to be accepted unless told otherwise; the system may allow fewer."""
 
 _UNIX: Final = "unix:"
+_BRACKETED: Final = re.compile(r"\[(.*)\](?::(.*))?")  # an IPv6 address
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _FIRST_INHERITED: Final = 3  # the descriptor at which a service manager's sockets begin
 
 
@@ -62,11 +65,7 @@ def listen(where: Iterable[str | tuple[str, int]], backlog: int = DEFAULT_BACKLO
     listeners: list[socket.socket] = []
     try:
         for place in where:
-            if isinstance(place, str) and place.startswith(_UNIX):
-                listeners.append(_listen_unix(place.removeprefix(_UNIX), backlog))
-            else:
-                host, port = _parse(place)
-                _listen_tcp(host, port, backlog, listeners)
+            _listen(place, backlog, listeners)
     except (OSError, ValueError):
         for listener in listeners:
             listener.close()
@@ -74,17 +73,35 @@ def listen(where: Iterable[str | tuple[str, int]], backlog: int = DEFAULT_BACKLO
     return listeners
 
 
-def _parse(place: str | tuple[str, int]) -> tuple[str, int]:
-    if not isinstance(place, str):
-        return place
-    host, colon, port = place.rpartition(":")
-    if place.startswith("[") or place.count(":") == 1:
-        if not colon or not port.isdigit() or int(port) > 65535:
-            if place.endswith("]"):
-                return place[1:-1], DEFAULT_PORT
-            raise ValueError(f"{place!r} is no address to listen on: the port has to be a number from 0 to 65535")
-        return host.strip("[]"), int(port)
-    return place, DEFAULT_PORT
+def _listen(place: str | tuple[str, int], backlog: int, listeners: list[socket.socket]) -> None:
+    """Listen on one address; errors of the system name it as their file."""
+    try:
+        if isinstance(place, str) and place.startswith(_UNIX):
+            listeners.append(_listen_unix(place.removeprefix(_UNIX), backlog))
+        else:
+            host, port = _parse(place) if isinstance(place, str) else place
+            _listen_tcp(host, port, backlog, listeners)
+    except OSError as error:
+        error.filename = place if isinstance(place, str) else str(Address(*place))
+        raise
+
+
+def _parse(place: str) -> tuple[str, int]:
+    port: str | None
+    if (bracketed := _BRACKETED.fullmatch(place)) is not None:
+        host, port = bracketed.groups()
+    elif place.count(":") > 1:  # an IPv6 address without a port
+        host, port = place, None
+    else:
+        host, colon, port = place.partition(":")
+        port = port if colon else None
+    if not host:
+        raise ValueError(f"{place!r} is not an address to listen on: it has no host; 0.0.0.0 and [::] are every one")
+    if port is None:
+        return host, DEFAULT_PORT
+    if not _PORT.fullmatch(port) or int(port) > 65535:
+        raise ValueError(f"{place!r} is not an address to listen on: the port has to be a number from 0 to 65535")
+    return host, int(port)
 
 
 def _listen_tcp(host: str, port: int, backlog: int, listeners: list[socket.socket]) -> None:
@@ -126,6 +143,8 @@ def _identity(path: str) -> tuple[int, int]:
 
 def _listen_unix(path: str, backlog: int) -> socket.socket:
     """Listen on a path, in place of a socket file that nobody listens on any more."""
+    if not path:
+        raise ValueError("'unix:' is not an address to listen on: it has no path")
     listener = _UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_stale(path):

@@ -1,10 +1,12 @@
 """Job servers and workers, and the command ``gear`` as its users run it."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +73,7 @@ def idle() -> Iterator[gear_sync.Server]:
 
 
 class Hold:
-    """A function that tells when it runs, and waits until it may end."""
+    """A function that tells when it runs and that it is halfway, and waits until it may end."""
 
     def __init__(self) -> None:
         self.running = threading.Event()
@@ -79,6 +81,7 @@ class Hold:
 
     def __call__(self, job: gear_sync.WorkerJob) -> bytes:
         self.running.set()
+        job.progress(1, 2)
         self.may_end.wait(WAIT)
         return job.workload
 
@@ -118,6 +121,11 @@ def server(idle: gear_sync.Server, hold: Hold) -> Iterator[gear_sync.Server]:
             raise JobFailed
         return b"odd\n"
 
+    @worker.function("nasty")
+    def nasty(job: gear_sync.WorkerJob) -> bytes:
+        job.warn(job.workload)
+        raise ValueError(job.workload.decode())
+
     @worker.function("raise")
     def raise_(job: gear_sync.WorkerJob) -> bytes:
         raise ValueError("no such luck")
@@ -135,6 +143,15 @@ def server(idle: gear_sync.Server, hold: Hold) -> Iterator[gear_sync.Server]:
 def at(server: gear_sync.Server) -> str:
     """Return the option that names the server with a worker."""
     return f"--server=127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def taken(tmp_path: Path) -> Iterator[int]:
+    """Listen on a port and on the Unix socket ``taken``."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(tmp_path / "taken"))
+        local.listen()
+        yield tcp.getsockname()[1]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gear_cli.demo import count_words, run_demo
 
-from .conftest import Refusal, Run
+from .conftest import Run
 
 TEXT = "".join(f"one line, and it's number {word}\n" for word in ("one", "two", "three", "four", "five", "six"))
 
@@ -95,21 +95,3 @@ def test_job_that_raises_ends_with_1(caplog: pytest.LogCaptureFixture) -> None:
 
     assert run_demo(TEXT, 6, console, count=count, pace=0) == 1
     assert "piece 3: ValueError: no [threes]" in console.export_text()
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"), [(None, "cannot be read: No such file or directory"), (b"\xff\xfe", "is no text in UTF-8")]
-)
-def test_file_that_cannot_be_used_exits_with_2(
-    refusal: Refusal, tmp_path: Path, content: bytes | None, sentence: str
-) -> None:
-    path = tmp_path / "file"
-    if content is not None:
-        path.write_bytes(content)
-    assert refusal("demo", str(path)) == (2, f"gear demo: {path} {sentence}.\n")
-
-
-def test_impossible_number_of_pieces_exits_with_2(refusal: Refusal) -> None:
-    code, text = refusal("demo", "--pieces=0")
-    assert code == 2
-    assert "--pieces" in text

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import gear_sync
-from gear_cli.serve import serve
+from gear_cli.serve import DEFAULT_HOST, serve
 from gear_cli.stderr_log import StderrHandler
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive
 from gear_sync.reactor import Reactor
@@ -156,11 +156,15 @@ def test_it_serves_this_machine_only_unless_told_otherwise() -> None:
         assert server.address.startswith("0.0.0.0:")
 
 
-def test_host_and_port_come_from_the_environment() -> None:
-    with serving(env=environment(GEAR_PORT="0", GEAR_HOST="0.0.0.0")) as server:
-        host, _colon, port = server.address.rpartition(":")
-        assert host == "0.0.0.0"
-        assert int(port) != DEFAULT_PORT
+def test_environment_says_where_to_listen_unless_the_command_line_does(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    variables = environment(GEAR_SERVE_LISTEN=f"0.0.0.0:0, unix:{path}", GEAR_PORT="tcp://10.0.0.1:4730")
+    with serving(env=variables) as server:
+        assert server.address.startswith("0.0.0.0:")
+        assert server.next_address() == f"unix:{path}"
+    for words in (("--port=0",), ("--listen=127.0.0.1:0",)):
+        with serving(*words, env=variables) as server:
+            assert server.address.startswith("127.0.0.1:")
 
 
 def test_options_reach_the_server(tmp_path: Path) -> None:
@@ -313,30 +317,6 @@ def test_place_that_cannot_be_listened_on_exits_with_1(refusal: Refusal, tmp_pat
     assert refusal("serve", f"--listen={place}") == (1, sentence)
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("--listen=[::1]:x",), "the port has to be a number"),
-        (("--port=0", "--handle-prefix=" + "x" * 60), "handle prefix of 69 bytes"),
-        (("--port=0", "--tls-certificate=a.pem"), "the certificate a.pem is of no use without its key"),
-        (("--port=0", "--tls-ca=ca.pem"), "a server cannot speak TLS without a certificate and its key"),
-        (("--port=0", "--tls-certificate=/none", "--tls-key=/none"), "certificate /none cannot be read: No such file"),
-        (("--port=0", "--host=a..b"), "'a..b' cannot be the name of a host"),
-    ],
-)
-def test_nonsense_exits_with_2(refusal: Refusal, words: tuple[str, ...], sentence: str) -> None:
-    code, text = refusal("serve", *words)
-    assert code == 2
-    assert sentence in text
-
-
-@pytest.mark.parametrize("word", ["--port=nonsense", "--port=65536", "--max-jobs=0", "--job-retries=-2", "--nonsense"])
-def test_words_that_make_no_sense_exit_with_2(refusal: Refusal, word: str) -> None:
-    code, text = refusal("serve", word)
-    assert code == 2
-    assert text.startswith("gear serve: ")
-
-
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters}
@@ -346,8 +326,8 @@ def test_defaults_that_the_help_shows_are_those_of_the_library() -> None:
     shown = _defaults(serve)
     library = {**_defaults(Engine), **_defaults(Reactor), **_defaults(gear_sync.Server)}
     library |= {"backlog": DEFAULT_BACKLOG, "keepalive": Keepalive().idle}
-    apart = {"listen", "handle_prefix", "verbose", "tls_certificate", "tls_key", "tls_ca"}
+    apart = {"host", "port", "listen", "handle_prefix", "verbose", "tls_certificate", "tls_key", "tls_ca"}
     assert {name: shown[name] for name in shown.keys() - apart} == {
         name: library[name] for name in shown.keys() - apart
     }
-    assert shown["port"] == DEFAULT_PORT
+    assert (library["host"], library["port"]) == (DEFAULT_HOST, DEFAULT_PORT)

@@ -15,6 +15,9 @@ import pytest
 
 import gear_sync
 from gear_cli.main import main
+from gear_cli.options import server_addresses
+from gear_cli.output import Output
+from gearproto.addresses import DEFAULT_PORT, Address
 from gearproto.packets import JobCreated, JobRequeued, OptionRes, SubmitJob, WorkComplete, WorkData
 from tests.harness.hostile import HostileServer, Peer
 
@@ -108,6 +111,25 @@ def test_warning_goes_to_stderr(here: Here, at: str) -> None:
     assert here("warn", "x", at) == (0, b"done", b"gear submit: warning: take care\n")
 
 
+def test_what_workers_say_is_harmless_to_a_terminal(here: Here, at: str) -> None:
+    _code, _out, err = here("nasty", "\x1b]0;title\x07\ngear submit: \u00fc", at)
+    said = r"\x1b]0;title\x07" + "\n    gear submit: \u00fc\n"
+    assert err.decode() == (f"gear submit: warning: {said}gear submit: the job raised an exception: ValueError: {said}")
+
+
+def test_handle_is_harmless_to_a_terminal_and_as_it_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    terminal, theirs = os.openpty()
+    for place, written in ((theirs, rb"H:\x1b[31m\xff"), (tmp_path / "file", b"H:\x1b[31m\xff")):
+        with open(place, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            Output(as_json=False, many=False).queued(b"H:\x1b[31m\xff")
+            shown = os.read(terminal, 100) if place == theirs else (tmp_path / "file").read_bytes()
+            assert shown.split() == [written]
+    os.close(terminal)
+
+
 def test_progress_is_drawn_on_a_terminal_and_leaves_the_result_alone(at: str) -> None:
     terminal, theirs = os.openpty()
     try:
@@ -135,7 +157,9 @@ def test_each_line_is_a_job_and_results_keep_their_order(gear: Run, at: str) -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, lines, b"")
 
 
-@pytest.mark.parametrize(("stdin", "stdout"), [(b"", b""), (b"a\n\nb", b"a\n\nb\n")])
+@pytest.mark.parametrize(
+    ("stdin", "stdout"), [(b"", b""), (b"a\n\nb", b"a\n\nb\n"), (b"a\r\n\r\n\rb\r", b"a\n\n\rb\r\n")]
+)
 def test_last_line_needs_no_ending_and_an_empty_one_is_a_job(here: Here, at: str, stdin: bytes, stdout: bytes) -> None:
     assert here("echo", "--lines", at, stdin=stdin) == (0, stdout, b"")
 
@@ -313,32 +337,6 @@ def test_timeout_ends_the_wait_for_more_lines(idle: gear_sync.Server) -> None:
         assert process.stderr.read() == b"gear submit: line 1: no result within 0.1 s.\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ((), "FUNCTION requires an argument"),
-        (("echo", "x", "--nonsense"), "Unknown option: --nonsense"),
-        (("echo", "x", "--priority=urgent"), "urgent"),
-        (("echo", "x", "--timeout=0"), "--timeout"),
-        (("echo", "x", "--file=y"), "the workload is given twice"),
-        (("echo", "x", "--lines"), "leave the workload out"),
-        (("echo", "--lines", "--unique=u"), "--unique names one job"),
-        (("echo", "--file=/nonexistent"), "/nonexistent cannot be read: No such file or directory"),
-        (("echo", "--file=/"), "/ cannot be read: Is a directory"),
-        (("echo", "--lines", "--file=/nonexistent"), "/nonexistent cannot be read: No such file or directory"),
-        (("echo", "--lines", "--file=/"), "/ cannot be read: Is a directory"),
-        (("echo", "x", "--server=host:port"), "the port has to be a number from 1 to 65535"),
-        (("echo", "x", "--server="), "it has no host"),
-        (("echo", "x", "--server=a..b"), "'a..b' cannot be the name of a host"),
-    ],
-)
-def test_nonsense_exits_with_2(refusal: Refusal, words: tuple[str, ...], sentence: str) -> None:
-    code, text = refusal("submit", *words)
-    assert code == 2
-    assert text.startswith("gear submit: ")
-    assert sentence in text
-
-
 def test_limit_of_the_protocol_exits_with_2(refusal: Refusal, idle: gear_sync.Server) -> None:
     for words in ((), ("--background",)):
         code, text = refusal("submit", "f", "x", "--unique", "u" * 65, f"--server=127.0.0.1:{idle.port}", *words)
@@ -346,8 +344,21 @@ def test_limit_of_the_protocol_exits_with_2(refusal: Refusal, idle: gear_sync.Se
         assert text.endswith("unique has 65 bytes, limit 64.\n")
 
 
-def test_servers_come_from_the_environment(
-    here: Here, server: gear_sync.Server, unused_port: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
+def test_servers_come_from_the_environment_unless_the_command_line_names_some(
+    here: Here, server: gear_sync.Server, unused_port: int, monkeypatch: pytest.MonkeyPatch, separator: str
 ) -> None:
-    monkeypatch.setenv("GEAR_SERVERS", f"127.0.0.1:{unused_port}, 127.0.0.1:{server.port}")
+    away, running = f"127.0.0.1:{unused_port}", f"127.0.0.1:{server.port}"
+    monkeypatch.setenv("GEAR_SERVERS", separator.join(("", away, running)))
     assert here("echo", "x") == (0, b"x", b"")
+    monkeypatch.setenv("GEAR_SERVERS", away)
+    assert here("echo", "x", f"--server={away},{running}") == (0, b"x", b"")
+    assert here("echo", "x", "-s", away, "-s", running) == (0, b"x", b"")
+
+
+@pytest.mark.parametrize("value", [None, "", " , "])
+def test_server_is_on_this_machine_if_nobody_names_one(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEAR_SERVERS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("GEAR_SERVERS", value)
+    assert server_addresses(()) == [Address("127.0.0.1", DEFAULT_PORT)]

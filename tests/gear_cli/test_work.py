@@ -13,7 +13,7 @@ from gear_cli.main import main
 from gearproto import JobFailed, JobRaised
 from tests.harness.threads import Call
 
-from .conftest import WAIT, Refusal, Run, command, environment
+from .conftest import WAIT, Run, command, environment
 
 Here = Callable[..., tuple[int, str, str]]
 
@@ -73,7 +73,7 @@ def test_command_is_told_the_names_of_the_job(here: Here, at: str, client: gear_
     [
         ("exit 3", "the command ended with 3"),
         ("kill -9 $$", "the command was killed by signal 9"),
-        ("/nonexistent/command", "the command ended with 127"),
+        ("true; exit 128", "the command ended with 128"),
     ],
 )
 def test_command_that_does_not_end_with_0_fails_the_job(
@@ -85,6 +85,38 @@ def test_command_that_does_not_end_with_0_fails_the_job(
     assert warning in caplog.text
     with pytest.raises(JobFailed):
         job.result(WAIT)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("true; /nonexistent/command",), "the command cannot be found (it ended with 127)"),
+        (("true; /",), "the command cannot be run (it ended with 126)"),
+        (("{script}", "x"), "the command cannot be run: Exec format error"),
+    ],
+)
+def test_command_that_has_never_worked_stops_the_worker_and_gives_the_job_back(
+    here: Here, at: str, client: gear_sync.Client, tmp_path: Path, words: tuple[str, ...], sentence: str, threads: int
+) -> None:
+    script = tmp_path / "script"
+    script.write_bytes(b"\0")
+    script.chmod(0o755)
+    job = client.submit("f")
+    code, out, err = here("f", at, f"--threads={threads}", *(word.format(script=script) for word in words))
+    assert (code, out) == (1, "")
+    assert err.endswith(f"gear work: {sentence}; its job goes back to the server.\n")  # after what the shell says
+    assert here("f", at, "--count=1", "echo another one") == (0, "", "")
+    assert job.result(WAIT) == b"another one\n"
+
+
+def test_command_that_has_worked_before_fails_its_job(here: Here, at: str, client: gear_sync.Client) -> None:
+    jobs = client.submit_many(gear_sync.Task(function="f", workload=text) for text in (b"exit 0", b"exit 127"))
+    code, _out, _err = here("f", at, "--count=2", "sh")
+    assert code == 0
+    assert jobs[0].result(WAIT) == b""
+    with pytest.raises(JobFailed):
+        jobs[1].result(WAIT)
 
 
 def test_target_is_a_python_function(at: str, client: gear_sync.Client, tmp_path: Path) -> None:
@@ -238,35 +270,6 @@ def test_server_that_cannot_be_reached_is_tried_again(unused_port: int) -> None:
 def test_verbose_tells_of_connections(gear: Run, at: str, client: gear_sync.Client) -> None:
     client.submit("f")
     assert b": connected\n" in gear("work", "f", at, "cat", "--count=1", "-v").stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ((), "give either a command or --target"),
-        (("--target=m:f", "true"), "give either a command or --target"),
-        (("no-such-command", "x"), "there is no command no-such-command"),
-        (("ls", "-l"), "Unknown option: -l. Put -- before a command that has options of its own"),
-        (("--target=nonsense",), "the form is module:function"),
-        (("--target=no_such_module:f",), "No module named 'no_such_module'"),
-        (("--target=json:nothing",), "json has no nothing"),
-        (("--target=json:__name__",), "it cannot be called"),
-        (("--target=asyncio:sleep",), "it is asynchronous"),
-        (("--target=this_one_raises:f",), "this_one_raises cannot be imported: ValueError: not today"),
-        (("--count=0", "true"), "--count"),
-        (("--server=:1", "true"), "it has no host"),
-        (("--server=a..b", "true"), "'a..b' cannot be the name of a host"),
-    ],
-)
-def test_nonsense_exits_with_2(
-    refusal: Refusal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], sentence: str
-) -> None:
-    (tmp_path / "this_one_raises.py").write_text("raise ValueError('not today')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    code, text = refusal("work", "f", *words)
-    assert code == 2
-    assert text.startswith("gear work: ")
-    assert sentence in text
 
 
 def test_several_jobs_run_at_once_if_asked_for(here: Here, at: str, client: gear_sync.Client, tmp_path: Path) -> None:

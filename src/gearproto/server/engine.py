@@ -151,7 +151,8 @@ class Engine:
         """Begin without peers and jobs.
 
         Args:
-            handle_prefix: what job handles begin with, at most 40 bytes; the job's number follows behind a colon, with
+            handle_prefix: what job handles begin with, at most 40 bytes without blanks and control characters, as
+                handles stand in lines of text that people read; the job's number follows behind a colon, with
                 zeroes in front, so that no handle is the beginning of another. Has to differ from start to start, so
                 that an old handle never names a new job: let it end in a random part.
             epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``; may be set
@@ -182,8 +183,10 @@ class Engine:
             verbosity: answer to ``verbose``.
             trace: whether `next_event` returns `JobChanged` events.
         """
-        if len(handle_prefix) > 40 or b"\0" in handle_prefix or not handle_prefix:
-            raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 without NUL are allowed")
+        if not 0 < len(handle_prefix) <= 40:
+            raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 are allowed")
+        if any(byte <= 32 or byte == 127 for byte in handle_prefix):
+            raise ValueError(f"handle prefix {handle_prefix!r}: blanks and control characters are not allowed")
         self.epoch_offset = epoch_offset
         self.work_limit = work_limit
         self._handle_format = handle_prefix.replace(b"%", b"%%") + _HANDLE_NUMBER

@@ -1986,14 +1986,15 @@ def test_output_of_several_peers_leaves_in_the_order_in_which_it_began(bench: Be
     )
 
 
-@pytest.mark.parametrize("prefix", [b"", b"x" * 41, b"a\0b"])
-def test_handle_prefix_fits_into_a_handle(prefix: bytes) -> None:
-    with pytest.raises(ValueError, match="handle prefix of"):
+@pytest.mark.parametrize("prefix", [b"", b"x" * 41, b"a\0b", b"a b", b"a\tb", b"a\x1b", b"a\x7f"])
+def test_handle_prefix_fits_into_a_handle_and_a_line_of_text(prefix: bytes) -> None:
+    with pytest.raises(ValueError, match="handle prefix"):
         Engine(handle_prefix=prefix, epoch_offset=0.0)
 
 
 @given(
-    st.binary(min_size=1, max_size=40).map(lambda raw: raw.replace(b"\0", b"%")), st.sets(st.integers(0, 10**15 - 2))
+    st.binary(min_size=1, max_size=40).map(lambda raw: bytes(b"%"[0] if b < 33 or b == 127 else b for b in raw)),
+    st.sets(st.integers(0, 10**15 - 2)),
 )
 def test_no_handle_is_the_beginning_of_another(prefix: bytes, counts: set[int]) -> None:
     bench = Bench(handle_prefix=prefix)

@@ -1,0 +1,65 @@
+"""The command line of ``gear``: its commands, and how words are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import IO, cast
+
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+
+import gearproto
+
+from .exits import Exit, UsageError
+from .main import COMMANDS
+from .options import STDIN
+from .stdio import Stdout
+
+__all__ = ["app", "parse"]
+
+app = App(
+    name="gear",
+    help="""Gearman job queues from the shell: a job server, workers and clients.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no result in time.""",
+    version=f"gear {gearproto.__version__}",
+    help_format="markdown",
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+)
+for _name in COMMANDS:
+    # By name: a command imports what it needs only when it is called for, so that a server stays small.
+    app.command(f"gear_cli.{_name}:{_name}", name=_name)
+
+
+def parse(words: Sequence[str]) -> Callable[[], int]:
+    """Return what runs a command line.
+
+    Args:
+        words: the words after ``gear``.
+
+    Raises:
+        UsageError: the words make no sense.
+    """
+    if not words or words[0] in app.help_flags:
+        for name in COMMANDS:
+            app[name]  # the list of commands shows what each is for, so all have to be there
+    elif words[0] == "submit":
+        end = words.index("--") if "--" in words else len(words)
+        words = [STDIN if word == "-" else word for word in words[:end]] + list(words[end:])
+    try:
+        command, bound, _ignored = app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        hint = ""
+        if isinstance(error, UnknownOptionError) and words[0] == "work":
+            hint = " Put -- before a command that has options of its own."
+        raise UsageError(f"{error}{hint}") from error
+    if "console" in bound.arguments:  # a page of help, or the version
+        from rich.console import Console  # noqa: PLC0415 (rich takes long to load)
+
+        bound.arguments["console"] = Console(file=cast("IO[str]", Stdout()))
+
+    def run() -> int:
+        code = command(*bound.args, **bound.kwargs)
+        return Exit.DONE if code is None else int(code)
+
+    return run

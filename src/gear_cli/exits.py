@@ -1,0 +1,48 @@
+"""How a command ends: exit codes, and the exceptions that stand for them."""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+
+__all__ = ["Exit", "Failure", "UsageError", "reason"]
+
+
+class Exit(IntEnum):
+    """The exit codes, the same for every command."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO_SERVER = 3
+    TIMEOUT = 4
+    INTERRUPTED = 130  # as shells report SIGINT
+    BROKEN_PIPE = 141  # as shells report SIGPIPE
+
+
+class Failure(Exception):
+    """The command cannot do what it was asked for; the message is one sentence for people.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        """Store the message and the exit code."""
+        super().__init__(message)
+        self.code = code
+
+
+class UsageError(Failure):
+    """The command line makes no sense, or names a file that cannot be used."""
+
+    def __init__(self, message: str) -> None:
+        """Store the message."""
+        super().__init__(message, Exit.USAGE)
+
+
+def reason(error: OSError) -> str:
+    """Say in a few words what an error of the system is."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or (str(error.args[0]) if error.args else type(error).__name__)

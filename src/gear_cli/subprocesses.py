@@ -1,0 +1,169 @@
+"""The commands that ``gear work`` runs for jobs, and what can be said of them before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from gear_sync.worker import WorkerJob
+from gearproto import JobFailed
+
+from .exits import reason
+
+__all__ = ["Commands", "Unusable", "check_command"]
+
+_log: Final = logging.getLogger(__name__)
+
+_SHELL: Final = "/bin/sh"
+
+_PLAIN: Final = re.compile(r"[\w@%+:,./-]+")  # a word that the shell does not change
+_UNUSABLE: Final = {126: "cannot be run", 127: "cannot be found"}  # what exit codes of shells mean
+
+
+class Unusable(JobFailed):
+    """The command has never worked and cannot be run, so that this is not the job's fault."""
+
+
+def check_command(words: Sequence[str]) -> None:
+    """Refuse a command that cannot be run, as far as that can be seen without running it.
+
+    Args:
+        words: the program and its arguments; one word alone is for the shell.
+
+    Raises:
+        ValueError: it cannot be run.
+    """
+    program = words[0] if len(words) > 1 else _first_word(words[0])
+    if "/" in program and shutil.which(program) is None:
+        raise ValueError(f"{program} is not a file that can be executed")
+    if len(words) > 1:
+        if shutil.which(program) is None:
+            raise ValueError(f"there is no command {program}")
+        return
+    (text,) = words
+    if not text.strip():
+        raise ValueError("the command is empty")
+    if program and _shell("-c", 'command -v -- "$1"', "sh", program).returncode:  # it may be one of the shell itself
+        raise ValueError(f"there is no command {program}")
+    parsed = _shell("-n", "-c", text)
+    if parsed.returncode:
+        raise ValueError(f"the shell cannot read the command: {parsed.stderr.strip()}")
+
+
+def _first_word(text: str) -> str:
+    """Return what a command for the shell begins with, or nothing if the shell makes something else of it."""
+    first = next(iter(text.split()), "")
+    return first if _PLAIN.fullmatch(first) else ""
+
+
+def _shell(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_SHELL, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding=sys.getfilesystemencoding(),
+        errors="surrogateescape",
+        check=False,
+    )
+
+
+class Commands:
+    """The commands that run, of all threads."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._worked = False
+        self._killed = False
+        self._lock = threading.Lock()
+
+    def run(self, words: Sequence[str], job: WorkerJob) -> bytes:
+        """Run a command for a job, and return what it writes; one word alone is run by the shell.
+
+        Raises:
+            JobFailed: it ended otherwise than with 0.
+            TimeoutError: it has taken longer than it may.
+            Unusable: it cannot be run, and none has ended with 0 before.
+        """
+        if len(words) == 1:
+            words = (_SHELL, "-c", *words)
+        with self._start(words, job) as process:
+            try:
+                left = None if job.until is None else max(0.0, job.until - time.monotonic())
+                output, _ = process.communicate(job.workload, left)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"the job has taken longer than {job.limit:g} s") from None
+            finally:
+                _kill(process)
+                with self._lock:
+                    self._running.remove(process)
+        code = process.returncode
+        if code in _UNUSABLE and not self._worked:
+            raise Unusable(f"the command {_UNUSABLE[code]} (it ended with {code})")
+        if code:
+            text = f"the command ended with {code}" if code > 0 else f"the command was killed by signal {-code}"
+            _log.warning("job %s: %s", os.fsdecode(job.handle), text)
+            raise JobFailed(text)
+        self._worked = True
+        return output
+
+    def _start(self, words: Sequence[str], job: WorkerJob) -> subprocess.Popen[bytes]:
+        """Start a command. A signal that interrupts this leaves none behind that `kill` does not know."""
+        names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
+        started: list[subprocess.Popen[bytes]] = []
+        errors: list[Exception] = []
+
+        def start() -> None:
+            with self._lock:
+                try:
+                    if self._killed:
+                        raise JobFailed("the worker ends")
+                    process = subprocess.Popen(
+                        words,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
+                        process_group=0,  # of its own: Ctrl-C is for the worker, which lets the command end
+                    )
+                except Exception as error:
+                    errors.append(error)
+                else:
+                    self._running.add(process)
+                    started.append(process)
+
+        if threading.current_thread() is threading.main_thread():
+            # Signals raise exceptions in the main thread only; 60 us beside the 2 ms that a command takes.
+            starting = threading.Thread(target=start, name="start of a command")
+            starting.start()
+            starting.join()
+        else:
+            start()
+        for error in errors:
+            if isinstance(error, OSError) and not self._worked:
+                raise Unusable(f"the command cannot be run: {reason(error)}") from error
+            raise error
+        return started[0]
+
+    def kill(self) -> None:
+        """Kill all commands, and start no other."""
+        with self._lock:
+            self._killed = True
+            for process in self._running:
+                _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command and what it has started, unless it has ended."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
