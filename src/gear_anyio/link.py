@@ -15,6 +15,7 @@ import anyio.abc
 import anyio.lowlevel
 
 import gear_sync.link
+from gear_sync.tls import is_refusal
 from gearproto.connection import Connection
 from gearproto.events import Event
 
@@ -381,6 +382,8 @@ class StreamLink:
             except anyio.EndOfStream:
                 conn.receive_eof()
             except Exception as error:  # streams that users bring may raise anything
+                if is_refusal(error):
+                    conn.connection_refused(_reason(error))
                 conn.connection_lost(_reason(error))
             self.settle()
             if self._on_read is not None:

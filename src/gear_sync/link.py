@@ -13,7 +13,7 @@ from typing import Final
 from gearproto.connection import Connection
 from gearproto.events import Event
 
-from .tls import reason
+from .tls import is_refusal, reason
 
 __all__ = ["Link"]
 
@@ -146,17 +146,27 @@ class Link:
             self._read()
         return True
 
-    def _read_rest(self) -> None:
-        """Read what came before the end: a server that is gone may have sent results first."""
-        with contextlib.suppress(OSError):
+    def _read_rest(self) -> OSError | None:
+        """Read what came before the end: a server that is gone may have sent results first.
+
+        Returns:
+            The error that tells why the server has gone, if it has said so.
+        """
+        why = None
+        try:
             while data := self.sock.recv(_CHUNK):
                 self._heard = True
                 self.conn.receive_data(data)
+        except OSError as error:
+            why = error if is_refusal(error) else None
         self.drain()
+        return why
 
     def _fail(self, error: OSError) -> None:
         """Close the socket after an error; where not a word has come it may have met TLS."""
         reason = _told(error)
+        if is_refusal(error):
+            self.conn.connection_refused(reason)
         self.close(reason if self._heard else f"{reason} without a word: it may {_NO_TLS_HERE}")
 
     def drain(self) -> None:
@@ -194,8 +204,7 @@ class Link:
         self.sent += sent
         self._uncounted = False
         if failure is not None:
-            self._read_rest()
-            self._fail(failure)
+            self._fail(self._read_rest() or failure)
 
 
 def _told(error: OSError) -> str:

@@ -19,7 +19,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from .expiry import warn_of_expiry
 
-__all__ = ["TLS", "ClientTLS", "client_context", "handshake_reason", "reason", "server_context"]
+__all__ = ["TLS", "ClientTLS", "client_context", "handshake_reason", "is_refusal", "reason", "server_context"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,20 @@ _REASONS: Final = {
     "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses our certificate",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired for it",
 }
+_REFUSALS: Final = frozenset(  # the alerts of a server that does not finish the handshake because of a certificate
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_DECRYPT_ERROR",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +252,11 @@ def reason(error: OSError) -> str:
         return _REASONS.get(error.reason) or error.reason.lower().replace("_", " ")
     text = error.strerror or str(error)
     return "a file is damaged" if "PEM lib" in text else text
+
+
+def is_refusal(error: object) -> bool:
+    """Tell whether the other side has said that it refuses our certificate, or wants one that we have not shown."""
+    return isinstance(error, ssl.SSLError) and error.reason in _REFUSALS
 
 
 def handshake_reason(error: OSError) -> str:

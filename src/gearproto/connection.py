@@ -117,6 +117,7 @@ class Connection:
         self._sent = 0  # bytes ever reported by data_sent
         self._counts_sent = False  # whether data_sent is in use; if not, what was taken counts as sent
         self._waited_to = 0  # up to here in the stream, output that leaves has waited for the peer
+        self._heard = False  # whether anything has arrived
         self._eof = False
         self._ended = False
         self._probe_interval = probe_interval
@@ -149,6 +150,7 @@ class Connection:
         if self._ended:
             return
         if data:
+            self._heard = True
             self._show_life(now)
         self._decoder.feed(data)
 
@@ -207,6 +209,20 @@ class Connection:
             if not 0 <= unsent <= self._taken:
                 raise LocalProtocolError(f"{self._ROLE}: {unsent} bytes unsent, and {self._taken} bytes were taken")
             self._sent = self._taken - unsent
+            self._counts_sent = True
+        self._end(reason)
+
+    def connection_refused(self, reason: str) -> None:
+        """End the connection because the server does not accept it, as when it refuses a certificate.
+
+        With TLS 1.3 a client may send before the server has looked at its certificate. Where the refusal is the first
+        that is heard of the server, it has read nothing: what was sent counts as not sent, and may go elsewhere.
+
+        Args:
+            reason: why, for people.
+        """
+        if not self._heard and not self._ended:
+            self._sent = 0
             self._counts_sent = True
         self._end(reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gear_sync import TLS
+from gear_sync import TLS, Task
+from gear_sync.tls import client_context
 from gearproto import ConnectionLost, JobLost, JobNotSent
 from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.hostile import HostileServer, Peer
@@ -77,6 +79,62 @@ async def test_renewed_files_are_used_from_the_next_connection_on(idiom: Idiom, 
             await until(worker_is_there)
     finally:
         await in_thread(server.close)
+
+
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def speaking(version: str, tls: TLS) -> ssl.SSLContext:
+    """Return a client's context for one version of TLS."""
+    context = client_context(replace(tls, check_host=False))
+    context.maximum_version = context.minimum_version = VERSIONS[version]
+    return context
+
+
+@pytest.fixture
+async def refusing(anyio_backend: str) -> AsyncIterator[OurServer]:
+    """A server that wants a certificate of its clients."""
+    server = await in_thread(lambda: OurServer(tls=GOOD.issue()))
+    yield server
+    await in_thread(server.close)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_jobs_for_a_server_that_refuses_a_certificate_go_to_the_next_server(
+    idiom: Idiom, version: str, refusing: OurServer
+) -> None:
+    tls = speaking(version, OURS)
+    taking = await in_thread(lambda: OurServer(tls=replace(GOOD.issue(), ca=None)))
+    try:
+        options: dict[str, Any] = {"tls": tls, "retry_pauses": (0.001, 0.002)}
+        async with worker_of(idiom, taking.address, **options):
+            for _ in range(5):  # each finds the server anew
+                async with make_client(idiom, [refusing.address, taking.address], **options) as client:
+                    jobs: Any = await client.submit_many([Task("f")] * 4)
+                    assert [await job.result(LIMIT) for job in jobs] == [b""] * 4
+                    assert isinstance(await client.submit_background("f"), bytes)
+    finally:
+        await in_thread(taking.close)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("tls", "why"),
+    [
+        (OURS, "it wants a certificate of ours|it has closed|sslv3 alert handshake failure"),
+        (replace(authority("other").issue("client"), ca=GOOD.ca), "it does not trust our certificate"),
+        (GOOD.issue("client", expired=True), "our certificate has expired for it"),
+    ],
+)
+async def test_job_that_only_a_server_could_take_that_refuses_a_certificate_is_not_sent(
+    idiom: Idiom, version: str, refusing: OurServer, tls: TLS, why: str
+) -> None:
+    async with make_client(idiom, refusing.address, tls=speaking(version, tls)) as client:
+        for workload in (b"", b"x" * 5_000_000):
+            with pytest.raises(JobNotSent, match=why):
+                await (await client.submit("f", workload)).result(LIMIT)
+        with pytest.raises(JobNotSent, match=why):
+            await client.submit_background("f")
 
 
 @pytest.mark.parametrize("start", [OurServer, pytest.param(Gearmand, marks=pytest.mark.interop("gearmand"))])

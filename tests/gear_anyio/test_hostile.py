@@ -6,11 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
+import anyio.abc
 import pytest
 
 import gear_sync
 from gear_anyio import TLS, Client, Task, Worker, WorkerJob
+from gear_sync.tls import client_context
 from gearproto import Completed, ConnectionLost, JobLost, JobNotSent, Lost, NotSent, Outcome, Rejected
+from gearproto.addresses import Address
 from gearproto.packets import (
     RESPONSE,
     CanDo,
@@ -326,6 +329,25 @@ def test_server_that_cannot_be_trusted_is_none(loop: Loop) -> None:
             async with Client(server.address, tls=TLS(ca=authority("ours").ca)) as client:
                 with pytest.raises(JobNotSent, match="TLS: "):
                     await client.submit("f")
+
+    run(loop, main)
+
+
+@each_loop
+def test_refusal_over_a_stream_of_tls_is_not_sent(loop: Loop) -> None:
+    ours = authority("ours")
+    context = client_context(TLS(ca=ours.ca))
+
+    async def connect(address: Address) -> anyio.abc.AnyByteStream:
+        return await anyio.connect_tcp(
+            address.host, address.port, ssl_context=context, tls_hostname="localhost", tls_standard_compatible=False
+        )
+
+    async def main() -> None:
+        with gear_sync.Server("127.0.0.1", 0, tls=ours.issue()) as server:
+            async with Client(server.address, connect=connect) as client:
+                with pytest.raises(JobNotSent, match="certificate"):
+                    await (await client.submit("f")).result(LIMIT)
 
     run(loop, main)
 

@@ -744,6 +744,45 @@ def test_only_what_was_taken_can_have_left(role: Role, data: st.DataObject) -> N
 
 
 @role
+@pytest.mark.parametrize("reports", [False, True])
+def test_server_that_refuses_the_connection_has_read_nothing(role: Role, reports: bool) -> None:
+    connection = role()
+    connection.echo(b"sent")
+    sent = len(connection.data_to_send())
+    if reports:
+        connection.data_sent(sent)
+    connection.echo(b"not taken")
+    connection.receive_data(b"")
+    connection.connection_refused("it wants a certificate")
+    connection.connection_refused("again")
+    assert drain(connection) == [
+        RequestLost(ONE, sent=False),
+        RequestLost(TWO, sent=False),
+        ConnectionClosed("it wants a certificate"),
+    ]
+
+
+@role
+def test_server_that_has_spoken_may_have_read_all_before_it_refuses(role: Role) -> None:
+    connection = role()
+    connection.echo(b"sent")
+    connection.data_to_send()
+    connection.receive_data(b"\0")
+    connection.connection_refused("late")
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed("late")]
+
+
+@role
+def test_refusal_after_the_end_changes_nothing(role: Role) -> None:
+    connection = role()
+    connection.echo(b"sent")
+    connection.data_to_send()
+    connection.connection_lost("gone")
+    connection.connection_refused("late")
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed("gone")]
+
+
+@role
 def test_all_that_was_taken_counts_as_sent_if_nobody_reports(role: Role) -> None:
     connection = role()
     connection.echo(b"taken")
