@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from gearproto import ConnectionLost, WorkerConnection
+from gearproto import ConnectionLost, GearmanError, WorkerConnection
 from gearproto.assignments import Assignment
 from gearproto.events import JobAssigned
 
@@ -26,12 +27,13 @@ class WorkerJob(Assignment):
         post: the server.
     """
 
-    __slots__ = ("post",)
+    __slots__ = ("_process", "post")
 
     def __init__(self, assigned: JobAssigned, post: Post) -> None:
         """Make the job of an assignment."""
         super().__init__(assigned, post.conn)
         self.post = post
+        self._process = os.getpid()
 
     @property
     def connected(self) -> bool:
@@ -59,11 +61,21 @@ class WorkerJob(Assignment):
         await self._report(lambda conn: conn.work_warning(self.handle, data))
 
     async def _report(self, call: Callable[[WorkerConnection], None]) -> None:
+        self.check_process()
         await anyio.lowlevel.checkpoint_if_cancelled()
         self.check()
         call(self.conn)
         await self.post.send(self.conn)
         self.check()
+
+    def check_process(self) -> None:
+        """Make sure that this is the worker's process.
+
+        Raises:
+            GearmanError: it is a child that a function has forked.
+        """
+        if os.getpid() != self._process:
+            raise GearmanError(f"job {self.handle!r} belongs to the parent process: a forked child cannot report on it")
 
     def check(self) -> None:
         """Make sure that the job can be reported on: it may have been assigned to this worker once more meanwhile.
@@ -128,6 +140,7 @@ class ThreadJob:
             with anyio.CancelScope(shield=True):
                 await call()
 
+        self._job.check_process()
         self._job.check()
         try:
             anyio.from_thread.run(shielded)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -17,6 +18,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from gear_sync.signals import end_child
 from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised
 from gearproto.assignments import completed, described, ended_by, is_interrupt, piece
 
@@ -60,12 +62,17 @@ def call_of(handler: Callable[..., Any]) -> Call:
 
 async def _run_in_task(call: Callable[[WorkerJob], Awaitable[Any]], job: WorkerJob) -> tuple[End, BaseException | None]:
     began = time.monotonic()
+    process = os.getpid()
     try:
         end = completed(job.function, await call(job))
-    except Exception as error:
-        return _raised(job, error, time.monotonic() - began)
     except BaseException as error:
+        if os.getpid() != process:
+            end_child(error)
+        if isinstance(error, Exception):
+            return _raised(job, error, time.monotonic() - began)
         return _raised(job, await _not_cancelled(job, error), time.monotonic() - began)
+    if os.getpid() != process:
+        end_child(None)
     _log_done(job, time.monotonic() - began)
     return end, None
 
@@ -109,10 +116,15 @@ async def _run_in_thread(handler: Callable[[ThreadJob], Any], job: WorkerJob) ->
 def _in_thread(handler: Callable[[ThreadJob], Any], job: WorkerJob) -> tuple[End, BaseException | None]:
     """Call a function; raise nothing, as not all exceptions find their way through an event loop."""
     began = time.monotonic()
+    process = os.getpid()
     try:
         end = completed(job.function, _call(handler, ThreadJob(job)))
     except BaseException as error:
+        if os.getpid() != process:
+            end_child(error)
         return _raised(job, error, time.monotonic() - began)
+    if os.getpid() != process:
+        end_child(None)
     _log_done(job, time.monotonic() - began)
     return end, None
 

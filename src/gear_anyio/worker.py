@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import random
-import signal
+import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 import anyio
 import anyio.abc
 
+from gear_sync.signals import receiving_signals
 from gear_sync.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
 from gearproto.addresses import parse_addresses
@@ -36,7 +38,6 @@ __all__ = ["Worker"]
 
 _log = logging.getLogger(__name__)
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
 _H = TypeVar("_H", bound=Callable[..., Any])
 _A = TypeVar("_A")
@@ -193,8 +194,8 @@ class Worker:
         servers give its jobs to others.
 
         Args:
-            handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`. Only in the main
-                thread, and where the event loop can handle signals.
+            handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`; in the main thread
+                only. Handlers that the application has installed are called as well, and are back when this returns.
             task_status: told once functions and servers can be used.
 
         Raises:
@@ -204,17 +205,18 @@ class Worker:
             raise RuntimeError("this worker runs already, or has run: make another one")
         self._now = clock()
         try:
-            async with anyio.create_task_group() as group:
-                self._hands = Hands(group, self._work)
-                for post in self._posts:
-                    group.start_soon(post.run)
-                if handle_signals and threading.current_thread() is threading.main_thread():
-                    group.start_soon(self._handle_signals)
-                task_status.started()
-                await self._tend()
-                if not self._aborting:
-                    await self._leave()
-                group.cancel_scope.cancel()
+            with self._receiving_signals() if handle_signals else nullcontext() as signals:
+                async with anyio.create_task_group() as group:
+                    self._hands = Hands(group, self._work)
+                    for post in self._posts:
+                        group.start_soon(post.run)
+                    if signals is not None:
+                        group.start_soon(self._handle_signals, signals)
+                    task_status.started()
+                    await self._tend()
+                    if not self._aborting:
+                        await self._leave()
+                    group.cancel_scope.cancel()
             if self._interrupt is not None:
                 raise KeyboardInterrupt from self._interrupt
         finally:
@@ -240,15 +242,31 @@ class Worker:
             post.close("closed by the worker")
         self._changed.set()
 
-    async def _handle_signals(self) -> None:
-        try:
-            with anyio.open_signal_receiver(*_SIGNALS) as signals:
-                async for _number in signals:
-                    if self._stopping:
-                        self.abort()
-                    self.stop()
-        except NotImplementedError:  # asyncio on Windows
+    @contextmanager
+    def _receiving_signals(self) -> Iterator[socket.socket | None]:
+        """Receive signals for the time of a block; yield a socket from which their numbers can be read, if any come."""
+        if threading.current_thread() is not threading.main_thread():
+            yield None
             return
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            reader.setblocking(False)
+            writer.setblocking(False)
+
+            def receive(number: int) -> None:
+                with suppress(BlockingIOError):  # some hundred signals wait already
+                    writer.send(bytes([number]))
+
+            with receiving_signals(receive):
+                yield reader
+
+    async def _handle_signals(self, signals: socket.socket) -> None:
+        while True:
+            await anyio.wait_readable(signals)
+            for _number in signals.recv(64):
+                if self._stopping:
+                    self.abort()
+                self.stop()
 
     async def _tend(self) -> None:
         """Do what is due, until the worker has stopped."""

@@ -150,6 +150,8 @@ def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator
     watching.start()
     # Python calls its handlers in the main thread, when that comes to it; this descriptor is written to at once.
     before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    # The worker calls a handler that was there before it, and processes that a function forks get it back.
+    terminates = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     except KeyboardInterrupt:
@@ -163,6 +165,7 @@ def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator
             os._exit(Exit.INTERRUPTED)
         raise
     finally:
+        signal.signal(signal.SIGTERM, terminates)
         signal.set_wakeup_fd(before)
         waker.close()
 

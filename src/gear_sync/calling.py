@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised
 from gearproto.assignments import completed, described, ended_by, is_interrupt, piece
+
+from .signals import end_child
 
 if TYPE_CHECKING:
     from .worker import WorkerJob
@@ -49,11 +52,16 @@ def run(job: WorkerJob, handler: Callable[..., Any]) -> tuple[End, BaseException
         where it is meant for the whole program.
     """
     began = time.monotonic()
+    process = os.getpid()
     try:
         # What a function sets in its context, the next job does not see.
         end = completed(job.function, copy_context().run(_call, job, handler))
     except BaseException as error:
+        if os.getpid() != process:
+            end_child(error)
         return _raised(job, error, time.monotonic() - began)
+    if os.getpid() != process:
+        end_child(None)
     late = ", after it was given up" if job.given_up else ""
     _log.info("job %r of %r done in %.3f s%s", job.handle, job.function, time.monotonic() - began, late)
     return end, None

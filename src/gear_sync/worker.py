@@ -6,18 +6,16 @@ import logging
 import queue
 import random
 import selectors
-import signal
 import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from gearproto import Completed, ConnectionLost, Failed, Raised, WorkerConnection
+from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
 from gearproto.addresses import Address, parse_addresses
 from gearproto.assignments import Assignment, server_timeout_ms, timed_out
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
@@ -31,13 +29,13 @@ from . import calling
 from .dial import Connect, Dial, open_socket, resolve
 from .link import Link
 from .pump import Pump
+from .signals import receiving_signals
 from .tls import TLS, ClientTLS
 
 __all__ = ["Worker", "WorkerJob"]
 
 _log = logging.getLogger(__name__)
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _READ: Final = selectors.EVENT_READ
 _NEVER: Final = float("inf")
 _LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
@@ -93,6 +91,8 @@ class WorkerJob(Assignment):
 
     def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         server = self._server
+        if server.pump.inherited:
+            raise GearmanError(f"job {self.handle!r} belongs to the parent process: a forked child cannot report on it")
         server.abort_if_overdue()
         with server.pump.gate, server.pump.lock:
             self._check()
@@ -419,7 +419,7 @@ class Worker:
         self._runner = threading.current_thread()
         self._ended.clear()
         try:
-            with self._handling_signals(), _Pool(self._threads, self._work) as start:
+            with receiving_signals(self._on_signal), _Pool(self._threads, self._work) as start:
                 while not self._is_over():
                     self._connect_due()
                     self._pump.wait(self._has_work, self._pause())
@@ -476,24 +476,11 @@ class Worker:
         """Close the worker: see `close`."""
         self.close()
 
-    @contextmanager
-    def _handling_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(_number: int, _frame: object) -> None:
-            if self._stopping:
-                self.abort()
-                raise KeyboardInterrupt
-            self.stop()
-
-        previous = {number: signal.signal(number, on_signal) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _on_signal(self, _number: int) -> None:
+        if self._stopping:
+            self.abort()
+            raise KeyboardInterrupt
+        self.stop()
 
     # One turn of `run`
 

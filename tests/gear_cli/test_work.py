@@ -226,6 +226,37 @@ def test_second_signal_ends_the_worker_whatever_its_function_does(
     assert job.result(WAIT) == b"another one\n"
 
 
+FORKING = """
+import multiprocessing, time
+
+processes = multiprocessing.get_context("fork")
+
+def terminate(job):
+    child = processes.Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join()
+    with processes.Pool(2) as pool:
+        return b"%d" % child.exitcode + b"".join(pool.map(bytes.upper, [b"a", b"b"]))
+"""
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_children_that_a_function_forks_can_be_terminated_and_the_worker_lives(
+    at: str, client: gear_sync.Client, tmp_path: Path, threads: int
+) -> None:
+    (tmp_path / "forking.py").write_text(FORKING)
+    words = command("work", "f", at, "--target=forking:terminate", f"--threads={threads}")
+    with subprocess.Popen(words, env=environment(), cwd=tmp_path) as worker:
+        try:
+            for _ in range(3):
+                assert client.submit("f").result(WAIT) == b"%dAB" % -signal.SIGTERM
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(WAIT) == 0
+        finally:
+            worker.kill()
+
+
 @pytest.mark.parametrize("threads", [0, 1])
 def test_command_ends_with_the_worker_that_is_made_to_end(
     at: str, client: gear_sync.Client, tmp_path: Path, threads: int
