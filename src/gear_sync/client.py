@@ -109,7 +109,7 @@ class Client:
         ]
         self._stranded: dict[Job, None] = {}
         self._chooser = ServerChooser(self._sessions, policy)
-        self._pump = Pump()
+        self._pump = Pump(f"gear_sync.Client of {', '.join(map(str, self._addresses))}")
         for session in self._sessions:
             self._pump.add(session)
         self.admin = Admin(self._ask_admin)
@@ -616,6 +616,8 @@ class Client:
         """Begin to connect to a server, unless that is being done."""
         began = time.monotonic()
         try:
+            with self._pump.gate, self._pump.lock:
+                self._pump.open()
             sock = None if self._connect is None else open_socket(self._connect, session.address)
             endpoints = resolve(session.address) if sock is None else []
         except OSError as error:
@@ -648,7 +650,10 @@ class Client:
 
     def _sleep(self, until: float) -> None:
         """Wait until a time, doing meanwhile what others wait for."""
-        self._pump.wait(lambda: False, _left(until))
+        try:
+            self._pump.wait(lambda: False, _left(until))
+        except OSError:  # no room for the pump's descriptors: there is nothing to do meanwhile
+            time.sleep(max(0.0, until - time.monotonic()))
 
     def _ask(
         self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float

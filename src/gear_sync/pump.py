@@ -8,6 +8,7 @@ import selectors
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -87,11 +88,59 @@ class _Watched:
         self.wants = wants
 
 
+class _Opened:
+    """What a pump needs of the system: a selector, and a pair of sockets that wakes it.
+
+    Attributes:
+        pid: the process that has opened it.
+        selector: watches the sources, and the socket that wakes it, which has no data.
+    """
+
+    __slots__ = ("_waker", "_wakes", "pid", "selector")
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._waker, self._wakes = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakes.setblocking(False)
+        try:
+            self.selector = self._new_selector()
+        except OSError:
+            self._waker.close()
+            self._wakes.close()
+            raise
+
+    def _new_selector(self) -> selectors.BaseSelector:
+        selector = selectors.DefaultSelector()
+        selector.register(self._wakes, _READ)
+        return selector
+
+    def renew_selector(self) -> None:
+        self.selector.close()
+        self.selector = self._new_selector()
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # it is woken already, or closed
+            self._waker.send(b"w")
+
+    def forget_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wakes.recv(4096)
+
+    def close(self) -> None:
+        self.selector.close()
+        self._waker.close()
+        self._wakes.close()
+
+
 class Pump:
     """Moves the bytes of some sources while somebody waits for something.
 
     One waiting thread pumps; the others sleep. When what they wait for has come they are woken, and when the pumping
     thread leaves it wakes one of them to go on.
+
+    A pump belongs to the process that uses it first, and holds no descriptor before: a parent may make it for the
+    children that it forks.
 
     Attributes:
         gate: take it before `lock`. A thread that pumps without a pause passes the gate between two turns, so whichever
@@ -100,30 +149,28 @@ class Pump:
         closed: whether `close` was called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
         """Begin without sources.
 
-        Raises:
-            OSError: there is no room for more descriptors.
+        Args:
+            owner: what the sources belong to, for people.
         """
         self.gate = threading.Lock()
         self.lock = threading.Lock()
         self.closed = False
+        self._owner = owner
         self._sources: list[Source] = []
         self._watched: dict[Source, _Watched] = {}
-        self._pid = os.getpid()
         self._pumper: _Waiter | None = None
         self._moved_at = 0.0  # when a pumping thread has read last
         self._waiters: dict[_Waiter, None] = {}
-        self._selector = selectors.DefaultSelector()
-        try:
-            self._waker, self._wakes = socket.socketpair()
-        except OSError:
-            self._selector.close()
-            raise
-        self._selector.register(self._wakes, _READ)
-        self._waker.setblocking(False)
-        self._wakes.setblocking(False)
+        self._opened: _Opened | None = None  # from the first use on, until all is closed
+
+    def __del__(self) -> None:
+        """Close what nobody can close any more, and warn of it."""
+        if self._opened is not None and not self.inherited:
+            warnings.warn(f"{self._owner} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self.close("dropped without being closed")
 
     def add(self, source: Source) -> None:
         """Move the bytes of one more source."""
@@ -131,8 +178,8 @@ class Pump:
 
     @property
     def inherited(self) -> bool:
-        """Whether this process has inherited the pump from its parent."""
-        return os.getpid() != self._pid
+        """Whether this process has inherited the pump from its parent, which has used it."""
+        return self._opened is not None and self._opened.pid != os.getpid()
 
     def check_process(self) -> None:
         """Refuse to go on in a forked child, whose sockets are its parent's too.
@@ -141,7 +188,20 @@ class Pump:
             GearmanError: this process has inherited the pump from its parent.
         """
         if self.inherited:
-            raise GearmanError("this client belongs to the parent process: make one of your own after a fork")
+            raise GearmanError(f"{self._owner} belongs to the parent process: make another one after a fork")
+
+    def open(self) -> bool:
+        """Begin to use the pump, before any socket is there; return whether nobody has before. With the lock held.
+
+        Raises:
+            GearmanError: this process has inherited the pump from its parent.
+            OSError: there is no room for more descriptors.
+        """
+        self.check_process()
+        if self._opened is not None or self.closed:
+            return False
+        self._opened = _Opened()
+        return True
 
     def settled(self, *, watch: bool) -> None:
         """Take note of what has changed in the calling thread.
@@ -182,6 +242,7 @@ class Pump:
 
         Raises:
             GearmanError: this process has inherited the pump from its parent.
+            OSError: there is no room for more descriptors.
         """
         self.check_process()
         until = None if timeout is None else time.monotonic() + timeout
@@ -210,6 +271,8 @@ class Pump:
                 if self.closed or (over and (turned or not pumping)):
                     return False
                 if pumping:
+                    if self.open():
+                        continue  # who changed something before, has woken nobody
                     self._pumper = waiter
                     self._waiters.pop(waiter, None)
                     deadline = self._prepare()
@@ -222,7 +285,8 @@ class Pump:
             if deadline is not None:
                 due_in = deadline - time.monotonic()
                 left = due_in if left is None else min(left, due_in)
-            ready = self._selector.select(None if left is None else max(0.0, left))
+            assert self._opened is not None
+            ready = self._opened.selector.select(None if left is None else max(0.0, left))
             with self.gate:
                 pass  # whoever waits for the lock holds the gate
             with self.lock:
@@ -266,8 +330,8 @@ class Pump:
         try:
             for key, events in ready:
                 if key.data is None:
-                    with contextlib.suppress(BlockingIOError):
-                        self._wakes.recv(4096)
+                    assert self._opened is not None
+                    self._opened.forget_wakes()
                 else:
                     key.data.on_ready(events)
             now = self._moved_at = time.monotonic()
@@ -280,10 +344,9 @@ class Pump:
 
     def _renew(self) -> None:
         """Begin with a selector that knows nothing, as this one may know half of what it was told."""
-        self._selector.close()
+        assert self._opened is not None
         self._watched.clear()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wakes, _READ)
+        self._opened.renew_selector()
 
     def _watch(self) -> None:
         """Tell the selector what to look at; gone sockets first, as a new one may have the same descriptor."""
@@ -295,9 +358,11 @@ class Pump:
                 break
         else:
             return
+        assert self._opened is not None
+        selector = self._opened.selector
         for source, entry in list(watched.items()):
             if source.sock is not entry.sock:
-                self._selector.unregister(entry.descriptor)
+                selector.unregister(entry.descriptor)
                 del watched[source]
         for source in self._sources:
             if (sock := source.sock) is None:
@@ -305,10 +370,10 @@ class Pump:
             entry_or_none = watched.get(source)
             if entry_or_none is None:
                 watched[source] = entry = _Watched(sock, source.wants)
-                self._selector.register(entry.descriptor, entry.wants, source)
+                selector.register(entry.descriptor, entry.wants, source)
             elif entry_or_none.wants != source.wants:
                 entry_or_none.wants = source.wants
-                self._selector.modify(entry_or_none.descriptor, entry_or_none.wants, source)
+                selector.modify(entry_or_none.descriptor, entry_or_none.wants, source)
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters:
@@ -327,12 +392,11 @@ class Pump:
 
     def wake(self) -> None:
         """Make the pumping thread, if any, look again. Without the lock or with it, from signal handlers too."""
-        with contextlib.suppress(OSError):  # it is woken already, or closed
-            self._waker.send(b"w")
+        if (opened := self._opened) is not None and opened.pid == os.getpid():
+            opened.wake()
 
     def _release(self) -> None:
         """Give the selector and its sockets back, once all is closed and nobody pumps."""
-        if self.closed and not self._pumping and self._waker.fileno() >= 0:
-            self._selector.close()
-            self._waker.close()
-            self._wakes.close()
+        if self.closed and not self._pumping and self._opened is not None:
+            self._opened.close()
+            self._opened = None

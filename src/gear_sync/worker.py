@@ -135,6 +135,8 @@ class _Server:
         """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
         began = time.monotonic()
         try:
+            with self.pump.gate, self.pump.lock:
+                self.pump.open()
             try:
                 sock = None if connect is None else open_socket(connect, self.address)
                 endpoints = resolve(self.address) if sock is None else []
@@ -314,7 +316,7 @@ class Worker:
         files = None if tls is None else ClientTLS(tls)
         backoffs = [Backoff(random.random, retry_pauses) for _ in addresses]
         self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
-        self._pump = Pump()
+        self._pump = Pump(f"gear_sync.Worker of {', '.join(map(str, addresses))}")
         self._servers = [
             _Server(address, self, self._pump, backoff) for address, backoff in zip(addresses, backoffs, strict=True)
         ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
 
+from gear_sync import Client, Server, Worker
 from gear_sync.link import Link
 from gear_sync.pump import Pump
 from gearproto import ClientConnection
@@ -21,7 +24,7 @@ from gearproto.events import ConnectionClosed, Echoed, Event, RequestId
 from gearproto.packets import EchoReq, EchoRes, SubmitJob
 from tests.harness.hostile import Peer
 from tests.harness.servers import poll_until
-from tests.harness.threads import LIMIT, Call, nothing_left_open
+from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
 BIG: Final = 16 * 1024 * 1024
 
@@ -90,7 +93,7 @@ class Site:
         self.events: list[Event] = []
         self.answered: dict[RequestId, bytes] = {}
         self.link = Link(ours, self.conn, self._on_event)
-        self.pump = Pump()
+        self.pump = Pump("the site")
         self.pump.add(Source(self.link))
 
     def _on_event(self, event: Event) -> None:
@@ -280,7 +283,7 @@ def test_pumping_thread_sends_what_another_could_not(site: Site) -> None:
 
 
 def test_thread_that_pumps_without_a_pause_lets_others_have_the_lock(site: Site) -> None:
-    pump = Pump()
+    pump = Pump("the other")
     busy = Busy(site.link, pump)
     pump.add(busy)
     site.peer.send(b"never read")
@@ -352,3 +355,109 @@ with HostileServer(script) as server, gear_sync.Client(server.address) as client
 def test_client_and_jobs_of_the_parent_are_errors_after_a_fork_and_the_parent_s_connection_lives() -> None:
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
+
+
+MADE_BEFORE_FORK: Final = """
+import os
+import signal
+import sys
+import gear_sync
+
+address = "127.0.0.1", int(sys.argv[1])
+client = gear_sync.Client(address, timeout=20)
+worker = gear_sync.Worker(address)
+worker.register("reverse", lambda job: job.workload[::-1])
+
+def child(run):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        run()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+def use():
+    number = b"%d" % os.getpid()
+    assert client.submit("reverse", number).result(20) == number[::-1]
+    client.close()
+
+working = child(worker.run)
+for pid in [child(use) for _ in range(3)]:
+    assert os.waitpid(pid, 0)[1] == 0
+use()
+os.kill(working, signal.SIGTERM)
+assert os.waitpid(working, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_client_and_worker_that_were_made_before_a_fork_work_in_the_children() -> None:
+    with Server(port=0) as server:
+        command = [sys.executable, "-c", MADE_BEFORE_FORK, str(server.port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+# Dropped without being closed
+
+
+def warnings_of_drop(use: Callable[[], object]) -> list[str]:
+    """Let something be made, used and dropped; return what is warned of meanwhile."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        use()
+        gc.collect()
+    return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
+
+
+@pytest.mark.parametrize("connect", [True, False])
+def test_client_that_is_dropped_without_close_gives_one_warning_that_names_it(connect: bool) -> None:
+    with Server(port=0) as server, nothing_left_open(server_goes_on=True):
+        host, port = server.address
+
+        def use() -> None:
+            client = Client([server.address, (host, 9)], connect=socket.create_connection if connect else None)
+            assert client.echo(b"x") == b"x"
+
+        assert warnings_of_drop(use) == [f"ResourceWarning: gear_sync.Client of {host}:{port}, {host}:9 was not closed"]
+
+
+def test_worker_that_is_dropped_without_close_gives_one_warning_that_names_it() -> None:
+    with Server(port=0) as server, nothing_left_open(server_goes_on=True):
+        host, port = server.address
+
+        def use() -> None:
+            worker = Worker(server.address)
+            worker.register("f", lambda _job: worker.stop())
+            with Client(server.address) as client:
+                client.submit_background("f")
+            worker.run()
+
+        assert warnings_of_drop(use) == [f"ResourceWarning: gear_sync.Worker of {host}:{port} was not closed"]
+
+
+def test_client_and_worker_that_are_closed_or_were_never_used_give_no_warning() -> None:
+    with Server(port=0) as server, nothing_left_open(server_goes_on=True):
+
+        def use() -> None:
+            for kind in (Client, Worker):
+                kind(server.address)
+                kind(server.address).close()
+            with Client(server.address) as client:
+                client.echo(b"x")
+
+        assert warnings_of_drop(use) == []
+
+
+def test_jobs_keep_their_client_alive() -> None:
+    with Server(port=0) as server, Worker(server.address) as worker, working(worker):
+        worker.register("reverse", lambda job: job.workload[::-1])
+
+        def use() -> None:
+            jobs = [Client(server.address).submit("reverse", b"abc")]
+            gc.collect()
+            assert jobs[0].result(LIMIT) == b"cba"
+
+        assert len(warnings_of_drop(use)) == 1

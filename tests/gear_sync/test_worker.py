@@ -394,7 +394,7 @@ def test_close_waits_for_the_job_in_hand_and_can_be_called_twice(client: Client,
     closing = Call(worker.close)
     release.set()
     closing.result()
-    assert not worker._pump._waker.fileno() >= 0
+    assert worker._pump._opened is None
     assert job.result(LIMIT) == b"finished"
     call.result()
     worker.close()
