@@ -6,6 +6,7 @@ import logging
 import math
 import random
 import ssl
+import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -19,7 +20,16 @@ import anyio.abc
 import anyio.lowlevel
 
 from gear_sync.tls import TLS, ClientTLS
-from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority, ServerError
+from gearproto import (
+    ClientConnection,
+    GearmanError,
+    JobError,
+    JobNotSent,
+    NotSent,
+    Priority,
+    ServerError,
+    StreamBlocked,
+)
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
@@ -29,6 +39,7 @@ from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Records
+from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
 from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
@@ -68,6 +79,7 @@ class Client:
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         resubmit_timeout: float = DEFAULT_RESUBMIT_TIMEOUT,
         exceptions: bool = True,
+        max_unread: int = DEFAULT_MAX_UNREAD,
         **limits: Unpack[Limits],
     ) -> None:
         """Make a client; the first call that needs a server connects.
@@ -88,6 +100,9 @@ class Client:
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
                 `JobFailed`, and to be told when a job runs again (option ``reruns``). gearmand knows the first, our own
                 server both; some others never answer such a question, and must not be asked.
+            max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
+                connection that has such a job open is not read, and waiting for anything else that comes over it
+                raises `StreamBlocked`.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
@@ -111,13 +126,17 @@ class Client:
                 backoff=Backoff(random.random, retry_pauses),
                 introduce=self._introduce,
                 on_stranded=self._on_stranded,
+                on_paused=self._on_paused,
             )
             for address in self._addresses
         ]
+        self._unread = Unread(max_unread)
         self._chooser = ServerChooser(self._sessions, policy)
+        self._iterations: weakref.WeakSet[_AsCompleted] = weakref.WeakSet()
         self._group: anyio.abc.TaskGroup | None = None
         self._starter: TaskStarter | None = None
         self._loop: object = None
+        self._thread = 0
         self._closed = False
         self._scopes: dict[anyio.CancelScope, None] = {}  # of all that runs for the client
         self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
@@ -127,7 +146,7 @@ class Client:
         """Begin: from now on the client can be used."""
         if self._group is not None:
             raise GearmanError("this client has been used already: make another one")
-        self._loop = this_loop()
+        self._loop, self._thread = this_loop(), threading.get_ident()
         self._group = await anyio.create_task_group().__aenter__()
         self._starter = TaskStarter(self._group)
         return self
@@ -166,6 +185,7 @@ class Client:
         priority: Priority = Priority.NORMAL,
         reducer: str | bytes | None = None,
         resubmit: bool = False,
+        stream: bool = False,
     ) -> Job:
         """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for the server.
 
@@ -181,12 +201,16 @@ class Client:
                 may then run twice, one run after the other or both at once. Needs a unique. For functions that return
                 their result whole: where the server joins the submission to a run that goes on, pieces that were sent
                 before are missing in the result.
+            stream: whether the pieces of the result are taken from the job's events as they come, and each is dropped
+                once every iteration has yielded it; the job has no result then. What such jobs hold unread is limited
+                by ``max_unread``. Use a client of its own for a long stream.
 
         Raises:
             JobNotSent: no server could be reached.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        job = self._job(Task(function, workload, unique, priority, None, reducer), resubmit=resubmit)
+        task = Task(function, workload, unique, priority, None, reducer)
+        job = self._job(task, resubmit=resubmit, unread=self._unread if stream else None)
         return await self._submit(job, self._until())
 
     async def _submit(self, job: Job, until: float) -> Job:
@@ -261,7 +285,9 @@ class Client:
         for job in left:
             if job._owner is not self:
                 raise ValueError(f"{job} belongs to another client, which alone can wait for it")
-        return _AsCompleted(left, timeout)
+        iteration = _AsCompleted(self, left, timeout)
+        self._iterations.add(iteration)
+        return iteration
 
     async def submit_background(
         self,
@@ -291,13 +317,17 @@ class Client:
             JobRejected: the server refused it.
             JobLost: the connection went before the answer; the server may have taken it.
             TimeoutError: the server has not answered in time; it may have taken the job.
+            StreamBlocked: jobs that stream hold so much unread that the answer is not read; likewise.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
         job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
-        await self._wait_until_settled([job])
-        return self._taken(job)
+        until = self._until()
+        await self._launch([job], until)
+        return await self._taken(job, until)
 
-    async def submit_background_many(self, tasks: Iterable[Task]) -> list[JobHandle | JobError | TimeoutError]:
+    async def submit_background_many(
+        self, tasks: Iterable[Task]
+    ) -> list[JobHandle | JobError | TimeoutError | StreamBlocked]:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
 
         Args:
@@ -310,30 +340,26 @@ class Client:
             LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
         jobs = self._jobs(tasks, background=True)
-        await self._wait_until_settled(jobs)
-        results: list[JobHandle | JobError | TimeoutError] = []
+        until = self._until()
+        await self._launch(jobs, until)
+        results: list[JobHandle | JobError | TimeoutError | StreamBlocked] = []
         for job in jobs:
             try:
-                results.append(self._taken(job))
-            except (JobError, TimeoutError) as error:
+                results.append(await self._taken(job, until))
+            except (JobError, TimeoutError, StreamBlocked) as error:
                 results.append(error)
         return results
 
-    async def _wait_until_settled(self, jobs: Sequence[Job]) -> None:
-        """Submit background jobs; wait until servers have taken them, or will not, or the time for that has passed."""
-        until = self._until()
-        await self._launch(jobs, until)
-        with anyio.CancelScope(deadline=until):
-            for job in jobs:
-                await job.wait_until_settled()
-
-    def _taken(self, job: Job) -> JobHandle:
-        """Return the handle of a background job.
+    async def _taken(self, job: Job, until: float) -> JobHandle:
+        """Wait until a server has taken a background job, and return its handle.
 
         Raises:
             JobError: no server has taken it.
+            StreamBlocked: the server's answer is not read.
             TimeoutError: the server has not answered in time.
         """
+        with anyio.CancelScope(deadline=until):
+            await job.wait_until_settled()
         if not job.settled:
             raise self._no_answer(job.server)
         return job.taken()
@@ -345,10 +371,11 @@ class Client:
         """Return when a call that begins now has to be over."""
         return math.inf if self._timeout is None else anyio.current_time() + self._timeout
 
-    def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
-        return Job(
-            self, task, self._chooser.candidates(as_bytes(task.unique)), background=background, resubmit=resubmit
-        )
+    def _job(
+        self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
+    ) -> Job:
+        candidates = self._chooser.candidates(as_bytes(task.unique))
+        return Job(self, task, candidates, background=background, resubmit=resubmit, unread=unread)
 
     def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
         """Make the jobs of tasks.
@@ -595,6 +622,41 @@ class Client:
         if self._loop is not this_loop():
             raise GearmanError("this client belongs to another event loop: use it where its async with block began")
 
+    # Jobs that stream
+
+    def before_wait(self) -> None:
+        """Refuse to wait in another event loop than the client's, and read all connections that can be read."""
+        self.check_loop()
+        self.on_event_taken()
+
+    def check_progress(self, jobs: Iterable[Job]) -> None:
+        """Make sure that jobs can end; see `JobRecord.check_progress`."""
+        if any(session.paused for session in self._sessions):
+            for job in jobs:
+                job.check_progress()
+
+    def on_event_taken(self) -> None:
+        """Read on, if a job that streams has held that up and holds less now."""
+        for session in self._sessions:
+            session.read_on()
+
+    def on_iteration_left(self) -> None:
+        """Read on, as `on_event_taken`; in a task, as the garbage collector may be the one that leaves.
+
+        In another thread than the client's that is left to the next who waits.
+        """
+        if any(session.paused for session in self._sessions) and threading.get_ident() == self._thread:
+            assert self._starter is not None
+            self._starter.start_soon(self._read_on)
+
+    async def _read_on(self) -> None:
+        self.on_event_taken()
+
+    def _on_paused(self) -> None:
+        """Wake those who wait for jobs to end: some may not."""
+        for iteration in list(self._iterations):
+            iteration.look_again()
+
     def _known_failures(self) -> list[tuple[Address, OSError]]:
         late = TimeoutError("no answer in time")
         failures = [(session.address, late if session.dialing else session.failure) for session in self._sessions]
@@ -617,6 +679,7 @@ class Client:
 
         Raises:
             JobNotSent: no server could be reached.
+            StreamBlocked: jobs hold so much unread that the answer is not read.
             TimeoutError: the time has passed.
         """
         self._check_open()
@@ -628,6 +691,10 @@ class Client:
         def call(records: Records[Job, Answer]) -> None:
             records.ask(request, answer)
             used.append(records)
+
+        def check() -> None:
+            self.before_wait()
+            used[0].check_progress()
 
         with anyio.CancelScope(deadline=until):
             while not used:
@@ -641,7 +708,7 @@ class Client:
                         await anyio.sleep_until(retry_at)
                     case None:
                         raise JobNotSent(unreachable(failures.items() or self._known_failures()))
-            return used[0], await answer.wait()
+            return used[0], await answer.wait(check)
         if session is None:
             raise JobNotSent(unreachable(self._known_failures()))
         raise self._no_answer(session.address)
@@ -650,7 +717,8 @@ class Client:
 class _AsCompleted(AsyncIterator[Job]):
     """Jobs as they end; no generator, as event loops want those to be closed by whoever leaves a loop early."""
 
-    def __init__(self, jobs: dict[Job, int], timeout: float | None) -> None:
+    def __init__(self, client: Client, jobs: dict[Job, int], timeout: float | None) -> None:
+        self._client = client
         self._left = jobs
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
@@ -675,14 +743,20 @@ class _AsCompleted(AsyncIterator[Job]):
         self._ended.extend([job] * self._left.get(job, 0))
         self._came.set()
 
+    def look_again(self) -> None:
+        """Wake the task that waits."""
+        self._came.set()
+
     async def __anext__(self) -> Job:
         if not self._left:
             raise StopAsyncIteration
-        if not self._ended:
+        while not self._ended:
+            self._client.before_wait()
+            self._client.check_progress(self._left)
             self._came = anyio.Event()
-            with anyio.CancelScope(deadline=self._until):
+            with anyio.CancelScope(deadline=self._until) as scope:
                 await self._came.wait()
-            if not self._ended:
+            if scope.cancelled_caught and not self._ended:
                 left = sum(self._left.values())
                 raise TimeoutError(f"{left} jobs have not ended within {self._timeout:g} s; they go on")
         job = self._ended.popleft()

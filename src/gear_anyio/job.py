@@ -9,21 +9,31 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
+from gearproto import StreamBlocked
 from gearproto.events import Event, StatusReceived
 from gearproto.job_events import Cursor, JobEvent
 from gearproto.outcomes import Outcome
 from gearproto.policies import Candidates
 from gearproto.records import JobRecord
+from gearproto.streams import Unread
 from gearproto.tasks import JobHandle, Task
 
-__all__ = ["Job"]
+__all__ = ["Job", "JobEvents"]
 
 
 class Owner(Protocol):
     """The client of a job."""
 
-    def check_loop(self) -> None:
-        """Refuse to go on in another event loop than the client's."""
+    def before_wait(self) -> None:
+        """Refuse to wait in another event loop than the client's, and read all connections that can be read."""
+        ...
+
+    def on_event_taken(self) -> None:
+        """Read on, if a job that streams has held that up and holds less now."""
+        ...
+
+    def on_iteration_left(self) -> None:
+        """Read on, as `on_event_taken`; may be called at any time, in any thread."""
         ...
 
     async def status_of_job(self, job: Job) -> StatusReceived:
@@ -41,31 +51,40 @@ class Job(JobRecord):
     __slots__ = ("_changed", "_owner")
 
     def __init__(
-        self, owner: Owner, task: Task, candidates: Candidates, *, background: bool = False, resubmit: bool = False
+        self,
+        owner: Owner,
+        task: Task,
+        candidates: Candidates,
+        *,
+        background: bool = False,
+        resubmit: bool = False,
+        unread: Unread | None = None,
     ) -> None:
         """Make the record of a submission; clients do that."""
-        super().__init__(task, candidates, background=background, resubmit=resubmit)
+        super().__init__(task, candidates, background=background, resubmit=resubmit, unread=unread)
         self._owner = owner
         self._changed: anyio.Event | None = None
 
     def on_event(self, event: Event) -> bool:
         """Take an event of the connection; return whether it was the submission's last."""
         last = super().on_event(event)
-        self._tell()
+        self.look_again()
         return last
 
     def end(self, outcome: Outcome) -> None:
         """Give the job its outcome."""
         super().end(outcome)
-        self._tell()
+        self.look_again()
 
-    def _tell(self) -> None:
+    def look_again(self) -> None:
+        """Wake the tasks that wait for the job."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     async def _change(self) -> None:
-        self._owner.check_loop()
+        self._owner.before_wait()
+        self.check_progress()
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()
@@ -153,30 +172,35 @@ class Job(JobRecord):
         Raises:
             JobError: the job ended otherwise: `JobFailed`, `JobRaised`, `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job goes on, and can be waited for again.
+            LocalProtocolError: the job was submitted with ``stream=True``, and keeps no result.
+            StreamBlocked: another job holds so much unread that the connection is not read.
         """
+        self.check_keeps_result()
         if not await self.wait(timeout):
             raise TimeoutError(f"{self} has not ended within {timeout:g} s; it goes on")
         return self.result_data()
 
-    def __aiter__(self) -> AsyncIterator[JobEvent]:
+    def __aiter__(self) -> JobEvents:
         """Yield what happens to the job, without a time limit: see `events`."""
         return self.events()
 
-    def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+    def events(self, timeout: float | None = None) -> JobEvents:
         """Yield what happens to the job, from the oldest event that is kept; the outcome comes last.
 
-        Every iteration yields all pieces of the result and all warnings, also one that begins late. Progress that an
-        iteration has not yielded before the next comes is dropped. `gearproto.events.Restarted` says that the job's
-        worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted`, only with
-        ``resubmit``, that the job was sent once more: what was told before is no part of the result, and is not kept.
+        Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
+        streams. Progress that an iteration has not yielded before the next comes is dropped.
+        `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
+        `gearproto.records.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
+        is no part of the result, and is not kept.
 
         Args:
             timeout: longest time to wait in seconds, for all events together; None for no limit.
 
         Raises:
             TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
+            StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
-        return _Events(self, timeout)
+        return JobEvents(self, timeout)
 
     async def wait_for_event(self, cursor: Cursor) -> None:
         """Wait until a cursor has an event, or has come to the end."""
@@ -184,23 +208,50 @@ class Job(JobRecord):
             await self._change()
 
 
-class _Events(AsyncIterator[JobEvent]):
-    """One iteration over the events; no generator, as event loops want those to be closed by whoever leaves early."""
+class JobEvents(AsyncIterator[JobEvent]):
+    """One iteration over the events; no generator, as event loops want those to be closed by whoever leaves early.
+
+    A job that streams drops an event when all its iterations have yielded it, and everything when its last iteration is
+    left: by `aclose`, or because nothing refers to it any more. One that has ended in an exception of its own is not
+    left: what it has not yielded is kept for the next.
+    """
 
     def __init__(self, job: Job, timeout: float | None) -> None:
+        """Begin an iteration; jobs do that."""
+        self._cursor = job.cursor()
+        self._failed = False
         self._job = job
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
-        self._cursor = job.cursor()
 
     async def __anext__(self) -> JobEvent:
+        """Return the next event, and wait for it if need be."""
         job, cursor = self._job, self._cursor
         if not cursor.fetch():
-            with anyio.CancelScope(deadline=self._until):
-                await job.wait_for_event(cursor)
-            if not cursor.fetch():
-                raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it goes on")
+            try:
+                with anyio.CancelScope(deadline=self._until):
+                    await job.wait_for_event(cursor)
+                if not cursor.fetch():
+                    raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it goes on")
+            except (TimeoutError, StreamBlocked):
+                self._failed = True
+                raise
+        self._failed = False
         event = cursor.take()
         if event is None:  # the outcome has been taken
             raise StopAsyncIteration
+        if job.streams:
+            job._owner.on_event_taken()
         return event
+
+    async def aclose(self) -> None:
+        """Leave the iteration."""
+        self._leave(discard=True)
+
+    def __del__(self) -> None:
+        self._leave(discard=not self._failed)
+
+    def _leave(self, *, discard: bool) -> None:
+        self._cursor.close(discard=discard)
+        if self._job.streams:
+            self._job._owner.on_iteration_left()

@@ -36,6 +36,23 @@ class Link(Protocol):
     conn: Connection
     """The connection; after each call to it, call `settle`."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is to be read now."""
+        ...
+
+    def pause(self) -> None:
+        """Read nothing, until `resume`; from callbacks of the event loop too."""
+        ...
+
+    def resume(self) -> None:
+        """Read on."""
+        ...
+
+    async def wait_until_resumed(self) -> None:
+        """Wait while nothing is to be read."""
+        ...
+
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
         ...
@@ -119,9 +136,40 @@ class Room:
             self._made = None
 
 
+class Pause:
+    """Whether something rests, and where tasks wait until it goes on.
+
+    Attributes:
+        on: whether it rests.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a rest."""
+        self.on = False
+        self._over: anyio.Event | None = None
+
+    def end(self) -> None:
+        """Go on."""
+        self.on = False
+        if self._over is not None:
+            self._over.set()
+            self._over = None
+
+    async def wait_until_over(self) -> None:
+        """Wait while it rests."""
+        while self.on:
+            if self._over is None:
+                self._over = anyio.Event()
+            await self._over.wait()
+
+
 async def keep_time(link: Link) -> None:
     """Do what is due on a connection, until it has ended."""
-    while (deadline := link.conn.next_deadline()) is not None:
+    while True:
+        await link.wait_until_resumed()
+        deadline = link.conn.next_deadline()
+        if deadline is None:
+            return
         await anyio.sleep_until(deadline)
         await anyio.lowlevel.checkpoint()  # what has come by now is read before: the event loop may have been held up
         link.conn.handle_timeout(anyio.current_time())
@@ -143,12 +191,32 @@ class SocketLink(gear_sync.link.Link):
         on_read: Callable[[], object] | None = None,
     ) -> None:
         """Join the two; see `join`."""
+        self._pause = Pause()
         super().__init__(sock, conn, on_event, clock())
         self._on_read = on_read
         self._room = Room(lambda: 0 if self.closed else self.unsent_size)
         self._sent = False  # since something was read
         self._held = False  # output waits for the next turn of the event loop
         self._driver: _AsyncioDriver | _WaitingDriver | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is to be read now."""
+        return self._pause.on
+
+    def pause(self) -> None:
+        """Read nothing, until `resume`; from callbacks of the event loop too."""
+        self._pause.on = True
+
+    def resume(self) -> None:
+        """Read on."""
+        self._pause.end()
+        if self._driver is not None:
+            self._driver.call_next_turn()  # to watch the socket again
+
+    async def wait_until_resumed(self) -> None:
+        """Wait while nothing is to be read."""
+        await self._pause.wait_until_over()
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -224,6 +292,7 @@ class _AsyncioDriver:
     def __init__(self, link: SocketLink, loop: asyncio.AbstractEventLoop) -> None:
         self._link = link
         self._loop = loop
+        self._reading = False
         self._writing = False
         self._done = loop.create_future()
 
@@ -238,14 +307,13 @@ class _AsyncioDriver:
         descriptor = self._link.sock.fileno()
         if self._link.closed:
             return
-        self._loop.add_reader(descriptor, self._guarded, self._link.on_ready, _READ)
         self._watch()
         try:
             await self._done
         finally:
             self._loop.remove_reader(descriptor)
             self._loop.remove_writer(descriptor)
-            self._writing = False
+            self._reading = self._writing = False
             if not self._done.done():
                 self._done.cancel()
 
@@ -262,13 +330,21 @@ class _AsyncioDriver:
         self._watch()
 
     def _watch(self) -> None:
-        if self._link.closed or self._link.sending is self._writing:
+        link, loop = self._link, self._loop
+        if link.closed:
             return
-        self._writing = self._link.sending
-        if self._writing:
-            self._loop.add_writer(self._link.sock.fileno(), self._guarded, self._link.on_ready, _WRITE)
-        else:
-            self._loop.remove_writer(self._link.sock.fileno())
+        if link.paused is self._reading:
+            self._reading = not link.paused
+            if self._reading:
+                loop.add_reader(link.sock.fileno(), self._guarded, link.on_ready, _READ)
+            else:
+                loop.remove_reader(link.sock.fileno())
+        if link.sending is not self._writing:
+            self._writing = link.sending
+            if self._writing:
+                loop.add_writer(link.sock.fileno(), self._guarded, link.on_ready, _WRITE)
+            else:
+                loop.remove_writer(link.sock.fileno())
 
 
 class _WaitingDriver:
@@ -291,6 +367,7 @@ class _WaitingDriver:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write)
                 while not link.closed:
+                    await link.wait_until_resumed()
                     await anyio.wait_readable(link.sock)
                     link.on_ready(_READ)
                 group.cancel_scope.cancel()
@@ -326,6 +403,24 @@ class StreamLink:
         self._scope: anyio.CancelScope | None = None
         self._work = anyio.Event()  # set when there is something to send, or the end
         self._room = Room(lambda: 0 if conn.closed else self._taken + conn.output_size)
+        self._pause = Pause()
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is to be read now."""
+        return self._pause.on
+
+    def pause(self) -> None:
+        """Read nothing more, until `resume`."""
+        self._pause.on = True
+
+    def resume(self) -> None:
+        """Read on."""
+        self._pause.end()
+
+    async def wait_until_resumed(self) -> None:
+        """Wait while nothing is to be read."""
+        await self._pause.wait_until_over()
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -376,6 +471,7 @@ class StreamLink:
     async def _read(self) -> None:
         conn = self.conn
         while not conn.closed:
+            await self._pause.wait_until_over()
             try:
                 data = await self._receive()
                 conn.receive_data(data, anyio.current_time())

@@ -38,10 +38,20 @@ class Answer(AnswerRecord):
         self._came.set()
         return super().on_event(event)
 
-    async def wait(self) -> Event:
-        """Wait for the answer."""
-        await self._came.wait()
-        assert self.event is not None
+    def look_again(self) -> None:
+        """Wake the task that waits, as its answer may not come."""
+        self._came.set()
+
+    async def wait(self, check: Callable[[], None]) -> Event:
+        """Wait for the answer.
+
+        Args:
+            check: called before each wait; what it raises ends the wait.
+        """
+        while self.event is None:
+            check()
+            self._came = anyio.Event()
+            await self._came.wait()
         return self.event
 
 
@@ -65,6 +75,7 @@ class Session:
         backoff: Backoff,
         introduce: Callable[[Session], None],
         on_stranded: Callable[[Job], None],
+        on_paused: Callable[[], None],
     ) -> None:
         """Begin without a connection.
 
@@ -77,6 +88,7 @@ class Session:
             backoff: tells when the server may be tried again.
             introduce: called when the server has been reached, before anything else is sent.
             on_stranded: called with each job that may be submitted once more.
+            on_paused: called when the connection is no longer read, as jobs that stream hold too much unread.
         """
         self.address = address
         self.failure: OSError | None = None
@@ -87,6 +99,7 @@ class Session:
         self._backoff = backoff
         self._introduce = introduce
         self._on_stranded = on_stranded
+        self._on_paused = on_paused
         self._link: Link | None = None
         self._now: Callable[[], float] = anyio.current_time  # while there is a connection, what callbacks may call
         self._dialed: anyio.Event | None = None  # while the server is being connected to
@@ -188,3 +201,20 @@ class Session:
         record = self.records.on_event(event)
         if isinstance(record, Job) and record.stranded is not None:
             self._on_stranded(record)
+        if self.records.stopped and self._link is not None and not self._link.paused:
+            self._link.pause()
+            self.records.conn.rest()
+            for waiting in self.records.open:
+                waiting.look_again()
+            self._on_paused()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the connection is not read, as jobs that stream hold too much unread."""
+        return self._link is not None and self._link.paused
+
+    def read_on(self) -> None:
+        """Read on, if that was not possible and is again."""
+        if self._link is not None and self._link.paused and not self.records.stopped:
+            self.records.conn.resume(self._now())
+            self._link.resume()

@@ -141,7 +141,7 @@ def submit(
             if background:
                 _queue(client, work, data, output)
             else:
-                job = _submit(client, work, data)
+                job = _submit(client, work, data, stream=True)
                 _collect(job, output, None if timeout is None else time.monotonic() + timeout, timeout)
     return output.code
 
@@ -194,9 +194,9 @@ def _split(descriptor: int) -> Iterator[bytes]:
 # Jobs
 
 
-def _submit(client: Client, work: _Work, data: bytes) -> Job:
+def _submit(client: Client, work: _Work, data: bytes, *, stream: bool = False) -> Job:
     try:
-        return client.submit(work.function, data, unique=work.unique, priority=work.priority)
+        return client.submit(work.function, data, unique=work.unique, priority=work.priority, stream=stream)
     except JobNotSent as error:
         raise Failure(f"{error}.", Exit.NO_SERVER) from error
     except LocalProtocolError as error:

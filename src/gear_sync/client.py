@@ -11,7 +11,16 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
-from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, Priority, ServerError
+from gearproto import (
+    ClientConnection,
+    GearmanError,
+    JobError,
+    JobNotSent,
+    NotSent,
+    Priority,
+    ServerError,
+    StreamBlocked,
+)
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.backoff import DEFAULT_PAUSES, Backoff
@@ -21,6 +30,7 @@ from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records
+from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
 from gearproto.tasks import JobHandle, Task, as_bytes
 
 from .admin import Admin
@@ -63,6 +73,7 @@ class Client:
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         resubmit_timeout: float = DEFAULT_RESUBMIT_TIMEOUT,
         exceptions: bool = True,
+        max_unread: int = DEFAULT_MAX_UNREAD,
         **limits: Unpack[Limits],
     ) -> None:
         """Make a client; the first call that needs a server connects.
@@ -82,6 +93,9 @@ class Client:
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
                 `JobFailed`, and to be told when a job runs again (option ``reruns``). gearmand knows the first, our own
                 server both; some others never answer such a question, and must not be asked.
+            max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
+                connection that has such a job open is not read, and waiting for anything else that comes over it
+                raises `StreamBlocked`.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
@@ -107,9 +121,10 @@ class Client:
             )
             for address in self._addresses
         ]
+        self._unread = Unread(max_unread)
         self._stranded: dict[Job, None] = {}
         self._chooser = ServerChooser(self._sessions, policy)
-        self._pump = Pump(f"gear_sync.Client of {', '.join(map(str, self._addresses))}")
+        self._pump = Pump(f"gear_sync.Client of {', '.join(map(str, self._addresses))}", self._read_on)
         for session in self._sessions:
             self._pump.add(session)
         self.admin = Admin(self._ask_admin)
@@ -125,6 +140,7 @@ class Client:
         priority: Priority = Priority.NORMAL,
         reducer: str | bytes | None = None,
         resubmit: bool = False,
+        stream: bool = False,
     ) -> Job:
         """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for the server.
 
@@ -140,12 +156,16 @@ class Client:
                 may then run twice, one run after the other or both at once. Needs a unique. For functions that return
                 their result whole: where the server joins the submission to a run that goes on, pieces that were sent
                 before are missing in the result.
+            stream: whether the pieces of the result are taken from the job's events as they come, and each is dropped
+                once every iteration has yielded it; the job has no result then. What such jobs hold unread is limited
+                by ``max_unread``. Use a client of its own for a long stream.
 
         Raises:
             JobNotSent: no server could be reached.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        job = self._job(Task(function, workload, unique, priority, None, reducer), resubmit=resubmit)
+        task = Task(function, workload, unique, priority, None, reducer)
+        job = self._job(task, resubmit=resubmit, unread=self._unread if stream else None)
         return self._submit(job, self._until())
 
     def _submit(self, job: Job, until: float) -> Job:
@@ -226,12 +246,15 @@ class Client:
                 for job in left:
                     job.watch(ended.append)
             while left:
-                if not self._pump.wait(lambda: bool(ended or self._stranded), _left(until)):
+                if not self._pump.wait(lambda: bool(ended or self._stranded or self._stuck(left)), _left(until)):
                     self._check_open()
                     raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
                 while ended:  # first: a job that is submitted once more may have to wait for its server
                     job = ended.popleft()
                     yield from [job] * left.pop(job)
+                with self._pump.gate, self._pump.lock:
+                    for job in self._stuck(left):
+                        job.check_progress()
                 for job in list(self._stranded):
                     self._relaunch(job, until)
                 if left and not ended and time.monotonic() >= until:
@@ -239,6 +262,10 @@ class Client:
         finally:
             for job in left:
                 job.unwatch(ended.append)
+
+    def _stuck(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs that cannot end as others hold too much unread. With the lock held."""
+        return [job for job in jobs if job.stuck] if any(session.paused for session in self._sessions) else []
 
     def submit_background(
         self,
@@ -268,6 +295,7 @@ class Client:
             JobRejected: the server refused it.
             JobLost: the connection went before the answer; the server may have taken it.
             TimeoutError: the server has not answered in time; it may have taken the job.
+            StreamBlocked: jobs that stream hold so much unread that the answer is not read; likewise.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
         job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
@@ -276,7 +304,9 @@ class Client:
             raise result
         return result
 
-    def submit_background_many(self, tasks: Iterable[Task]) -> list[JobHandle | JobError | TimeoutError]:
+    def submit_background_many(
+        self, tasks: Iterable[Task]
+    ) -> list[JobHandle | JobError | TimeoutError | StreamBlocked]:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
 
         Args:
@@ -290,17 +320,17 @@ class Client:
         """
         return self._taken(self._jobs(tasks, background=True))
 
-    def _taken(self, jobs: list[Job]) -> list[JobHandle | JobError | TimeoutError]:
+    def _taken(self, jobs: list[Job]) -> list[JobHandle | JobError | TimeoutError | StreamBlocked]:
         """Submit background jobs, and wait until servers have taken them; return the handle of each, or the error."""
         until = self._until()
         self._launch(jobs, until)
-        results: list[JobHandle | JobError | TimeoutError] = []
+        results: list[JobHandle | JobError | TimeoutError | StreamBlocked] = []
         in_time = True
         for job in jobs:
-            in_time = in_time and self.wait_for_job(job, lambda job=job: job.settled, _left(until))  # type: ignore[misc]
             try:
+                in_time = in_time and self.wait_for_job(job, lambda job=job: job.settled, _left(until))  # type: ignore[misc]
                 results.append(job.taken() if job.settled else self._no_answer(job.server))
-            except JobError as error:
+            except (JobError, StreamBlocked) as error:
                 results.append(error)
         return results
 
@@ -311,9 +341,11 @@ class Client:
         """Return when a call that begins now has to be over."""
         return _NEVER if self._timeout is None else time.monotonic() + self._timeout
 
-    def _job(self, task: Task, *, background: bool = False, resubmit: bool = False) -> Job:
+    def _job(
+        self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
+    ) -> Job:
         candidates = self._chooser.candidates(as_bytes(task.unique))
-        return Job(self, task, candidates, background=background, resubmit=resubmit)
+        return Job(self, task, candidates, background=background, resubmit=resubmit, unread=unread)
 
     def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
         """Make the jobs of tasks.
@@ -464,6 +496,9 @@ class Client:
 
         Returns:
             Whether it is done.
+
+        Raises:
+            StreamBlocked: other jobs hold so much unread that it cannot be done.
         """
         until = _NEVER if timeout is None else time.monotonic() + timeout
         is_done = False  # told by `look`: another thread may submit the job once more before this one goes on
@@ -471,18 +506,36 @@ class Client:
         def look() -> bool:
             nonlocal is_done
             is_done = job.stranded is None and done()
-            return is_done or job.stranded is not None
+            return is_done or job.stranded is not None or job.stuck
 
         left = timeout
         while self._pump.wait(look, left):
             if is_done:
                 return True
+            with self._pump.gate, self._pump.lock:
+                job.check_progress()
             self._relaunch(job, until)
             if time.monotonic() >= until:
                 return self._pump.wait(done, 0)
             left = _left(until)
         self._check_open()
         return False
+
+    def _read_on(self) -> None:
+        """Read connections again that can be. With the lock held."""
+        for session in self._sessions:
+            session.read_on()
+
+    def on_event_taken(self) -> None:
+        """Read on, if a job that streams has held that up and holds less now; `JobEvents` calls this."""
+        if any(session.paused for session in self._sessions):
+            with self._pump.gate, self._pump.lock:
+                self._pump.settled(watch=any(session.paused and session.readable for session in self._sessions))
+
+    def on_iteration_left(self) -> None:
+        """Read on, as `on_event_taken`; without the lock, as the garbage collector may be the one that leaves."""
+        if any(session.paused for session in self._sessions):
+            self._pump.wake()
 
     def _check_open(self) -> None:
         if self._pump.closed:
@@ -667,6 +720,7 @@ class Client:
 
         Raises:
             JobNotSent: no server could be reached.
+            StreamBlocked: jobs hold so much unread that the answer is not read.
             TimeoutError: the time has passed.
         """
         failures: dict[Address, OSError] = {}
@@ -692,11 +746,14 @@ class Client:
                     self._sleep(min(retry_at, until))
                 case None:
                     raise JobNotSent(unreachable(failures.items() or self._known_failures()))
-        if not self._pump.wait(lambda: answer.event is not None, _left(until)):
-            self._check_open()
-            raise self._no_answer(used[0].server)
-        assert answer.event is not None
-        return used[0], answer.event
+        (records,) = used
+        while self._pump.wait(lambda: answer.event is not None or records.stopped, _left(until)):
+            with self._pump.gate, self._pump.lock:
+                if answer.event is not None:
+                    return records, answer.event
+                records.check_progress()
+        self._check_open()
+        raise self._no_answer(records.server)
 
 
 def _left(until: float) -> float | None:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from gearproto import StreamBlocked
 from gearproto.events import StatusReceived
 from gearproto.job_events import JobEvent
 from gearproto.policies import Candidates
 from gearproto.records import JobRecord
+from gearproto.streams import Unread
 from gearproto.tasks import JobHandle, Task
 
-__all__ = ["Job"]
+__all__ = ["Job", "JobEvents"]
 
 
 class Owner(Protocol):
@@ -30,6 +32,14 @@ class Owner(Protocol):
         """Cancel a job at its server."""
         ...
 
+    def on_event_taken(self) -> None:
+        """Read on, if a job that streams has held that up and holds less now."""
+        ...
+
+    def on_iteration_left(self) -> None:
+        """Read on, as `on_event_taken`; may be called at any time, in any thread."""
+        ...
+
 
 class Job(JobRecord):
     """A submitted job. It goes on whether somebody waits for it or not."""
@@ -37,10 +47,17 @@ class Job(JobRecord):
     __slots__ = ("_owner",)
 
     def __init__(
-        self, owner: Owner, task: Task, candidates: Candidates, *, background: bool = False, resubmit: bool = False
+        self,
+        owner: Owner,
+        task: Task,
+        candidates: Candidates,
+        *,
+        background: bool = False,
+        resubmit: bool = False,
+        unread: Unread | None = None,
     ) -> None:
         """Make the record of a submission; clients do that."""
-        super().__init__(task, candidates, background=background, resubmit=resubmit)
+        super().__init__(task, candidates, background=background, resubmit=resubmit, unread=unread)
         self._owner = owner
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -110,50 +127,83 @@ class Job(JobRecord):
         Raises:
             JobError: the job ended otherwise: `JobFailed`, `JobRaised`, `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job goes on, and can be waited for again.
+            LocalProtocolError: the job was submitted with ``stream=True``, and keeps no result.
+            StreamBlocked: another job holds so much unread that the connection is not read.
         """
+        self.check_keeps_result()
         if not self.wait(timeout):
             raise TimeoutError(f"{self} has not ended within {timeout:g} s; it goes on")
         return self.result_data()
 
-    def __iter__(self) -> Iterator[JobEvent]:
+    def __iter__(self) -> JobEvents:
         """Yield what happens to the job, without a time limit: see `events`."""
         return self.events()
 
-    def events(self, timeout: float | None = None) -> Iterator[JobEvent]:
+    def events(self, timeout: float | None = None) -> JobEvents:
         """Yield what happens to the job, from the oldest event that is kept; the outcome comes last.
 
-        Every iteration yields all pieces of the result and all warnings, also one that begins late. Progress that an
-        iteration has not yielded before the next comes is dropped. `gearproto.events.Restarted` says that the job's
-        worker was lost and another begins from the beginning, and `gearproto.records.Resubmitted`, only with
-        ``resubmit``, that the job was sent once more: what was told before is no part of the result, and is not kept.
+        Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
+        streams. Progress that an iteration has not yielded before the next comes is dropped.
+        `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
+        `gearproto.records.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
+        is no part of the result, and is not kept.
 
         Args:
             timeout: longest time to wait in seconds, for all events together; None for no limit.
 
         Raises:
             TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
+            StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
-        return _Events(self, timeout)
+        return JobEvents(self, timeout)
 
 
-class _Events(Iterator[JobEvent]):
-    """One iteration over the events of a job."""
+class JobEvents(Iterator[JobEvent]):
+    """One iteration over the events of a job.
+
+    A job that streams drops an event when all its iterations have yielded it, and everything when its last iteration is
+    left: by `close`, or because nothing refers to it any more. One that has ended in an exception of its own is not
+    left: what it has not yielded is kept for the next.
+    """
 
     def __init__(self, job: Job, timeout: float | None) -> None:
+        """Begin an iteration; jobs do that."""
+        self._cursor = job.cursor()
+        self._failed = False
         self._job = job
         self._timeout = timeout
         self._until = None if timeout is None else time.monotonic() + timeout
         self._begun = False
-        self._cursor = job.cursor()
 
     def __next__(self) -> JobEvent:
+        """Return the next event, and wait for it if need be."""
+        job, cursor = self._job, self._cursor
         left = None if self._until is None else self._until - time.monotonic()
         if left is not None and left < 0 and not self._begun:
             left = 0
         self._begun = True
-        if not self._job._owner.wait_for_job(self._job, self._cursor.fetch, left):
-            raise TimeoutError(f"{self._job} has not ended within {self._timeout:g} s; it goes on")
-        event = self._cursor.take()
+        try:
+            if not job._owner.wait_for_job(job, cursor.fetch, left):
+                raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it goes on")
+        except (TimeoutError, StreamBlocked):
+            self._failed = True
+            raise
+        self._failed = False
+        event = cursor.take()
         if event is None:  # the outcome has been taken
             raise StopIteration
+        if job.streams:
+            job._owner.on_event_taken()
         return event
+
+    def close(self) -> None:
+        """Leave the iteration."""
+        self._leave(discard=True)
+
+    def __del__(self) -> None:
+        self._leave(discard=not self._failed)
+
+    def _leave(self, *, discard: bool) -> None:
+        self._cursor.close(discard=discard)
+        if self._job.streams:
+            self._job._owner.on_iteration_left()

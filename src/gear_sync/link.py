@@ -60,11 +60,17 @@ class Link:
         self.sent = 0
         self._uncounted = False  # the socket may have taken output that the connection has not been told of
         self.closed = False
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is to be read now."""
+        return self._paused
 
     @property
     def wants(self) -> int:
-        """What to watch the socket for."""
-        return _READ | _WRITE if self._unsent is not None else _READ
+        """What to watch the socket for; 0 for nothing."""
+        return (0 if self.paused else _READ) | (0 if self._unsent is None else _WRITE)
 
     @property
     def sending(self) -> bool:
@@ -89,7 +95,7 @@ class Link:
             return
         if events & _WRITE:
             self._flush()
-        if events & _READ and not self.closed:
+        if events & _READ and not self.paused and not self.closed:
             self._read()
         if not self.closed:
             self.settle()
@@ -97,9 +103,17 @@ class Link:
     def look(self) -> None:
         """Read once, and once more if something has come: its end may have come behind it."""
         for _ in range(2):
-            if self.closed or not self._read():
+            if self.closed or self.paused or not self._read():
                 return
             self.settle()
+
+    def pause(self) -> None:
+        """Read nothing, until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Read on."""
+        self._paused = False
 
     def cut(self) -> None:
         """Shut the socket down, so that both ends notice. The one method that may be called from any thread."""

@@ -25,7 +25,7 @@ class Source(Protocol):
 
     @property
     def sock(self) -> socket.socket | None:
-        """The socket; None if there is none now."""
+        """The socket; None if there is none now, or none that is to be watched."""
         ...
 
     @property
@@ -149,16 +149,18 @@ class Pump:
         closed: whether `close` was called.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, before_look: Callable[[], None] | None = None) -> None:
         """Begin without sources.
 
         Args:
             owner: what the sources belong to, for people.
+            before_look: called with the lock held before each look at the sockets.
         """
         self.gate = threading.Lock()
         self.lock = threading.Lock()
         self.closed = False
         self._owner = owner
+        self._before_look = before_look
         self._sources: list[Source] = []
         self._watched: dict[Source, _Watched] = {}
         self._pumper: _Waiter | None = None
@@ -313,6 +315,8 @@ class Pump:
     def _prepare(self) -> float | None:
         """Tell the selector what to look at; return when something is due."""
         try:
+            if self._before_look is not None:
+                self._before_look()
             self._watch()
             deadline = None
             for source in self._sources:

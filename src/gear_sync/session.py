@@ -147,6 +147,22 @@ class Session:
         link.settle()
         return link.sending or link.closed
 
+    @property
+    def paused(self) -> bool:
+        """Whether the connection is not read, as jobs that stream hold too much unread."""
+        return self._link is not None and self._link.paused
+
+    @property
+    def readable(self) -> bool:
+        """Whether they hold little enough for the connection to be read."""
+        return not self.records.stopped
+
+    def read_on(self) -> None:
+        """Read on, if that was not possible and is again."""
+        if self._link is not None and self._link.paused and self.readable:
+            self._link.resume()
+            self.records.conn.resume(time.monotonic())
+
     def _on_event(self, event: Event) -> None:
         if isinstance(event, ConnectionClosed):
             self._link = None
@@ -155,14 +171,17 @@ class Session:
         record = self.records.on_event(event)
         if isinstance(record, Job) and record.stranded is not None:
             self._on_stranded(record)
+        if self.records.stopped and self._link is not None and not self._link.paused:
+            self._link.pause()
+            self.records.conn.rest()
 
     # What a Pump moves
 
     @property
     def sock(self) -> socket.socket | None:
-        """The socket, if there is one."""
+        """The socket, if there is one that is to be watched."""
         if self._link is not None:
-            return self._link.sock
+            return self._link.sock if self._link.wants else None
         return None if self._dial is None else self._dial.trying
 
     @property

@@ -20,6 +20,7 @@ from .errors import (
     ProtocolError,
     RemoteProtocolError,
     ServerError,
+    StreamBlocked,
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, DEFAULT_MAX_SERVER_PACKET_SIZE, Decoder
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
@@ -54,6 +55,7 @@ __all__ = [
     "Rejected",
     "RemoteProtocolError",
     "ServerError",
+    "StreamBlocked",
     "WorkerConnection",
     "__version__",
 ]

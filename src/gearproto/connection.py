@@ -127,6 +127,7 @@ class Connection:
         self._probe_end: int | None = None  # where in the stream the unanswered probe ends
         self._probed_at = 0.0  # when it was queued, or has left
         self._probe_left = False  # it has left, and nobody has told when
+        self._rests = False  # nobody reads what the server sends
 
     @property
     def closed(self) -> bool:
@@ -278,7 +279,7 @@ class Connection:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None."""
-        if self._ended or self._probe_interval is None:
+        if self._ended or self._rests or self._probe_interval is None:
             return None
         if self._probe_end is None:
             return self._alive_at + self._probe_interval
@@ -307,6 +308,19 @@ class Connection:
             self._end(f"no output could be sent within {self._probe_timeout:g} s")
         else:
             self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s")
+
+    def rest(self) -> None:
+        """Send no probes, and wait for no answer to one, as nobody reads what the server sends: see `resume`."""
+        self._rests = True
+
+    def resume(self, now: float) -> None:
+        """End a `rest`: what the server sends is read again. The interval to the next probe begins.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        self._rests = False
+        self._show_life(now)
 
     def echo(self, data: bytes) -> RequestId:
         """Ask the server to send data back (``ECHO_REQ``). The answer is `Echoed`.

@@ -20,6 +20,7 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "ServerError",
+    "StreamBlocked",
 ]
 
 
@@ -53,6 +54,14 @@ class RemoteProtocolError(ProtocolError):
 
 class ConnectionLost(GearmanError):
     """The connection to the server is gone, and with it the answer to a request that is not a submission."""
+
+
+class StreamBlocked(GearmanError):
+    """The answer cannot come: jobs that stream hold so much unread that their connection is not read.
+
+    Whatever was waited for goes on, and can be waited for again once their events have been taken, or their iterations
+    left.
+    """
 
 
 class ServerError(GearmanError):

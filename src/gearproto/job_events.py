@@ -8,12 +8,13 @@ number, as the next progress takes its place; cursors count how often they have 
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from typing import Protocol
 
 from .events import Data, Progress, Restarted, Warned, event
 from .outcomes import Outcome
 
-__all__ = ["Cursor", "EventLog", "JobEvent", "Resubmitted"]
+__all__ = ["Cursor", "EventLog", "JobEvent", "Resubmitted", "Step"]
 
 
 @event
@@ -34,7 +35,7 @@ JobEvent = Progress | Data | Warned | Restarted | Resubmitted | Outcome
 """What happens to a job, as its client sees it; the outcome comes last."""
 
 
-class _Step:
+class Step:
     """Progress that other events have followed."""
 
     __slots__ = ("number", "progress")
@@ -51,7 +52,7 @@ class EventLog:
 
     def __init__(self) -> None:
         """Begin without events."""
-        self._events: list[JobEvent | _Step] = []
+        self._events: MutableSequence[JobEvent | Step] = []
         self._first = 0  # number of the first of them
         self._progress: Progress | None = None  # the latest, as long as nothing has followed it
         self._steps = 0  # how often there was progress
@@ -63,20 +64,35 @@ class EventLog:
             self._steps += 1
             return
         if self._progress is not None:
-            self._events.append(_Step(self._progress, self._steps))
+            self._append(Step(self._progress, self._steps))
             self._progress = None
-        self._events.append(event)
+        self._append(event)
 
     def begin_anew(self, event: JobEvent) -> None:
         """Drop all events, as the job begins anew, and add the one that says so."""
+        self._clear()
+        self.add(event)
+
+    def _append(self, event: JobEvent | Step) -> None:
+        self._events.append(event)
+
+    def _clear(self) -> None:
         self._first += len(self._events)
         self._events.clear()
         self._progress = None
-        self.add(event)
 
     def pieces(self) -> list[bytes]:
         """Return the pieces of the result."""
         return [event.data for event in self._events if isinstance(event, Data)]
+
+    def open(self, cursor: Cursor) -> None:
+        """Do nothing: all events are kept, whatever cursors there are."""
+
+    def cursor_left(self) -> None:
+        """Do nothing, as `open`; called when a cursor has been left, at any time and in any thread."""
+
+    def passed(self) -> None:
+        """Do nothing, as `open`; called when a cursor has gone on."""
 
     def next(self, at: int, steps: int) -> tuple[JobEvent | None, int, int]:
         """Return the next event for a cursor, or None, and where the cursor is then.
@@ -89,7 +105,7 @@ class EventLog:
         while at < self._first + len(self._events):
             event = self._events[at - self._first]
             at += 1
-            if not isinstance(event, _Step):
+            if not isinstance(event, Step):
                 return event, at, steps
             if event.number > steps:
                 return event.progress, at, event.number
@@ -106,33 +122,59 @@ class _Source(Protocol):
 
 
 class Cursor:
-    """One iteration over the events of a job."""
+    """One iteration over the events of a job.
 
-    __slots__ = ("_at", "_ended", "_event", "_record", "_steps")
+    Attributes:
+        at: number of the next event that it has not passed.
+        closed: whether it has come to its end, or has been left.
+        discards: whether the job may drop its events when this was the last of its cursors.
+    """
+
+    __slots__ = ("_event", "_record", "_steps", "at", "closed", "discards")
 
     def __init__(self, record: _Source) -> None:
         """Begin at the oldest event that is kept."""
-        self._record = record
-        self._at = 0
+        self._record: _Source | None = record
         self._steps = 0
         self._event: JobEvent | None = None
-        self._ended = False
+        self.at = 0
+        self.closed = False
+        self.discards = True
+        if record.log is not None:
+            record.log.open(self)
 
     def fetch(self) -> bool:
         """Make the next event ready for `take`, unless one is; return whether there is one, or the iteration has ended.
 
         Where threads share the job, call this only while none changes it.
         """
-        if self._event is None and not self._ended:
-            record = self._record
+        record = self._record
+        if self._event is None and record is not None:
             if record.log is not None:
-                self._event, self._at, self._steps = record.log.next(self._at, self._steps)
+                self._event, self.at, self._steps = record.log.next(self.at, self._steps)
+                record.log.passed()
             if self._event is None:
                 self._event = record.outcome
-        return self._event is not None or self._ended
+        return self._event is not None or self.closed
 
     def take(self) -> JobEvent | None:
         """Return the event that is ready; None if there is none, and for ever after the outcome."""
         event, self._event = self._event, None
-        self._ended = self._ended or isinstance(event, Outcome)
+        if isinstance(event, Outcome):
+            self.close()
         return event
+
+    def close(self, *, discard: bool = True) -> None:
+        """Leave the iteration. May be called at any time, in any thread, and more than once.
+
+        Args:
+            discard: whether it is left for good: a job that streams drops its events with the last cursor. If not,
+                they are kept for the next cursor.
+        """
+        record, self._record = self._record, None
+        if record is not None:
+            self.discards = discard
+            self.closed = True
+            self._event = None
+            if record.log is not None:
+                record.log.cursor_left()

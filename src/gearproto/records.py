@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from .addresses import Address
 from .admin import Command
@@ -19,6 +19,7 @@ from .errors import (
     JobRejected,
     LocalProtocolError,
     ServerError,
+    StreamBlocked,
 )
 from .events import (
     AdminReplied,
@@ -39,6 +40,7 @@ from .events import (
 from .job_events import Cursor, EventLog, JobEvent, Resubmitted
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from .policies import Candidates, ServerChooser
+from .streams import StreamLog, Unread
 from .tasks import JobHandle, Task, as_bytes
 
 __all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome_error"]
@@ -84,7 +86,8 @@ class JobRecord:
         candidates: the servers that it can go to yet.
         stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
         search_until: monotonic time in seconds until which a submission that was lost looks for a server.
-        log: its events; None before the first.
+        log: its events; None before the first, unless it streams.
+        records: where the submission is open; None if it is not.
     """
 
     __slots__ = (
@@ -98,6 +101,7 @@ class JobRecord:
         "log",
         "outcome",
         "progress",
+        "records",
         "search_until",
         "server",
         "stranded",
@@ -105,7 +109,15 @@ class JobRecord:
         "unique",
     )
 
-    def __init__(self, task: Task, candidates: Candidates, *, background: bool = False, resubmit: bool = False) -> None:
+    def __init__(
+        self,
+        task: Task,
+        candidates: Candidates,
+        *,
+        background: bool = False,
+        resubmit: bool = False,
+        unread: Unread | None = None,
+    ) -> None:
         """Make the record of a job that is not submitted yet.
 
         Args:
@@ -113,6 +125,7 @@ class JobRecord:
             candidates: the servers that it can go to.
             background: whether it is a background job, of which nothing is told but that a server has taken it.
             resubmit: whether a submission that was lost with its connection is sent once more.
+            unread: counts what the job holds unread, if it streams; None if it keeps all events.
 
         Raises:
             LocalProtocolError: a job without a unique would be submitted again, and might run twice.
@@ -133,7 +146,8 @@ class JobRecord:
         self._lives = MAX_RESUBMISSIONS if resubmit else 0
         self._lost: Lost | None = None  # what an earlier submission came to
         self._watchers: list[Callable[[JobRecord], object]] | None = None
-        self.log: EventLog | None = None  # most jobs never need one
+        self.log: EventLog | None = None if unread is None else StreamLog(unread)  # most jobs never need one
+        self.records: Records[Any, Any] | None = None
 
     def __repr__(self) -> str:
         """Show function, handle and outcome."""
@@ -154,6 +168,7 @@ class JobRecord:
             assert self.server is not None
             self.handle = JobHandle(event.handle, self.server)
             if self.background:
+                self.records = None
                 self._tell_watchers()
             return self.background
         if isinstance(event, JobEnded):
@@ -180,12 +195,36 @@ class JobRecord:
         return self.outcome is not None or (self.background and self.handle is not None)
 
     @property
+    def streams(self) -> bool:
+        """Whether its events are dropped once they have been taken."""
+        return isinstance(self.log, StreamLog)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether waiting for the job is in vain, as its connection is not read: see `check_progress`."""
+        return self.records is not None and self.records.stopped and not self._consumed
+
+    @property
+    def _consumed(self) -> bool:
+        return isinstance(self.log, StreamLog) and self.log.consumed
+
+    def check_progress(self) -> None:
+        """Make sure that what the job's server sends is read, or will be once others have taken events of this job.
+
+        Raises:
+            StreamBlocked: it is not.
+        """
+        if self.records is not None and not self._consumed:
+            self.records.check_progress()
+
+    @property
     def taken_or_ended(self) -> bool:
         """Whether `taken` has an answer: a server has taken the job, or none will."""
         return self.handle is not None or self.outcome is not None
 
     def strand(self, came_to: NotSent | Lost) -> None:
         """Take note that the submission came to nothing, and may be sent once more."""
+        self.records = None
         self.stranded = came_to
 
     def end_stranded(self) -> None:
@@ -232,6 +271,7 @@ class JobRecord:
         if self._lost is not None and isinstance(outcome, NotSent | Rejected):
             outcome = self._lost
         self.outcome = outcome
+        self.records = None
         self.stranded = None
         self.task = None
         self._tell_watchers()
@@ -262,12 +302,23 @@ class JobRecord:
         """
         return Cursor(self)
 
+    def check_keeps_result(self) -> None:
+        """Make sure that the pieces of the result are kept.
+
+        Raises:
+            LocalProtocolError: the job streams.
+        """
+        if self.streams:
+            raise LocalProtocolError(f"client: {self} streams and keeps no result: take its pieces from its events")
+
     def result_data(self) -> bytes:
         """Return the result of a job that has ended: all its pieces (``WORK_DATA``) and its end, joined.
 
         Raises:
             JobError: the job ended otherwise than by ``WORK_COMPLETE``.
+            LocalProtocolError: the job streams.
         """
+        self.check_keeps_result()
         outcome = self.outcome
         if isinstance(outcome, Completed):
             pieces = [] if self.log is None else self.log.pieces()
@@ -336,6 +387,8 @@ class Records(Generic[_R, _A]):
         self.reason = ""
         self.server = server
         self._open: dict[RequestId, _R | _A] = {}
+        self._streams = 0  # open jobs that stream
+        self._unread: Unread | None = None  # what they hold, with those of other connections
 
     def submit(self, records: Sequence[_R]) -> None:
         """Submit jobs; all or, if one breaks a rule, none.
@@ -349,6 +402,11 @@ class Records(Generic[_R, _A]):
             record.server = self.server
             packets.append(record.task.packet(background=record.background))
         self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
+        for record in records:
+            record.records = self
+            if isinstance(record.log, StreamLog):
+                self._streams += 1
+                self._unread = record.log.unread
 
     def ask(self, request: Callable[[ClientConnection], RequestId], answer: _A) -> None:
         """Queue any other request.
@@ -379,7 +437,35 @@ class Records(Generic[_R, _A]):
             return None  # KeyboardInterrupt has kept the request from being recorded
         if record.on_event(event):
             del self._open[request]
+            if self._streams and isinstance(record, JobRecord) and record.streams:
+                self._streams -= 1
         return record
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the connection is not to be read now.
+
+        Jobs that stream are open on it, and the jobs of the client that stream hold more unread than they may.
+        """
+        return self._streams > 0 and self._unread is not None and self._unread.full
+
+    def check_progress(self) -> None:
+        """Make sure that the answers to what is open can come.
+
+        Raises:
+            StreamBlocked: the connection is not read.
+        """
+        if self.stopped:
+            assert self._unread is not None
+            raise StreamBlocked(
+                f"{self.server} is not read: jobs that stream hold {self._unread.size} bytes unread,"
+                f" limit {self._unread.limit}; use another client beside a long stream"
+            )
+
+    @property
+    def open(self) -> list[_R | _A]:
+        """What is open."""
+        return list(self._open.values())
 
     @property
     def idle(self) -> bool:
@@ -398,6 +484,7 @@ class Records(Generic[_R, _A]):
         """
         left = list(self._open.items())
         self._open.clear()
+        self._streams = 0
         for request, record in left:
             if isinstance(record, JobRecord):
                 record.on_event(JobEnded(request, record.handle, record.outcome or Lost(reason)))

@@ -813,6 +813,25 @@ def test_probe_and_echo_of_the_caller_are_told_apart_by_order(role: Role) -> Non
 
 
 @role
+@pytest.mark.parametrize("probed", [False, True])
+def test_probes_rest_while_nobody_reads(role: Role, probed: bool) -> None:
+    connection = role(probe_interval=30, probe_timeout=10, now=100)
+    if probed:
+        connection.handle_timeout(130)
+        assert output(connection) == [EchoReq(b"probe")]
+    connection.rest()
+    assert connection.next_deadline() is None
+    connection.handle_timeout(10_000)
+    assert (output(connection), connection.closed) == ([], False)
+    connection.resume(10_000)
+    assert connection.next_deadline() == 10_030
+    connection.handle_timeout(10_030)
+    assert output(connection) == [EchoReq(b"probe")]
+    connection.handle_timeout(10_040)
+    assert drain(connection) == [ConnectionClosed("no answer to ECHO_REQ within 10 s")]
+
+
+@role
 def test_lost_probe_is_no_lost_request(role: Role) -> None:
     connection = role(probe_interval=30, now=100)
     connection.handle_timeout(130)

@@ -20,8 +20,9 @@ import anyio.to_thread
 
 import gear_anyio
 import gear_sync
+from gear_sync.job import JobEvents
 from gearproto import Outcome, Priority
-from gearproto.records import JobEvent
+from gearproto.job_events import JobEvent
 from gearproto.tasks import JobHandle
 
 from . import loops
@@ -101,6 +102,22 @@ class Gate:
             await in_thread(self.wait)
 
 
+class ThreadedEvents(AsyncIterator[JobEvent]):
+    """`gear_sync.job.JobEvents` with coroutines."""
+
+    def __init__(self, events: JobEvents) -> None:
+        self._events = events
+
+    async def __anext__(self) -> JobEvent:
+        event: JobEvent | None = await in_thread(partial(next, self._events, None))
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def aclose(self) -> None:
+        self._events.close()
+
+
 class ThreadedJob:
     """`gear_sync.Job` with coroutines."""
 
@@ -132,11 +149,11 @@ class ThreadedJob:
     def progress(self) -> tuple[int, int] | None:
         return self.job.progress
 
-    def events(self, timeout: float | None = None) -> AsyncIterator[JobEvent]:
-        return _iterate(self.job.events(timeout))
+    def events(self, timeout: float | None = None) -> ThreadedEvents:
+        return ThreadedEvents(self.job.events(timeout))
 
-    def __aiter__(self) -> AsyncIterator[JobEvent]:
-        return _iterate(iter(self.job))
+    def __aiter__(self) -> ThreadedEvents:
+        return ThreadedEvents(iter(self.job))
 
 
 class ThreadedAdmin:
@@ -171,8 +188,10 @@ class ThreadedClient:
         priority: Priority = Priority.NORMAL,
         reducer: str | bytes | None = None,
         resubmit: bool = False,
+        stream: bool = False,
     ) -> ThreadedJob:
-        options: dict[str, Any] = {"unique": unique, "priority": priority, "reducer": reducer, "resubmit": resubmit}
+        options: dict[str, Any] = {"unique": unique, "priority": priority, "reducer": reducer}
+        options |= {"resubmit": resubmit, "stream": stream}
         return ThreadedJob(await in_thread(partial(self.client.submit, function, workload, **options)))
 
     async def submit_many(self, tasks: Iterable[gear_sync.Task], *, resubmit: bool = False) -> list[ThreadedJob]:
