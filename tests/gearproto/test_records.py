@@ -138,6 +138,43 @@ def test_outcome_is_raised_as_its_exception(outcome: Outcome, error: type[Except
     assert type(outcome_error(outcome)) is error
 
 
+@pytest.mark.parametrize("end", [(JobCreated(H),), (Error(b"QUEUE_FULL", b""),), (JobCreated(H), WorkFail(H))])
+def test_job_is_taken_or_has_ended(end: tuple[Packet, ...]) -> None:
+    job = record()
+    connection = submitted(job)
+    assert not job.taken_or_ended
+    assert connection.open == [job]
+    pump(connection, *end)
+    assert job.taken_or_ended
+    assert (job.handle == H) == isinstance(end[0], JobCreated)
+    assert connection.open == ([] if job.outcome else [job])
+
+
+def test_job_of_which_nothing_but_its_end_is_told_has_one_event() -> None:
+    job = record()
+    job.end(Failed())
+    for _ in range(2):
+        cursor = job.cursor()
+        assert events(cursor) == [Failed()]
+        assert cursor.closed
+
+
+@pytest.mark.parametrize(
+    ("unique", "handle", "text"),
+    [
+        (b"", None, "job 'f'"),
+        (b"u", None, "job 'f' (unique u)"),
+        (b"", H, "job 'f' (handle H:a:1)"),
+        (b"\xff", H, "job 'f' (unique \\xff, handle H:a:1)"),
+    ],
+)
+def test_job_is_named_by_what_is_known_of_it(unique: bytes, handle: bytes | None, text: str) -> None:
+    job = record(unique=unique)
+    if handle is not None:
+        pump(submitted(job), JobCreated(handle))
+    assert str(job) == text
+
+
 def test_completed_is_no_error() -> None:
     assert outcome_error(Completed(b"")) is None
 
