@@ -6,12 +6,14 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
 from gear_sync.tls import TLS
+from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE
 from gearproto.addresses import Address, parse_addresses
+from gearproto.assignments import described
 
 from .exits import UsageError, reason
 from .stdio import printable
@@ -30,6 +32,7 @@ __all__ = [
     "from_environment",
     "log_to_stderr",
     "read_file",
+    "read_whole",
     "seconds",
     "server_addresses",
 ]
@@ -152,36 +155,55 @@ def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path |
     return TLS(certificate=certificate, key=key, ca=ca) if tls or ca or certificate or key else None
 
 
-def log_to_stderr(verbose: int, handler: logging.Handler | None = None) -> None:
+def log_to_stderr(verbose: int, handler: logging.Handler | None = None, *, tracebacks: bool = True) -> None:
     """Log what the option ``--verbose`` asks for.
 
     Args:
         verbose: the option.
         handler: what writes to stderr; one that waits until it can unless given.
+        tracebacks: whether to log where in the code an exception was raised.
     """
     level = _LEVELS[min(verbose, len(_LEVELS) - 1)]
     written = handler or logging.StreamHandler()
-    written.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    written.setFormatter(_Formatter(tracebacks))
     logging.basicConfig(level=level, handlers=[written])
 
 
 class _Formatter(logging.Formatter):
     """Keeps each record on its line, and from the terminal what peers have put into it."""
 
+    def __init__(self, tracebacks: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self._tracebacks = tracebacks
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        return printable(super().formatException(ei), lines=True)
+        text = super().formatException(ei) if self._tracebacks or ei[1] is None else described(ei[1])
+        return printable(text, lines=True)
 
 
 def read_file(path: Path) -> bytes:
     """Read a file that the command line names.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or is larger than a job may be.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return read_whole(file, str(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {reason(error)}.") from error
+
+
+def read_whole(file: IO[bytes], name: str) -> bytes:
+    """Read all that a job may have; of what never ends, such as ``/dev/zero``, no more.
+
+    Raises:
+        UsageError: there is more.
+    """
+    data = file.read(DEFAULT_MAX_SERVER_PACKET_SIZE + 1)
+    if len(data) > DEFAULT_MAX_SERVER_PACKET_SIZE:
+        raise UsageError(f"{name} has more than {DEFAULT_MAX_SERVER_PACKET_SIZE} bytes, the limit of a job.")
+    return data

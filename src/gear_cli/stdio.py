@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -63,10 +64,17 @@ def write(data: bytes) -> None:
     Raises:
         Failure: nobody reads it any more, or it is full.
     """
-    if sys.stdout is not None:
-        with _writing():
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+    if sys.stdout is None:
+        return
+    with _writing():
+        sys.stdout.flush()
+        descriptor = sys.stdout.fileno()
+        rest = memoryview(data)
+        while rest:  # not through sys.stdout: with PYTHONUNBUFFERED it leaves out what a pipe does not take at once
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # some program has set the terminal so
+                select.select((), (descriptor,), ())
 
 
 def write_line(text: str) -> None:
@@ -111,12 +119,9 @@ class Stdout:
         return sys.stdout.fileno()
 
     def write(self, text: str) -> int:
-        """Write text; it may stay in a buffer."""
-        if sys.stdout is not None:
-            with _writing():
-                sys.stdout.write(text)
+        """Write text at once."""
+        write(text.encode(self.encoding, "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
-        """Write what is in the buffer."""
-        flush_stdout()
+        """Do nothing: all has been written."""

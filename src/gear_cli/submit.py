@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from gear_sync.client import Client
 from gear_sync.job import Job
 from gearproto import (
+    DEFAULT_MAX_SERVER_PACKET_SIZE,
     JobLost,
     JobNotSent,
     JobRejected,
@@ -41,6 +42,7 @@ from .options import (
     TlsKey,
     client_tls,
     read_file,
+    read_whole,
     seconds,
     server_addresses,
 )
@@ -164,7 +166,7 @@ def _workload(argument: str | None, file: Path | None) -> bytes:
     if argument is None and (sys.stdin is None or sys.stdin.isatty()):
         return b""
     if argument is None or argument == "-":
-        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+        return b"" if sys.stdin is None else read_whole(sys.stdin.buffer, "stdin")
     return os.fsencode(argument)
 
 
@@ -182,13 +184,17 @@ def _lines(file: Path | None) -> Iterator[bytes]:
 
 def _split(descriptor: int) -> Iterator[bytes]:
     # Not through sys.stdin: a thread that waits in there when the process ends would break the end.
-    rest = b""
+    rest = bytearray()
     while chunk := os.read(descriptor, _CHUNK):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.removesuffix(b"\r")
+        first, *others = chunk.split(b"\n")
+        rest += first
+        for line in others:
+            yield bytes(rest).removesuffix(b"\r")
+            rest[:] = line
+        if len(rest) > DEFAULT_MAX_SERVER_PACKET_SIZE:
+            raise UsageError(f"a line has more than {DEFAULT_MAX_SERVER_PACKET_SIZE} bytes, the limit of a job.")
     if rest:
-        yield rest
+        yield bytes(rest)
 
 
 # Jobs

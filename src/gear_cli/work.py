@@ -19,10 +19,10 @@ from cyclopts import Parameter, validators
 
 from gear_sync.worker import Worker, WorkerJob
 from gearproto import LocalProtocolError
+from gearproto.assignments import described
 
 from .exits import Exit, Failure, UsageError
 from .options import (
-    LONGEST_WAIT,
     Servers,
     TlsCa,
     TlsCertificate,
@@ -39,6 +39,7 @@ from .subprocesses import Commands, Unusable, check_command
 __all__ = ["work"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_LONGEST: Final = 2_000_000.0  # seconds, 23 days: gearmand counts milliseconds in 32 bits
 _LAST_CHANCE: Final = 1.0  # seconds that a worker has to end by itself after the second signal
 
 Handler = Callable[[WorkerJob], Any]
@@ -52,7 +53,7 @@ def work(
     client_id: str | None = None,
     count: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     threads: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=1000), show_default=False)] = 0,
-    timeout: Annotated[float | None, seconds(LONGEST_WAIT)] = None,
+    timeout: Annotated[float | None, seconds(_LONGEST)] = None,
     server: Servers = (),
     tls: TlsFlag = False,
     tls_ca: TlsCa = None,
@@ -100,7 +101,7 @@ def work(
     commands = Commands()
     unusable: list[Unusable] = []
     handler = _load(target) if target is not None else _command(command, commands)
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, tracebacks=target is not None)
     name = None if client_id is None else os.fsencode(client_id)
     try:
         files = client_tls(tls, tls_ca, tls_certificate, tls_key)
@@ -210,7 +211,8 @@ def _load(target: str) -> Handler:
     try:
         found: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--target {target}: {module_name} cannot be imported: {_described(error)}.") from error
+        text = str(error) if isinstance(error, ImportError) and str(error) else described(error).removesuffix(": ")
+        raise UsageError(f"--target {target}: {module_name} cannot be imported: {text}.") from error
     for name in path.split("."):
         try:
             found = getattr(found, name)
@@ -234,16 +236,6 @@ def _takes_a_job(function: Callable[..., Any]) -> bool:
     except ValueError:  # of some functions written in C nothing is known
         return True
     return True
-
-
-def _described(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # an error that cannot even be shown
-        text = ""
-    if isinstance(error, ImportError) and text:
-        return text
-    return ": ".join(filter(None, (type(error).__name__, text)))
 
 
 def _command(words: Sequence[str], commands: Commands) -> Handler:

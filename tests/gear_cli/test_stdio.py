@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gear_cli.exits import Exit, Failure
 from gear_cli.stdio import Stdout, printable, say, write, write_line
+from tests.harness.threads import Call
 
 
 @given(st.text(st.characters(codec=None)))
@@ -61,11 +62,23 @@ def test_nothing_is_written_to_a_stdout_that_is_closed(monkeypatch: pytest.Monke
         stdout.fileno()
 
 
-def test_line_is_written_whatever_the_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    write_line("\u00fc\udcff")
-    assert raw.getvalue() == b"\\xfc\\udcff\n"
+def test_line_is_written_whatever_the_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with path.open("w", encoding="ascii") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        write_line("\u00fc\udcff")
+        assert path.read_bytes() == b"\\xfc\\udcff\n"
+
+
+def test_all_is_written_to_a_pipe_that_takes_a_part_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = bytes(range(256)) * 4096
+    with os.fdopen(reader, "rb") as source, os.fdopen(writer, "wb", buffering=0) as raw:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=True))  # as PYTHONUNBUFFERED makes it
+        read = Call(lambda: source.read(len(data)))
+        write(data)
+        assert read.result() == data
 
 
 def test_full_stdout_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
