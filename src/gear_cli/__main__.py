@@ -1,6 +1,37 @@
-"""``python -m gear_cli`` is the command ``gear``."""
+"""The process of the command ``gear``, also as ``python -m gear_cli``."""
 
-from .main import run
+import _signal  # type: ignore[import-not-found]  # what `signal` is made of, which takes a while to import itself
+import os
+import sys
+
+
+def _leave(number: int, _frame: object) -> None:
+    """Leave at once, without a word."""
+    os._exit(128 + number)
+
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # Before everything else is imported: Python cannot be interrupted cleanly while it imports, or ends. It prints a
+    # traceback, or loses the signal.
+    _signal.signal(_signal.SIGINT, _leave)
+
+from .main import main  # noqa: E402
+
+
+def run() -> None:
+    """Run the command line that this process was started with, and exit."""
+    _fill_standard_descriptors()
+    sys.exit(main())
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the shell has closed (``>&-``): a socket could get that number, and the peer what was for a person."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+
 
 if __name__ == "__main__":
     run()

@@ -32,7 +32,7 @@ from .options import read_file
 from .signals import undisturbed
 from .stdio import Stdout
 
-__all__ = ["count_words", "demo", "run_demo"]
+__all__ = ["count_words", "demo", "run_demo", "stdout_console"]
 
 _WORDS: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001 (both apostrophes stand in words)
 _FUNCTION: Final = "count words"
@@ -69,7 +69,12 @@ def demo(
     """
     text = _text(file)
     logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # what goes wrong here is shown below
-    return run_demo(text, pieces, Console(file=cast("IO[str]", Stdout()), highlight=False))
+    return run_demo(text, pieces, stdout_console())
+
+
+def stdout_console() -> Console:
+    """Return what draws on stdout."""
+    return Console(file=cast("IO[str]", Stdout()), highlight=False)
 
 
 def _text(file: Path | None) -> str:
@@ -192,6 +197,8 @@ class _Display:
             TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
+            redirect_stdout=False,
+            redirect_stderr=False,
             disable=not self._live,
         )
         self._rows: dict[Job, TaskID] = {}

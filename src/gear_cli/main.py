@@ -1,4 +1,4 @@
-"""The command ``gear``: how it begins, and how it ends.
+"""The command ``gear``: which command it is, and how it ends.
 
 Nothing is imported here that takes time or could be missing. So the version and a wrong word are answered at once, and
 whatever happens while a command is imported is caught.
@@ -7,7 +7,6 @@ whatever happens while a command is imported is caught.
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,33 +19,15 @@ from .stdio import discard_stdout, flush_stdout, printable, say, write_line
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["COMMANDS", "main", "run"]
+__all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final = ("demo", "serve", "submit", "work")
 
 _GENERAL: Final = ("--help", "-h", "--version")
 
 
-def run() -> NoReturn:
-    """Run the command line that this process was started with, and exit."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Python cannot be interrupted cleanly while it imports, or ends: it prints a traceback, or loses the signal.
-        signal.signal(signal.SIGINT, _leave)
-    _fill_standard_descriptors()
-    sys.exit(main())
-
-
-def _fill_standard_descriptors() -> None:
-    """Open what the shell has closed (``>&-``): a socket could get that number, and the peer what was for a person."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line.
+    """Run a command line, in the main thread.
 
     Args:
         arguments: the words after ``gear``; None means those that the process was started with.
@@ -97,10 +78,6 @@ def _run(words: list[str]) -> int:
         raise Failure(f"{place}{reason(error)}.") from error
 
 
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(128 + number)
-
-
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
@@ -108,13 +85,13 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Let signals raise exceptions while a command runs, so that it leaves servers and the terminal in order."""
-    if signal.getsignal(signal.SIGINT) is not _leave:  # in a process of somebody else
-        yield
-        return
-    terminates = signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate}
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] is not signal.SIG_IGN:  # which the shell sets for commands in the background
+            signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, _leave)
-        signal.signal(signal.SIGTERM, terminates)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,14 +1,19 @@
 """``gear demo``: shows that a job outlives the worker it was begun by."""
 
 import io
+import os
 import re
+import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 from rich.console import Console
 
-from gear_cli.demo import count_words, run_demo
+from gear_cli.demo import count_words, run_demo, stdout_console
+from tests.harness.threads import Call
 
 from .conftest import Run
 
@@ -51,6 +56,26 @@ def test_bars_are_shown_on_a_terminal() -> None:
     for row in ("piece  1", "piece  2", "all jobs"):
         assert re.search(rf"{row} ━+ 100%", text)
     assert re.search(r"100% done by \w+, after \w+ was cut off", text)
+
+
+def test_bars_are_drawn_on_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        with open(theirs, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            shown = Call(lambda: _until_closed(screen))
+            assert run_demo(TEXT, 2, stdout_console(), pace=0) == 0
+        assert b"piece  1" in shown.result()
+        assert b"Every result is the same" in shown.result()
+
+
+def _until_closed(screen: IO[bytes]) -> bytes:
+    shown = b""
+    with suppress(OSError):  # as Linux says that nobody has the terminal open any more
+        while data := screen.read(65536):
+            shown += data
+    return shown
 
 
 def test_many_jobs_share_one_bar() -> None:
