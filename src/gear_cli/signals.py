@@ -17,9 +17,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 def undisturbed() -> Iterator[None]:
     """Make signals wait until the block is left.
 
-    The handlers of SIGINT and SIGTERM raise exceptions, which may come between any two lines. rich is not written for
-    that: interrupted in the middle it leaves the terminal in disorder, or raises errors of its own. Only for code that
-    does not wait.
+    The handlers of SIGINT and SIGTERM raise exceptions, which may come between any two lines. Little is written for
+    that: rich leaves the terminal in disorder or raises errors of its own, `subprocess` leaves a process behind that
+    nobody knows. Only for code that does not wait long.
     """
     if threading.current_thread() is not threading.main_thread():  # no handler is called there
         yield
@@ -31,5 +31,9 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        for each in came:
+            handler = before[signal.Signals(each)]
+            if callable(handler):
+                handler(each, None)
+            else:
+                signal.raise_signal(each)

@@ -19,6 +19,7 @@ from gear_sync.worker import WorkerJob
 from gearproto import JobFailed
 
 from .exits import reason
+from .signals import undisturbed
 
 __all__ = ["Commands", "Unusable", "check_command"]
 
@@ -118,41 +119,24 @@ class Commands:
         return output
 
     def _start(self, words: Sequence[str], job: WorkerJob) -> subprocess.Popen[bytes]:
-        """Start a command. A signal that interrupts this leaves none behind that `kill` does not know."""
         names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
-        started: list[subprocess.Popen[bytes]] = []
-        errors: list[Exception] = []
-
-        def start() -> None:
-            with self._lock:
-                try:
-                    if self._killed:
-                        raise JobFailed("the worker ends")
-                    process = subprocess.Popen(
-                        words,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
-                        process_group=0,  # of its own: Ctrl-C is for the worker, which lets the command end
-                    )
-                except Exception as error:
-                    errors.append(error)
-                else:
-                    self._running.add(process)
-                    started.append(process)
-
-        if threading.current_thread() is threading.main_thread():
-            # Signals raise exceptions in the main thread only; 60 us beside the 2 ms that a command takes.
-            starting = threading.Thread(target=start, name="start of a command")
-            starting.start()
-            starting.join()
-        else:
-            start()
-        for error in errors:
-            if isinstance(error, OSError) and not self._worked:
+        with undisturbed(), self._lock:  # so that `kill` knows every command
+            if self._killed:
+                raise JobFailed("the worker ends")
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, **{name: os.fsdecode(value) for name, value in names.items()}},
+                    process_group=0,  # of its own: Ctrl-C is for the worker, which lets the command end
+                )
+            except OSError as error:
+                if self._worked:
+                    raise
                 raise Unusable(f"the command cannot be run: {reason(error)}") from error
-            raise error
-        return started[0]
+            self._running.add(process)
+        return process
 
     def kill(self) -> None:
         """Kill all commands, and start no other."""
