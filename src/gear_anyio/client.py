@@ -41,6 +41,7 @@ from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Records
 from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
 from gearproto.tasks import JobHandle, Task, as_bytes
+from gearproto.time_limits import deadline, setting
 
 from .admin import Admin
 from .dial import Connect
@@ -111,9 +112,9 @@ class Client:
         """
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         self._addresses = parse_addresses(servers)
-        self._patience = connect_timeout
-        self._timeout = timeout
-        self._resubmit_timeout = resubmit_timeout
+        self._patience = connect_timeout = setting("connect_timeout", connect_timeout)
+        self._timeout = None if timeout is None else setting("timeout", timeout)
+        self._resubmit_timeout = setting("resubmit_timeout", resubmit_timeout)
         self._exceptions = exceptions
         files = None if tls is None else ClientTLS(tls)
         self._sessions = [
@@ -242,7 +243,7 @@ class Client:
             JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
             TimeoutError: the time has passed. The job goes on.
         """
-        until = math.inf if timeout is None else anyio.current_time() + timeout
+        until = deadline(timeout, anyio.current_time())
         job = self._job(Task(function.name, function.workload(value), unique, priority))
         await self._submit(job, min(until, self._until()))
         with anyio.CancelScope(deadline=until):
@@ -285,7 +286,7 @@ class Client:
         for job in left:
             if job._owner is not self:
                 raise ValueError(f"{job} belongs to another client, which alone can wait for it")
-        iteration = _AsCompleted(self, left, timeout)
+        iteration = _AsCompleted(self, left, deadline(timeout, anyio.current_time()), timeout)
         self._iterations.add(iteration)
         return iteration
 
@@ -369,7 +370,7 @@ class Client:
 
     def _until(self) -> float:
         """Return when a call that begins now has to be over."""
-        return math.inf if self._timeout is None else anyio.current_time() + self._timeout
+        return deadline(self._timeout, anyio.current_time())
 
     def _job(
         self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
@@ -717,11 +718,11 @@ class Client:
 class _AsCompleted(AsyncIterator[Job]):
     """Jobs as they end; no generator, as event loops want those to be closed by whoever leaves a loop early."""
 
-    def __init__(self, client: Client, jobs: dict[Job, int], timeout: float | None) -> None:
+    def __init__(self, client: Client, jobs: dict[Job, int], until: float, timeout: float | None) -> None:
         self._client = client
         self._left = jobs
         self._timeout = timeout
-        self._until = math.inf if timeout is None else anyio.current_time() + timeout
+        self._until = until
         self._came = anyio.Event()
         self._ended: deque[Job] = deque()
         # Jobs may go on for long after somebody has left the loop: they are not to keep this object alive.

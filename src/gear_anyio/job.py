@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from gearproto.policies import Candidates
 from gearproto.records import JobRecord
 from gearproto.streams import Unread
 from gearproto.tasks import JobHandle, Task
+from gearproto.time_limits import deadline, wait_limit
 
 __all__ = ["Job", "JobEvents"]
 
@@ -98,13 +98,14 @@ class Job(JobRecord):
         Returns:
             Whether it has ended. If not, it goes on, and can be waited for again.
         """
-        if timeout is None:
+        limit = wait_limit(timeout)
+        if limit is None:
             if self.outcome is not None:
                 await anyio.lowlevel.checkpoint()
             while self.outcome is None:
                 await self._change()
             return True
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(limit):
             await self.wait()
         return self.outcome is not None
 
@@ -126,7 +127,7 @@ class Job(JobRecord):
             JobError: no server has taken it: `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job goes on, and can be waited for again.
         """
-        with anyio.CancelScope(deadline=math.inf if timeout is None else anyio.current_time() + timeout):
+        with anyio.CancelScope(deadline=deadline(timeout, anyio.current_time())):
             while not self.taken_or_ended:
                 await self._change()
         if not self.taken_or_ended:
@@ -200,7 +201,7 @@ class Job(JobRecord):
             TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
             StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
-        return JobEvents(self, timeout)
+        return JobEvents(self, timeout, deadline(timeout, anyio.current_time()))
 
     async def wait_for_event(self, cursor: Cursor) -> None:
         """Wait until a cursor has an event, or has come to the end."""
@@ -216,27 +217,31 @@ class JobEvents(AsyncIterator[JobEvent]):
     left: what it has not yielded is kept for the next.
     """
 
-    def __init__(self, job: Job, timeout: float | None) -> None:
+    def __init__(self, job: Job, timeout: float | None, until: float) -> None:
         """Begin an iteration; jobs do that."""
         self._cursor = job.cursor()
         self._failed = False
         self._job = job
         self._timeout = timeout
-        self._until = math.inf if timeout is None else anyio.current_time() + timeout
+        self._until = until
+        self._begun = False
 
     async def __anext__(self) -> JobEvent:
         """Return the next event, and wait for it if need be."""
         job, cursor = self._job, self._cursor
         if not cursor.fetch():
             try:
-                with anyio.CancelScope(deadline=self._until):
-                    await job.wait_for_event(cursor)
+                # Something may come at each look, without end: past the time there is one look, only for the first.
+                if not self._begun or anyio.current_time() < self._until:
+                    with anyio.CancelScope(deadline=self._until):
+                        await job.wait_for_event(cursor)
                 if not cursor.fetch():
                     raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it goes on")
             except (TimeoutError, StreamBlocked):
                 self._failed = True
                 raise
         self._failed = False
+        self._begun = True
         event = cursor.take()
         if event is None:  # the outcome has been taken
             raise StopAsyncIteration

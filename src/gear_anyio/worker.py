@@ -26,6 +26,7 @@ from gearproto.events import JobAssigned
 from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
+from gearproto.time_limits import setting
 
 from .assignment import ThreadJob, WorkerJob
 from .calling import Call, End, call_of
@@ -86,6 +87,7 @@ class Worker:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
         self._limits: Limits = {"probe_interval": 30.0, **limits}
+        WorkerConnection(**self._limits)  # which refuses what makes no sense
         files = None if tls is None else ClientTLS(tls)
         self._posts = [
             Post(
@@ -93,7 +95,7 @@ class Worker:
                 self,
                 tls=files,
                 connect=connect,
-                connect_timeout=connect_timeout,
+                connect_timeout=setting("connect_timeout", connect_timeout),
                 backoff=Backoff(random.random, retry_pauses),
             )
             for address in parse_addresses(servers)
@@ -101,7 +103,7 @@ class Worker:
         self._by_conn: dict[WorkerConnection, Post] = {}
         self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
         self._concurrency = concurrency
-        self._stop_timeout = stop_timeout
+        self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
@@ -121,7 +123,8 @@ class Worker:
                 told of a second more, after which they give the job to another worker. None means no limit.
 
         Raises:
-            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+            LocalProtocolError: the name breaks a rule of the protocol.
+            ValueError: the time limit is not a number of seconds above 0.
         """
 
         def register(handler: _H) -> _H:
@@ -155,7 +158,8 @@ class Worker:
             in_thread: whether it is a plain function, which runs in a thread; otherwise it is a coroutine function.
 
         Raises:
-            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+            LocalProtocolError: the name breaks a rule of the protocol.
+            ValueError: the time limit is not a number of seconds above 0.
         """
 
         def register(handler: Callable[[_A, Any], Any]) -> Callable[[_A, Any], Any]:

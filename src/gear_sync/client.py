@@ -32,6 +32,7 @@ from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records
 from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
 from gearproto.tasks import JobHandle, Task, as_bytes
+from gearproto.time_limits import deadline, setting
 
 from .admin import Admin
 from .dial import Connect, open_socket, resolve
@@ -105,9 +106,9 @@ class Client:
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         self._addresses = parse_addresses(servers)
         self._connect = connect
-        self._connect_timeout = connect_timeout
-        self._timeout = timeout
-        self._resubmit_timeout = resubmit_timeout
+        self._connect_timeout = setting("connect_timeout", connect_timeout)
+        self._timeout = None if timeout is None else setting("timeout", timeout)
+        self._resubmit_timeout = setting("resubmit_timeout", resubmit_timeout)
         self._exceptions = exceptions
         files = None if tls is None else ClientTLS(tls)
         self._sessions = [
@@ -197,7 +198,7 @@ class Client:
             JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
             TimeoutError: the time has passed. The job goes on.
         """
-        until = _NEVER if timeout is None else time.monotonic() + timeout
+        until = deadline(timeout, time.monotonic())
         job = self._job(Task(function.name, function.workload(value), unique, priority))
         self._submit(job, min(until, self._until()))
         if not job.wait(_left(until)):
@@ -237,7 +238,7 @@ class Client:
         for job in left:
             if job._owner is not self:
                 raise ValueError(f"{job} belongs to another client, which alone can wait for it")
-        return self._as_completed(left, _NEVER if timeout is None else time.monotonic() + timeout, timeout)
+        return self._as_completed(left, deadline(timeout, time.monotonic()), timeout)
 
     def _as_completed(self, left: dict[Job, int], until: float, timeout: float | None) -> Iterator[Job]:
         ended: deque[Job] = deque()
@@ -339,7 +340,7 @@ class Client:
 
     def _until(self) -> float:
         """Return when a call that begins now has to be over."""
-        return _NEVER if self._timeout is None else time.monotonic() + self._timeout
+        return deadline(self._timeout, time.monotonic())
 
     def _job(
         self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -13,6 +14,7 @@ from gearproto.policies import Candidates
 from gearproto.records import JobRecord
 from gearproto.streams import Unread
 from gearproto.tasks import JobHandle, Task
+from gearproto.time_limits import deadline, wait_limit
 
 __all__ = ["Job", "JobEvents"]
 
@@ -69,7 +71,7 @@ class Job(JobRecord):
         Returns:
             Whether it has ended. If not, it goes on, and can be waited for again.
         """
-        return self._owner.wait_for_job(self, lambda: self.outcome is not None, timeout)
+        return self._owner.wait_for_job(self, lambda: self.outcome is not None, wait_limit(timeout))
 
     def wait_queued(self, timeout: float | None = None) -> JobHandle:
         """Wait until a server has taken the job (``JOB_CREATED``).
@@ -84,7 +86,7 @@ class Job(JobRecord):
             JobError: no server has taken it: `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job goes on, and can be waited for again.
         """
-        if not self._owner.wait_for_job(self, lambda: self.taken_or_ended, timeout):
+        if not self._owner.wait_for_job(self, lambda: self.taken_or_ended, wait_limit(timeout)):
             raise TimeoutError(f"{self} has not been taken by a server within {timeout:g} s; it goes on")
         return self.taken()
 
@@ -155,7 +157,7 @@ class Job(JobRecord):
             TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
             StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
-        return JobEvents(self, timeout)
+        return JobEvents(self, timeout, deadline(timeout, time.monotonic()))
 
 
 class JobEvents(Iterator[JobEvent]):
@@ -166,19 +168,19 @@ class JobEvents(Iterator[JobEvent]):
     left: what it has not yielded is kept for the next.
     """
 
-    def __init__(self, job: Job, timeout: float | None) -> None:
+    def __init__(self, job: Job, timeout: float | None, until: float) -> None:
         """Begin an iteration; jobs do that."""
         self._cursor = job.cursor()
         self._failed = False
         self._job = job
         self._timeout = timeout
-        self._until = None if timeout is None else time.monotonic() + timeout
+        self._until = until
         self._begun = False
 
     def __next__(self) -> JobEvent:
         """Return the next event, and wait for it if need be."""
         job, cursor = self._job, self._cursor
-        left = None if self._until is None else self._until - time.monotonic()
+        left = None if self._until == math.inf else self._until - time.monotonic()
         if left is not None and left < 0 and not self._begun:
             left = 0
         self._begun = True

@@ -17,6 +17,7 @@ from gearproto import GearmanError
 __all__ = ["Pump", "Source"]
 
 _READ: Final = selectors.EVENT_READ
+_LONGEST_SLEEP: Final = 86400.0  # seconds; systems have limits, and time is looked at again after it
 _JUST_NOW: Final = 0.0001  # seconds; to look again so soon would tell no more, and cost a system call
 
 
@@ -288,7 +289,7 @@ class Pump:
                 due_in = deadline - time.monotonic()
                 left = due_in if left is None else min(left, due_in)
             assert self._opened is not None
-            ready = self._opened.selector.select(None if left is None else max(0.0, left))
+            ready = self._opened.selector.select(None if left is None else min(max(0.0, left), _LONGEST_SLEEP))
             with self.gate:
                 pass  # whoever waits for the lock holds the gate
             with self.lock:

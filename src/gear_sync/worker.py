@@ -24,6 +24,7 @@ from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
 from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.tasks import as_bytes
+from gearproto.time_limits import setting
 
 from . import calling
 from .dial import Connect, Dial, open_socket, resolve
@@ -312,6 +313,7 @@ class Worker:
         if threads < 0:
             raise ValueError(f"threads is {threads}, not 0 or more")
         self._limits: Limits = {"probe_interval": 30.0, **limits}
+        WorkerConnection(**self._limits)  # which refuses what makes no sense
         addresses = parse_addresses(servers)
         files = None if tls is None else ClientTLS(tls)
         backoffs = [Backoff(random.random, retry_pauses) for _ in addresses]
@@ -325,8 +327,8 @@ class Worker:
         self._threads = threads
         self._tls = files
         self._connect = connect
-        self._connect_timeout = connect_timeout
-        self._stop_timeout = stop_timeout
+        self._connect_timeout = setting("connect_timeout", connect_timeout)
+        self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}
         self._assigned: deque[WorkerJob] = deque()
         self._running: dict[WorkerJob, None] = {}  # those that have a time limit
@@ -349,7 +351,8 @@ class Worker:
                 they give the job to another worker. None means no limit.
 
         Raises:
-            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+            LocalProtocolError: the name breaks a rule of the protocol.
+            ValueError: the time limit is not a number of seconds above 0.
             TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
 
@@ -378,7 +381,8 @@ class Worker:
             function: the declaration that clients call.
 
         Raises:
-            LocalProtocolError: the name or the time limit breaks a rule of the protocol.
+            LocalProtocolError: the name breaks a rule of the protocol.
+            ValueError: the time limit is not a number of seconds above 0.
             TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
 

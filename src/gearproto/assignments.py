@@ -9,6 +9,7 @@ from typing import Final
 from .errors import JobFailed, LocalProtocolError
 from .events import JobAssigned
 from .outcomes import Completed, Failed, Raised
+from .time_limits import setting
 from .worker import WorkerConnection
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "timed_out",
 ]
 
+_MAX_TIMEOUT_MS: Final = 2**31 - 1
 TIMEOUT_GRACE: Final = 1.0
 """Seconds by which a server waits longer for a job than its worker: the worker, if it can, tells what happened."""
 
@@ -34,14 +36,15 @@ def server_timeout_ms(timeout: float | None) -> int | None:
         timeout: the worker's limit in seconds; None for none.
 
     Returns:
-        Milliseconds, `TIMEOUT_GRACE` included.
+        Milliseconds, `TIMEOUT_GRACE` included; None for no limit. Limits of over 24 days are kept by the worker alone:
+        servers such as gearmand count milliseconds in 32 bits.
 
     Raises:
-        LocalProtocolError: the limit is not above 0, or infinite.
+        ValueError: the limit is not a number above 0.
     """
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: the limit of a function is {timeout:g} s, not above 0")
-    return None if timeout is None else round((timeout + TIMEOUT_GRACE) * 1000)
+    seconds = math.inf if timeout is None else setting("the time limit of a function", timeout, above_0=True)
+    milliseconds = (seconds + TIMEOUT_GRACE) * 1000
+    return None if milliseconds > _MAX_TIMEOUT_MS else round(milliseconds)
 
 
 def timed_out(timeout: float) -> Raised:

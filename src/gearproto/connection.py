@@ -23,6 +23,7 @@ from .events import (
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
 from .packets import MAX_HANDLE_SIZE, EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
+from .time_limits import setting
 
 __all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "Connection", "Limits"]
 
@@ -121,7 +122,9 @@ class Connection:
         self._eof = False
         self._ended = False
         self._probe_interval = probe_interval
-        self._probe_timeout = probe_timeout
+        if probe_interval is not None:
+            self._probe_interval = setting("probe_interval", probe_interval, above_0=True)
+        self._probe_timeout = setting("probe_timeout", probe_timeout, above_0=True)
         self._alive_at = now  # the latest sign of life
         self._alive = False  # there was another one, of which nobody has told the time
         self._probe_end: int | None = None  # where in the stream the unanswered probe ends

@@ -173,6 +173,7 @@ class ThreadedClient:
         self.client = client
         self.admin = ThreadedAdmin(client.admin)
         self.close = client.close  # does not block
+        self.call = _threaded(client.call)
         self.echo = _threaded(client.echo)
         self.status = _threaded(client.status)
         self.status_unique = _threaded(client.status_unique)

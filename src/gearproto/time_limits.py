@@ -1,0 +1,74 @@
+"""Checks the seconds that users give: as limits of a wait, and as settings of clients, workers and connections.
+
+>>> wait_limit(5)
+5.0
+>>> wait_limit(math.inf) is wait_limit(None) is None
+True
+>>> setting("connect_timeout", -1)
+Traceback (most recent call last):
+...
+ValueError: connect_timeout is -1 s, which has to be 0 or more
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["deadline", "setting", "wait_limit"]
+
+
+def wait_limit(timeout: float | None) -> float | None:
+    """Return how many seconds a wait may take; None for no limit.
+
+    Args:
+        timeout: what the user says: None and infinity mean no limit, and what is below 0 means no time at all.
+
+    Raises:
+        ValueError: it is not a number.
+        TypeError: it is something else.
+    """
+    if timeout is None:
+        return None
+    seconds = _number("timeout", timeout)
+    return None if seconds == math.inf else max(0.0, seconds)
+
+
+def deadline(timeout: float | None, now: float) -> float:
+    """Return when a wait that begins now is over, in the time of `now`; infinity for no limit. Raises as `wait_limit`.
+
+    Args:
+        timeout: as for `wait_limit`.
+        now: monotonic time in seconds.
+    """
+    seconds = wait_limit(timeout)
+    return math.inf if seconds is None else now + seconds
+
+
+def setting(name: str, seconds: float, *, above_0: bool = False) -> float:
+    """Return a number of seconds that is a setting; infinity means never, or no limit.
+
+    Args:
+        name: what it is called.
+        seconds: what the user says.
+        above_0: whether 0 makes no sense.
+
+    Raises:
+        ValueError: it is not a number, or too small.
+        TypeError: it is something else.
+    """
+    number = _number(name, seconds)
+    if number < 0 or (above_0 and not number):
+        raise ValueError(f"{name} is {seconds:g} s, which has to be {'above 0' if above_0 else '0 or more'}")
+    return number
+
+
+def _number(name: str, seconds: float) -> float:
+    try:
+        number = float(seconds + 0.0)  # text would not do, though float() alone takes it
+    except TypeError:
+        raise TypeError(f"{name} is {seconds!r}, which is not a number of seconds") from None
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if seconds > 0 else -math.inf
+    if math.isnan(number):
+        raise ValueError(f"{name} is nan, which is not a number of seconds")
+    return number
