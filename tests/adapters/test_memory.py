@@ -16,7 +16,7 @@ from tests.harness.threads import LIMIT
 pytestmark = pytest.mark.anyio
 
 BATCH: Final = 100  # jobs of each kind
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 
 
 def reverse(job: Any) -> bytes:

@@ -380,11 +380,12 @@ async def test_thread_left_behind_is_told_why_it_cannot_report(pipes: Pipes, end
 async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
     place: Place, client: AnyClient, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended, told = Gate(), Gate()
+    reporting, ended, told = Gate(), Gate(), Gate()
     errors: list[BaseException] = []
     run = anyio.from_thread.run
 
     def run_later(call: Callable[[], Any]) -> Any:
+        reporting.open()
         ended.wait()  # as a thread does that is slow
         return run(call)
 
@@ -399,9 +400,10 @@ async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
     worker = place.worker(host)
     worker.register("f", f, timeout=0.01)
     await place.working(worker)
-    job = await client.submit("f")
-    with pytest.raises(JobRaised, match="TimeoutError"):
-        await job.result(LIMIT)
+    while not reporting.is_open:  # the time may be over before the thread begins
+        job = await client.submit("f")
+        with pytest.raises(JobRaised, match="TimeoutError"):
+            await job.result(LIMIT)
     ended.open()
     await told.reached()
     assert [type(error) for error in errors] == [TimeoutError]

@@ -341,9 +341,10 @@ TestServerBesideModel.settings = settings(max_examples=200, stateful_step_count=
 # Whole networks
 
 _BLOCK = 100  # schedules a test
+_SCHEDULES = 10 * settings().max_examples  # 1000; ten and more times as many with the profile `thorough`
 
 
-@pytest.mark.parametrize("first", range(0, 2000, _BLOCK))
+@pytest.mark.parametrize("first", range(0, _SCHEDULES, _BLOCK))
 def test_every_promise_is_kept_under_faults(first: int) -> None:
     """Play schedules. ``run_schedule(seed)`` plays one that failed again."""
     ended = 0
