@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import ssl
 import threading
 import weakref
@@ -19,6 +18,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from gear_sync.standing import LoggedStanding
 from gear_sync.tls import TLS, ClientTLS
 from gearproto import (
     ClientConnection,
@@ -32,13 +32,13 @@ from gearproto import (
 )
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
-from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Records
+from gearproto.standing import DEFAULT_PAUSES
 from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
 from gearproto.tasks import JobHandle, Task, as_bytes
 from gearproto.time_limits import deadline, setting
@@ -94,8 +94,8 @@ class Client:
             timeout: seconds that each call may take to find a server and get its answer; None for no limit. A
                 submission waits while much output waits to be sent; when the time is over it goes on by itself.
                 Results of jobs have no limit of their own.
-            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
-                reached; each pause is twice as long as the one before.
+            retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
+                long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
                 it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
@@ -124,7 +124,7 @@ class Client:
                 connect=connect,
                 connect_timeout=connect_timeout,
                 limits=self._limits,
-                backoff=Backoff(random.random, retry_pauses),
+                standing=LoggedStanding(address, _log, retry_pauses),
                 introduce=self._introduce,
                 on_stranded=self._on_stranded,
                 on_paused=self._on_paused,
@@ -512,6 +512,8 @@ class Client:
 
     async def _dispatch(self, jobs: Sequence[Job]) -> None:
         """Submit jobs, each to the first of its servers that can be reached."""
+        for index in self._chooser.on_the_side(anyio.current_time()):
+            self._sessions[index].begin_to_reach(self._start)
         dispatch = Dispatch(jobs, self._chooser, self._patience, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())

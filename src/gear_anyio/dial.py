@@ -5,13 +5,13 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import anyio
 import anyio.abc
 
-from gear_sync.dial import Dial, failure_of_connect
+from gear_sync.dial import Dial, Endpoint, failure_of_connect
 from gear_sync.tls import ClientTLS
 from gearproto.addresses import Address
 
@@ -26,26 +26,34 @@ Connect = Callable[[Address], Awaitable[anyio.abc.AnyByteStream]]
 """Opens a byte stream to a server, in place of TCP and TLS."""
 
 
-async def dial(address: Address, timeout: float, tls: ClientTLS | None, connect: Connect | None) -> Transport:
-    """Connect to a server.
+async def dial(
+    address: Address,
+    timeout: float,
+    tls: ClientTLS | None,
+    connect: Connect | None,
+    order: Callable[[Iterable[Endpoint]], list[Endpoint]],
+) -> tuple[Transport, Endpoint | None]:
+    """Connect to a server; return the transport, and where it leads to, as far as that is known.
 
     Args:
         address: the server.
         timeout: seconds for all of it.
         tls: gives the context for TLS; None for plain TCP.
         connect: opens a stream instead; None for TCP.
+        order: returns endpoints in the order in which to try them.
 
     Raises:
         OSError: the server cannot be reached.
     """
     with anyio.move_on_after(timeout) as scope:
         if connect is not None:
-            return await _open(connect, address)
+            return await _open(connect, address), None
         found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     if scope.cancelled_caught:
         raise TimeoutError(f"no answer within {timeout:g} s")
-    endpoints = list(dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found))
-    return await _connected(Dial(address, endpoints, timeout, tls))
+    endpoints = dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found)
+    attempt = Dial(address, order(endpoints), timeout, tls)
+    return await _connected(attempt), attempt.endpoint
 
 
 async def _open(connect: Connect, address: Address) -> Transport:
@@ -62,6 +70,8 @@ async def _open(connect: Connect, address: Address) -> Transport:
             raise TypeError(f"{transport!r} is not a byte stream")
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         raise ConnectionError(str(error) or "the stream is broken") from error
+    except OSError:
+        raise
     except Exception as error:
         raise failure_of_connect(error) from error
     opened: Transport = transport

@@ -35,6 +35,8 @@ class Link(Protocol):
 
     conn: Connection
     """The connection; after each call to it, call `settle`."""
+    error: Exception | None
+    """What the transport has failed with; None if it has not."""
 
     @property
     def paused(self) -> bool:
@@ -395,6 +397,7 @@ class StreamLink:
     ) -> None:
         """Join the two; see `join`."""
         self.conn = conn
+        self.error: Exception | None = None
         self._stream = stream
         self._receive = partial(stream.receive, _CHUNK) if isinstance(stream, anyio.abc.ByteStream) else stream.receive
         self._on_event = on_event
@@ -478,6 +481,7 @@ class StreamLink:
             except anyio.EndOfStream:
                 conn.receive_eof()
             except Exception as error:  # streams that users bring may raise anything
+                self.error = error
                 if is_refusal(error):
                     conn.connection_refused(_reason(error))
                 conn.connection_lost(_reason(error))
@@ -506,6 +510,7 @@ class StreamLink:
                     await self._work.wait()  # the reader tells the end: there may be results before it
                     break
                 except Exception as error:  # the reader may hear nothing of it
+                    self.error = error
                     self.close(_reason(error))
                     break
                 self._taken -= len(chunk)

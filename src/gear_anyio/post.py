@@ -8,11 +8,11 @@ from typing import Protocol
 
 import anyio
 
+from gear_sync.standing import LoggedStanding
 from gear_sync.tls import ClientTLS
 from gearproto import WorkerConnection
 from gearproto.addresses import Address
-from gearproto.backoff import Backoff
-from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
+from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
 
 from .dial import Connect, dial
 from .eventloop import clock
@@ -26,8 +26,8 @@ _log = logging.getLogger("gear_anyio.worker")
 class Office(Protocol):
     """The worker whose server it is."""
 
-    def new_connection(self, post: Post) -> WorkerConnection:
-        """Return a connection on which the worker has introduced itself."""
+    def new_connection(self, post: Post, answer_timeout: float | None) -> WorkerConnection:
+        """Return a connection on which the worker has introduced itself; a limit in seconds puts it on trial."""
         ...
 
     def on_assigned(self, event: JobAssigned, post: Post) -> None:
@@ -60,7 +60,7 @@ class Post:
         tls: ClientTLS | None,
         connect: Connect | None,
         connect_timeout: float,
-        backoff: Backoff,
+        standing: LoggedStanding,
     ) -> None:
         """Begin without a connection.
 
@@ -69,8 +69,8 @@ class Post:
             office: the worker.
             tls: gives the context for TLS; None for plain TCP.
             connect: opens the stream; None for TCP.
-            connect_timeout: seconds for that.
-            backoff: tells when the server may be tried again.
+            connect_timeout: seconds for that; and for the answer of a server that fell silent.
+            standing: what is known of the server.
         """
         self.address = address
         self.conn = WorkerConnection()
@@ -79,10 +79,10 @@ class Post:
         self._tls = tls
         self._connect = connect
         self._connect_timeout = connect_timeout
-        self._backoff = backoff
+        self._standing = standing
         self._link: Link | None = None
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
-        self._reason = ""  # why the last connection has ended
+        self._end = ConnectionClosed("")  # of the last connection
 
     @property
     def connected(self) -> bool:
@@ -93,24 +93,26 @@ class Post:
         """Connect, and connect again, until cancelled or told to leave."""
         self._now = clock()
         while not self.leaving:
-            await anyio.sleep_until(self._backoff.retry_at)
+            await anyio.sleep_until(self._standing.retry_at)
             try:
-                transport = await dial(self.address, self._connect_timeout, self._tls, self._connect)
+                order = self._standing.order
+                transport, endpoint = await dial(self.address, self._connect_timeout, self._tls, self._connect, order)
             except OSError as error:
-                _log.warning("%s: %s", self.address, error.strerror or error)
-                self._backoff.failed(self._now())
+                self._standing.unreachable(error, self._now())
                 continue
-            _log.info("%s: connected", self.address)
-            self._backoff.connected(self._now())
-            self.conn = self._office.new_connection(self)
+            self._standing.connected(self._now(), endpoint)
+            self.conn = self._office.new_connection(self, self._connect_timeout if self._standing.suspect else None)
             self._link = link = join(transport, self.conn, self._on_event, self._office.advance)
             self._office.advance()
             link.settle()
             await link.run()
-            self._tell_end()  # not from the event: a worker that is cancelled does not come here, and has no need to
+            self._tell_end(link.error)  # a worker that is cancelled does not come here, and has no need to
 
-    def _tell_end(self) -> None:
-        _log.log(logging.INFO if self.leaving else logging.WARNING, "%s: %s", self.address, self._reason)
+    def _tell_end(self, error: Exception | None) -> None:
+        if self.leaving:
+            _log.info("%s: %s", self.address, self._end.reason)
+        else:
+            self._standing.lost(self._end, error, self._now())
 
     def settle(self) -> None:
         """Hand out all events, and let the output be sent."""
@@ -145,10 +147,11 @@ class Post:
         if isinstance(event, JobAssigned):
             self._office.on_assigned(event, self)
         elif isinstance(event, ConnectionClosed):
-            self._reason = event.reason
+            self._end = event
             self._link = None
-            self._backoff.failed(self._now())
             self._office.on_closed(self)
+        elif isinstance(event, Answered):
+            self._standing.answered()
         elif isinstance(event, ReportRefused):
             _log.warning("%s: a report was refused: %r", self.address, event.text)
         else:

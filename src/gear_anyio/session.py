@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from gear_sync.standing import LoggedStanding
 from gear_sync.tls import ClientTLS
 from gearproto import ClientConnection
 from gearproto.addresses import Address
-from gearproto.backoff import Backoff
 from gearproto.connection import Limits
-from gearproto.events import ConnectionClosed, Event
+from gearproto.events import Answered, ConnectionClosed, Event
 from gearproto.records import Answer as AnswerRecord
 from gearproto.records import Records
 
@@ -62,6 +62,7 @@ class Session:
         address: the server.
         records: what is open on the connection; after each call to it, call `settle`.
         failure: why the server could not be reached, or was lost.
+        standing: what is known of the server.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Session:
         connect: Connect | None,
         connect_timeout: float,
         limits: Limits,
-        backoff: Backoff,
+        standing: LoggedStanding,
         introduce: Callable[[Session], None],
         on_stranded: Callable[[Job], None],
         on_paused: Callable[[], None],
@@ -83,9 +84,9 @@ class Session:
             address: the server.
             tls: gives the context for TLS; None for plain TCP.
             connect: opens the stream; None for TCP.
-            connect_timeout: seconds for that.
+            connect_timeout: seconds for that; and for the answer of a server that fell silent.
             limits: limits for the connections, as in `gearproto.connection.Connection`.
-            backoff: tells when the server may be tried again.
+            standing: what is known of the server.
             introduce: called when the server has been reached, before anything else is sent.
             on_stranded: called with each job that may be submitted once more.
             on_paused: called when the connection is no longer read, as jobs that stream hold too much unread.
@@ -96,7 +97,8 @@ class Session:
         self._connect = connect
         self._connect_timeout = connect_timeout
         self._limits = limits
-        self._backoff = backoff
+        self.standing = standing
+        self._closing = False
         self._introduce = introduce
         self._on_stranded = on_stranded
         self._on_paused = on_paused
@@ -113,8 +115,8 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open."""
-        return self._link is not None
+        """Whether the connection is open, and the server not on trial."""
+        return self._link is not None and not self.records.conn.on_trial
 
     @property
     def dialing(self) -> bool:
@@ -124,7 +126,12 @@ class Session:
     @property
     def retry_at(self) -> float:
         """Monotonic time in seconds before which the server should be left alone."""
-        return self._backoff.retry_at
+        return self.standing.retry_at
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the server fell silent, and has not answered since."""
+        return self.standing.suspect
 
     # The connection
 
@@ -134,39 +141,59 @@ class Session:
         Args:
             start: runs the connection in a task; that nobody waits for it any more does not end it.
         """
-        if self._link is None:
-            if self._dialed is None:
-                self._dialed = anyio.Event()
-                start(self._run)
-            await self._dialed.wait()
-        return self._link is not None
+        if not self.connected:
+            await self.begin_to_reach(start).wait()
+        return self.connected
+
+    def begin_to_reach(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> anyio.Event:
+        """Connect to the server in a task, unless that is being done; return what tells that it has ended."""
+        if self._dialed is None:
+            self._dialed = anyio.Event()
+            start(self._run)
+        return self._dialed
 
     async def _run(self) -> None:
         """Connect, and move bytes until the connection has ended."""
-        self._now = clock()
-        began = self._now()
         dialed = self._dialed
         assert dialed is not None
         try:
-            transport = await dial(self.address, self._connect_timeout, self._tls, self._connect)
+            if (link := await self._dial()) is not None:
+                await link.run()
+        finally:
+            self._end_dial(dialed)
+
+    async def _dial(self) -> Link | None:
+        """Connect; return None if that was not possible."""
+        self._now = clock()
+        began = self._now()
+        try:
+            order = self.standing.order
+            transport, endpoint = await dial(self.address, self._connect_timeout, self._tls, self._connect, order)
         except OSError as error:
             self.failure = error
             now = self._now()
-            self._backoff.failed(now, now - began)
-            return
+            self.standing.unreachable(error, now, now - began)
+            return None
         except BaseException:
             self.failure = ConnectionAbortedError("closed by the client")
             raise
-        else:
-            now = self._now()
-            self._backoff.connected(now)
-            self.records = self._new_records(now)
-            self._link = link = join(transport, self.records.conn, self._on_event)
-            self._introduce(self)
-        finally:
-            self._dialed = None
+        now = self._now()
+        self.standing.connected(now, endpoint)
+        self.records = self._new_records(now)
+        self._link = link = join(transport, self.records.conn, self._on_event)
+        if self.standing.suspect:
+            self.records.conn.require_answer(now, self._connect_timeout)
+        self._introduce(self)
+        if not self.records.conn.on_trial:
+            self._end_dial(self._dialed)
+        return link
+
+    def _end_dial(self, dialed: anyio.Event | None) -> None:
+        """Wake those who wait for a connection."""
+        if dialed is not None:
             dialed.set()
-        await link.run()
+            if self._dialed is dialed:
+                self._dialed = None
 
     def look(self) -> None:
         """Read what has come to an idle connection since the event loop looked, so that its end shows."""
@@ -190,14 +217,20 @@ class Session:
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends with it."""
+        self._closing = True
         if self._link is not None:
             self._link.close(reason)
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, ConnectionClosed):
-            self._link = None
+        if isinstance(event, Answered):
+            self.standing.answered()
+            self._end_dial(self._dialed)
+        elif isinstance(event, ConnectionClosed):
+            link, self._link = self._link, None
             self.failure = ConnectionError(event.reason)
-            self._backoff.failed(self._now())
+            if link is not None and not self._closing:
+                self.standing.lost(event, link.error, self._now(), quiet=not self.records.cost)
+            self._end_dial(self._dialed)
         record = self.records.on_event(event)
         if isinstance(record, Job) and record.stranded is not None:
             self._on_stranded(record)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import socket
 import ssl
 import threading
@@ -16,15 +15,16 @@ import anyio
 import anyio.abc
 
 from gear_sync.signals import receiving_signals
+from gear_sync.standing import LoggedStanding
 from gear_sync.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
 from gearproto.addresses import parse_addresses
 from gearproto.assignments import server_timeout_ms, timed_out
-from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
 from gearproto.grabbing import Grabber
+from gearproto.standing import DEFAULT_PAUSES
 from gearproto.tasks import as_bytes
 from gearproto.time_limits import setting
 
@@ -76,8 +76,8 @@ class Worker:
             tls: the files for TLS, or a context of your own; None for plain TCP.
             connect: opens the byte stream to a server, in place of TCP and TLS.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
-            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
-                reached; each pause is twice as long as the one before.
+            retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
+                long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
                 worker aborts. None for no limit.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
@@ -96,7 +96,7 @@ class Worker:
                 tls=files,
                 connect=connect,
                 connect_timeout=setting("connect_timeout", connect_timeout),
-                backoff=Backoff(random.random, retry_pauses),
+                standing=LoggedStanding(address, _log, retry_pauses),
             )
             for address in parse_addresses(servers)
         ]
@@ -194,7 +194,7 @@ class Worker:
     ) -> None:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
 
-        Reconnects to lost servers with growing pauses, of less than a second. A worker that is cancelled aborts: the
+        Reconnects to lost servers with growing pauses, see ``retry_pauses``. A worker that is cancelled aborts: the
         servers give its jobs to others.
 
         Args:
@@ -298,10 +298,18 @@ class Worker:
 
     # What servers tell
 
-    def new_connection(self, post: Post) -> WorkerConnection:
-        """Return a connection to a server that has just been reached, on which the worker has introduced itself."""
-        options: Limits = {"now": self._now(), **self._limits}
+    def new_connection(self, post: Post, answer_timeout: float | None) -> WorkerConnection:
+        """Return a connection to a server that has just been reached, on which the worker has introduced itself.
+
+        Args:
+            post: the server.
+            answer_timeout: seconds in which the server has to answer; None if it need not.
+        """
+        now = self._now()
+        options: Limits = {"now": now, **self._limits}
         conn = WorkerConnection(asks_when_woken=False, **options)
+        if answer_timeout is not None:
+            conn.require_answer(now, answer_timeout)
         self._grabber.attach(conn)
         self._by_conn[conn] = post
         return conn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import sys
@@ -131,6 +132,7 @@ def submit(
         )
     except (LocalProtocolError, ValueError) as error:  # a file for TLS that cannot be used, say
         raise UsageError(f"{error}.") from error
+    logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # the end of each job says what went wrong
     with client, Output(as_json, lines) as output:
         if lines:
             source = _lines(file)

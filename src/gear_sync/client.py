@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import logging
 import ssl
 import time
 from collections import Counter, deque
@@ -23,13 +23,13 @@ from gearproto import (
 )
 from gearproto.addresses import Address, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
-from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
 from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.events import Event, RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records
+from gearproto.standing import DEFAULT_PAUSES
 from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
 from gearproto.tasks import JobHandle, Task, as_bytes
 from gearproto.time_limits import deadline, setting
@@ -39,10 +39,13 @@ from .dial import Connect, open_socket, resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
+from .standing import LoggedStanding
 from .survey import Question
 from .tls import TLS, ClientTLS
 
 __all__ = ["Client"]
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _A = TypeVar("_A")
@@ -87,8 +90,8 @@ class Client:
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds that each call may take to find a server and get its answer; None for no limit.
                 Results of jobs have no limit of their own.
-            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
-                reached; each pause is twice as long as the one before.
+            retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
+                long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
                 it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
@@ -116,7 +119,8 @@ class Client:
                 address,
                 files,
                 self._limits,
-                Backoff(random.random, retry_pauses),
+                self._connect_timeout,
+                LoggedStanding(address, _log, retry_pauses),
                 self._introduce,
                 self._on_stranded,
             )
@@ -544,8 +548,8 @@ class Client:
 
     def _on_stranded(self, job: Job) -> None:
         """Keep a job until somebody who waits submits it once more, or the client is closed. With the lock held."""
+        self._stranded[job] = None  # first, as KeyboardInterrupt may come in between
         job.search(time.monotonic() + self._resubmit_timeout)
-        self._stranded[job] = None
         if self._pump.closed:
             self._end_stranded(job)
 
@@ -581,6 +585,8 @@ class Client:
         """
         if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
+        for index in self._chooser.on_the_side(time.monotonic()):
+            self._dial(self._sessions[index])
         dispatch = Dispatch(jobs, self._chooser, self._connect_timeout, self._known_failures())
         while dispatch.left:
             with self._pump.gate, self._pump.lock:
@@ -668,6 +674,8 @@ class Client:
 
     def _dial(self, session: Session) -> None:
         """Begin to connect to a server, unless that is being done."""
+        if session.dialing:
+            return
         began = time.monotonic()
         try:
             with self._pump.gate, self._pump.lock:
@@ -682,13 +690,13 @@ class Client:
             if self._pump.closed:  # meanwhile
                 if sock is not None:
                     sock.close()
-                session.fail(ConnectionAbortedError("closed by the client"), began)
+                session.failure = ConnectionAbortedError("closed by the client")
                 return
             try:
                 if sock is not None:
                     session.use(sock)
                 else:
-                    session.dial(endpoints, self._connect_timeout, began)
+                    session.dial(endpoints, began)
                 self._pump.settled(watch=True)
             except BaseException as error:
                 self._pump.interrupted(error)

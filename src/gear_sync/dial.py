@@ -17,7 +17,7 @@ from gearproto.addresses import Address
 
 from .tls import ClientTLS, handshake_reason
 
-__all__ = ["Connect", "Dial", "failure_of_connect", "open_socket", "resolve"]
+__all__ = ["Connect", "Dial", "Endpoint", "failure_of_connect", "open_socket", "resolve"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
@@ -53,15 +53,15 @@ def open_socket(connect: Connect, address: Address) -> socket.socket:
         if not isinstance(sock, socket.socket):
             raise TypeError(f"{sock!r} is not a socket")
         sock.setblocking(False)
+    except OSError:
+        raise
     except Exception as error:
         raise failure_of_connect(error) from error
     return sock
 
 
 def failure_of_connect(error: Exception) -> OSError:
-    """Return what an error of the user's ``connect=`` means: the server cannot be reached, whatever the error is."""
-    if isinstance(error, OSError):
-        return error
+    """Return what any error of the user's ``connect=`` means: the server cannot be reached."""
     return ConnectionError(f"connect= failed: {traceback.format_exception_only(error)[0].strip()}")
 
 
@@ -74,6 +74,7 @@ class Dial:
     Attributes:
         trying: the socket that is being connected; None if there is none.
         sock: the connected, non-blocking socket, once there is one; whoever takes it closes it.
+        endpoint: where the socket leads to, or the one that is being tried.
         error: why the server cannot be reached, once that is so.
         wants: what to watch the socket for.
         deadline: monotonic time in seconds at which to call `advance` at the latest.
@@ -89,6 +90,7 @@ class Dial:
             tls: gives the context for TLS; None for plain TCP.
         """
         self.sock: socket.socket | None = None
+        self.endpoint: Endpoint | None = None
         self.error: OSError | None = None
         self.wants = _WRITE
         self.deadline = 0.0
@@ -145,7 +147,7 @@ class Dial:
             now = time.monotonic()
             if now >= self._until:
                 break
-            family, where = self._endpoints.pop(0)
+            family, where = self.endpoint = self._endpoints.pop(0)
             self.deadline = now + (self._until - now) / (len(self._endpoints) + 1)
             try:
                 sock = self.trying = socket.socket(family, socket.SOCK_STREAM)

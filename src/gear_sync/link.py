@@ -33,6 +33,7 @@ class Link:
         conn: the connection; after each call to it, call `settle`.
         sent: bytes of output that the socket has taken.
         closed: whether the socket is closed.
+        error: what the socket has failed with; None if it has not.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Link:
         self.sent = 0
         self._uncounted = False  # the socket may have taken output that the connection has not been told of
         self.closed = False
+        self.error: Exception | None = None
         self._paused = False
 
     @property
@@ -150,6 +152,7 @@ class Link:
                 self.close(f"the server closed the connection without a word: it may {_NO_TLS_HERE}")
                 return True
             if data.startswith(_TLS_ALERT):
+                self.error = ssl.SSLError(_NO_TLS_HERE)
                 self.close(f"the server seems to {_NO_TLS_HERE}")
                 return True
         if not data:
@@ -178,6 +181,7 @@ class Link:
 
     def _fail(self, error: OSError) -> None:
         """Close the socket after an error; where not a word has come it may have met TLS."""
+        self.error = error
         reason = _told(error)
         if is_refusal(error):
             self.conn.connection_refused(reason)

@@ -10,14 +10,14 @@ from typing import Final
 
 from gearproto import ClientConnection
 from gearproto.addresses import Address
-from gearproto.backoff import Backoff
 from gearproto.connection import Limits
-from gearproto.events import ConnectionClosed, Event
+from gearproto.events import Answered, ConnectionClosed, Event
 from gearproto.records import Answer, Records
 
 from .dial import Dial, Endpoint
 from .job import Job
 from .link import Link
+from .standing import LoggedStanding
 from .tls import ClientTLS
 
 __all__ = ["Session"]
@@ -31,6 +31,7 @@ class Session:
     Attributes:
         address: the server.
         records: what is open on the connection; after each call to it, call `settle`.
+        standing: what is known of the server.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Session:
         address: Address,
         tls: ClientTLS | None,
         limits: Limits,
-        backoff: Backoff,
+        connect_timeout: float,
+        standing: LoggedStanding,
         introduce: Callable[[Session], None],
         on_stranded: Callable[[Job], None],
     ) -> None:
@@ -48,7 +50,8 @@ class Session:
             address: the server.
             tls: gives the context for TLS; None for plain TCP.
             limits: limits for the connections, as in `gearproto.connection.Connection`.
-            backoff: tells when the server may be tried again.
+            connect_timeout: seconds for each attempt to connect; and for the answer of a server that fell silent.
+            standing: what is known of the server.
             introduce: called when the server has been reached, before anything else is sent.
             on_stranded: called with each job that may be submitted once more.
         """
@@ -57,7 +60,9 @@ class Session:
         self._limits = limits
         self._introduce = introduce
         self._on_stranded = on_stranded
-        self._backoff = backoff
+        self._connect_timeout = connect_timeout
+        self.standing = standing
+        self._closing = False
         self._dial: Dial | None = None
         self._dialed_at = 0.0
         self._link: Link | None = None
@@ -72,27 +77,31 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open."""
-        return self._link is not None
+        """Whether the connection is open, and the server not on trial."""
+        return self._link is not None and not self.records.conn.on_trial
 
     @property
     def retry_at(self) -> float:
         """Monotonic time in seconds before which the server should be left alone."""
-        return self._backoff.retry_at
+        return self.standing.retry_at
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the server fell silent, and has not answered since."""
+        return self.standing.suspect
 
     # The connection
 
-    def dial(self, endpoints: list[Endpoint], timeout: float, began: float) -> None:
+    def dial(self, endpoints: list[Endpoint], began: float) -> None:
         """Begin to connect, unless that is so already.
 
         Args:
             endpoints: the server's addresses.
-            timeout: seconds for all of them together.
             began: monotonic time in seconds at which they began to be looked up.
         """
         if self._link is None and self._dial is None:
             self._dialed_at = began
-            self._dial = Dial(self.address, endpoints, timeout, self._tls)
+            self._dial = Dial(self.address, self.standing.order(endpoints), self._connect_timeout, self._tls)
             self._on_dialed()
 
     def use(self, sock: socket.socket) -> None:
@@ -112,12 +121,12 @@ class Session:
         if self._link is None and self._dial is None:
             now = time.monotonic()
             self.failure = error
-            self._backoff.failed(now, now - began)
+            self.standing.unreachable(error, now, now - began)
 
     @property
     def dialing(self) -> bool:
-        """Whether the server is being connected to."""
-        return self._dial is not None
+        """Whether the server is being connected to, or is on trial."""
+        return self._dial is not None or (self._link is not None and self.records.conn.on_trial)
 
     def _on_dialed(self) -> None:
         dial = self._dial
@@ -126,11 +135,14 @@ class Session:
             self._dial = None
             self.fail(dial.error, self._dialed_at)
         elif dial.sock is not None:
-            self._on_connected(dial.sock)
+            self._on_connected(dial.sock, dial.endpoint)
 
-    def _on_connected(self, sock: socket.socket) -> None:
-        self._backoff.connected(time.monotonic())
+    def _on_connected(self, sock: socket.socket, endpoint: Endpoint | None = None) -> None:
+        now = time.monotonic()
+        self.standing.connected(now, endpoint)
         self.records = self._new_records()
+        if self.standing.suspect:
+            self.records.conn.require_answer(now, self._connect_timeout)
         self._link = Link(sock, self.records.conn, self._on_event)
         self._dial = None  # only now: KeyboardInterrupt may come in between, and one of the two closes the socket
         self._introduce(self)
@@ -164,10 +176,13 @@ class Session:
             self.records.conn.resume(time.monotonic())
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, ConnectionClosed):
-            self._link = None
+        if isinstance(event, Answered):
+            self.standing.answered()
+        elif isinstance(event, ConnectionClosed):
+            link, self._link = self._link, None
             self.failure = ConnectionError(event.reason)
-            self._backoff.failed(time.monotonic())
+            if link is not None and not self._closing:
+                self.standing.lost(event, link.error, time.monotonic(), quiet=not self.records.cost)
         record = self.records.on_event(event)
         if isinstance(record, Job) and record.stranded is not None:
             self._on_stranded(record)
@@ -221,6 +236,7 @@ class Session:
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends with it."""
+        self._closing = True
         if self._dial is not None:
             self._dial.close()
             self._dial = None
@@ -228,6 +244,7 @@ class Session:
         if self._link is not None:
             self._link.close(reason)
             self._link = None  # after KeyboardInterrupt not all of the events may have come
+        self._closing = False
         for record in self.records.abandon(reason):
             if isinstance(record, Job) and record.stranded is not None:
                 self._on_stranded(record)

@@ -44,6 +44,7 @@ class Question:
         self._answer = Answer()
         self._records: Records[Job, Answer] | None = None
         self._dialed = False
+        self._awaits_dial = False
 
     def ask(self, records: Records[Job, Answer]) -> None:
         """Queue the request on a connection to the server."""
@@ -55,7 +56,7 @@ class Question:
         """Whether there is something to `advance`."""
         if self._records is not None:
             return self._answer.event is not None
-        return self.session.connected or (self._dialed and not self.session.dialing)
+        return self.session.connected or (self._awaits_dial and not self.session.dialing)
 
     def advance(
         self,
@@ -71,7 +72,9 @@ class Question:
         self.due_at = _NEVER
         if self._records is not None:
             self._take_answer(self._records)
-        elif not self.session.dialing and not use(self.session, self.ask):
+        elif self.session.dialing:
+            self._awaits_dial = True
+        elif not use(self.session, self.ask):
             self._reach(dial)
 
     def _take_answer(self, records: Records[Job, Answer]) -> None:
@@ -83,6 +86,7 @@ class Question:
 
     def _reach(self, dial: Callable[[Session], None]) -> None:
         """Connect, once; later if the server has failed lately."""
+        self._awaits_dial = False
         retry_at = self.session.retry_at
         if self._dialed or retry_at > self._worthwhile:
             failure = self.session.failure
@@ -90,6 +94,6 @@ class Question:
         elif retry_at > time.monotonic():
             self.due_at = retry_at
         else:
-            self._dialed = True
+            self._dialed = self._awaits_dial = True
             dial(self.session)
             self.due_at = 0.0  # it may have been reached, or not, by now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import selectors
 import socket
 import ssl
@@ -18,19 +17,20 @@ from typing import Any, Final, Self, TypeVar, Unpack
 from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
 from gearproto.addresses import Address, parse_addresses
 from gearproto.assignments import Assignment, server_timeout_ms, timed_out
-from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.connection import Limits
-from gearproto.events import ConnectionClosed, Event, JobAssigned, ReportRefused
+from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
 from gearproto.functions import Function
 from gearproto.grabbing import Grabber
+from gearproto.standing import DEFAULT_PAUSES
 from gearproto.tasks import as_bytes
 from gearproto.time_limits import setting
 
 from . import calling
-from .dial import Connect, Dial, open_socket, resolve
+from .dial import Connect, Dial, Endpoint, open_socket, resolve
 from .link import Link
 from .pump import Pump
 from .signals import receiving_signals
+from .standing import LoggedStanding
 from .tls import TLS, ClientTLS
 
 __all__ = ["Worker", "WorkerJob"]
@@ -113,11 +113,14 @@ class WorkerJob(Assignment):
 class _Server:
     """One job server of a worker, and what a `Pump` moves for it. Hold the pump's lock in every call."""
 
-    def __init__(self, address: Address, worker: Worker, pump: Pump, backoff: Backoff) -> None:
+    def __init__(
+        self, address: Address, worker: Worker, pump: Pump, standing: LoggedStanding, connect_timeout: float
+    ) -> None:
         self.address = address
         self.conn = WorkerConnection()
         self.pump = pump
-        self.backoff = backoff
+        self.standing = standing
+        self._connect_timeout = connect_timeout
         self.link: Link | None = None
         self._dial: Dial | None = None
         self._blocked = 0.0  # seconds that all servers had to wait for the last attempt to connect to this one
@@ -130,9 +133,9 @@ class _Server:
     @property
     def due_at(self) -> float:
         """When to begin to connect: never while that is being done, or is done."""
-        return self.backoff.retry_at if self.link is None and self._dial is None else _NEVER
+        return self.standing.retry_at if self.link is None and self._dial is None else _NEVER
 
-    def connect(self, connect: Connect | None, timeout: float, tls: ClientTLS | None) -> None:
+    def connect(self, connect: Connect | None, tls: ClientTLS | None) -> None:
         """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
         began = time.monotonic()
         try:
@@ -150,14 +153,13 @@ class _Server:
             if sock is not None:
                 self._on_connected(sock)
             else:
-                self._dial = Dial(self.address, endpoints, timeout, tls)
+                self._dial = Dial(self.address, self.standing.order(endpoints), self._connect_timeout, tls)
                 self._on_dialed()
             self.pump.settled(watch=True)  # a thread that sends a report may be pumping
 
     def _failed(self, error: OSError) -> None:
-        _log.warning("%s: %s", self.address, error.strerror or error)
         self._dial = None
-        self.backoff.failed(time.monotonic(), self._blocked)
+        self.standing.unreachable(error, time.monotonic(), self._blocked)
 
     def _on_dialed(self) -> None:
         dial = self._dial
@@ -166,12 +168,11 @@ class _Server:
             self._failed(dial.error)
         elif dial.sock is not None:
             self._dial = None
-            self._on_connected(dial.sock)
+            self._on_connected(dial.sock, dial.endpoint)
 
-    def _on_connected(self, sock: socket.socket) -> None:
-        _log.info("%s: connected", self.address)
-        self.backoff.connected(time.monotonic())
-        self.conn = self._worker.new_connection()
+    def _on_connected(self, sock: socket.socket, endpoint: Endpoint | None = None) -> None:
+        self.standing.connected(time.monotonic(), endpoint)
+        self.conn = self._worker.new_connection(self._connect_timeout if self.standing.suspect else None)
         self.link = Link(sock, self.conn, self._on_event)
         self._worker.advance()
         self.settle()
@@ -212,9 +213,11 @@ class _Server:
         if isinstance(event, JobAssigned):
             self._worker.on_assigned(WorkerJob(event, self))
         elif isinstance(event, ConnectionClosed):
-            self._worker.on_closed(self, event.reason)
-            self.link = None
-            self.backoff.failed(time.monotonic())
+            link, self.link = self.link, None
+            assert link is not None
+            self._worker.on_closed(self, event, link.error)
+        elif isinstance(event, Answered):
+            self.standing.answered()
         elif isinstance(event, ReportRefused):
             _log.warning("%s: a report was refused: %r", self.address, event.text)
         else:
@@ -300,8 +303,8 @@ class Worker:
             tls: the files for TLS, or a context of your own; None for plain TCP.
             connect: opens a connected stream socket to a server, in place of TCP and TLS.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
-            retry_pauses: seconds, at first and at the longest, for which a server is left alone that could not be
-                reached; each pause is twice as long as the one before.
+            retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
+                long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
                 worker aborts. None for no limit.
             **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
@@ -316,18 +319,19 @@ class Worker:
         WorkerConnection(**self._limits)  # which refuses what makes no sense
         addresses = parse_addresses(servers)
         files = None if tls is None else ClientTLS(tls)
-        backoffs = [Backoff(random.random, retry_pauses) for _ in addresses]
+        connect_timeout = setting("connect_timeout", connect_timeout)
+        standings = [LoggedStanding(address, _log, retry_pauses) for address in addresses]
         self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
         self._pump = Pump(f"gear_sync.Worker of {', '.join(map(str, addresses))}")
         self._servers = [
-            _Server(address, self, self._pump, backoff) for address, backoff in zip(addresses, backoffs, strict=True)
+            _Server(address, self, self._pump, standing, connect_timeout)
+            for address, standing in zip(addresses, standings, strict=True)
         ]
         for server in self._servers:
             self._pump.add(server)
         self._threads = threads
         self._tls = files
         self._connect = connect
-        self._connect_timeout = setting("connect_timeout", connect_timeout)
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}
         self._assigned: deque[WorkerJob] = deque()
@@ -416,7 +420,7 @@ class Worker:
     def run(self) -> None:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
 
-        Reconnects to lost servers with growing pauses, of less than a second. In the main thread SIGTERM and SIGINT
+        Reconnects to lost servers with growing pauses, see ``retry_pauses``. In the main thread SIGTERM and SIGINT
         act as `stop`; a second one acts as `abort`, and raises KeyboardInterrupt.
 
         Raises:
@@ -518,7 +522,7 @@ class Worker:
         now = time.monotonic()
         for server in self._servers:
             if server.link is None and server.due_at <= now:
-                server.connect(self._connect, self._connect_timeout, self._tls)
+                server.connect(self._connect, self._tls)
 
     def _has_work(self) -> bool:
         """Tell whether `run` has to do something that a pump does not. With the lock held."""
@@ -578,10 +582,17 @@ class Worker:
 
     # What servers tell; with the lock held
 
-    def new_connection(self) -> WorkerConnection:
-        """Return a connection to a server that has just been reached, on which the worker has introduced itself."""
-        options: Limits = {"now": time.monotonic(), **self._limits}
+    def new_connection(self, answer_timeout: float | None) -> WorkerConnection:
+        """Return a connection to a server that has just been reached, on which the worker has introduced itself.
+
+        Args:
+            answer_timeout: seconds in which the server has to answer; None if it need not.
+        """
+        now = time.monotonic()
+        options: Limits = {"now": now, **self._limits}
         conn = WorkerConnection(asks_when_woken=False, **options)
+        if answer_timeout is not None:
+            conn.require_answer(now, answer_timeout)
         self._grabber.attach(conn)
         return conn
 
@@ -605,9 +616,12 @@ class Worker:
         self._grabber.assigned()
         self._assigned.append(job)
 
-    def on_closed(self, server: _Server, reason: str) -> None:
-        """Take note of a lost connection, and drop the jobs of it that have not begun."""
-        _log.log(logging.INFO if self._stopping else logging.WARNING, "%s: %s", server.address, reason)
+    def on_closed(self, server: _Server, event: ConnectionClosed, error: Exception | None) -> None:
+        """Record that a connection was lost, and drop the jobs of it that have not begun."""
+        if self._stopping:
+            _log.info("%s: %s", server.address, event.reason)
+        else:
+            server.standing.lost(event, error, time.monotonic())
         self._grabber.detach(server.conn)
         for job in [job for job in self._assigned if job.conn is server.conn]:
             self._assigned.remove(job)

@@ -10,6 +10,7 @@ from .admin import Command, ReplyReader
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import (
     AdminReplied,
+    Answered,
     ConnectionClosed,
     Echoed,
     Event,
@@ -131,6 +132,13 @@ class Connection:
         self._probed_at = 0.0  # when it was queued, or has left
         self._probe_left = False  # it has left, and nobody has told when
         self._rests = False  # nobody reads what the server sends
+        self._answer_timeout = 0.0
+        self._answer_by: float | None = None  # while the server is on trial
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the server has yet to answer what `require_answer` has asked."""
+        return self._answer_by is not None
 
     @property
     def closed(self) -> bool:
@@ -280,9 +288,29 @@ class Connection:
         self._output.clear()
         return data
 
+    def require_answer(self, now: float, timeout: float) -> None:
+        """Put the server on trial: ask for an answer (``ECHO_REQ``), without which the connection ends.
+
+        Do so before anything else on a new connection to a server that fell silent: a system accepts connections for
+        programs that hang. `Answered` tells that the answer has come.
+
+        Args:
+            now: monotonic time in seconds.
+            timeout: seconds that the server has to answer.
+        """
+        self._ask(EchoReq(b"trial"), EchoRes, b"trial")
+        self._answer_timeout = timeout
+        self._answer_by = now + timeout
+
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None."""
-        if self._ended or self._rests or self._probe_interval is None:
+        if self._ended:
+            return None
+        due = [when for when in (self._answer_by, self._probe_due()) if when is not None]
+        return min(due, default=None)
+
+    def _probe_due(self) -> float | None:
+        if self._rests or self._probe_interval is None:
             return None
         if self._probe_end is None:
             return self._alive_at + self._probe_interval
@@ -294,8 +322,13 @@ class Connection:
         Args:
             now: monotonic time in seconds.
         """
-        deadline = self.next_deadline()
-        if deadline is None or now < deadline:
+        if self._ended:
+            return
+        if self._answer_by is not None and now >= self._answer_by:
+            self._end(f"no answer within {self._answer_timeout:g} s", silent=True)
+            return
+        due = self._probe_due()
+        if due is None or now < due:
             return
         if self._alive:
             self._show_life(now)
@@ -308,9 +341,9 @@ class Connection:
             self._probe_left = False
             self._probed_at = now
         elif self._counts_sent and self._sent < self._probe_end:
-            self._end(f"no output could be sent within {self._probe_timeout:g} s")
+            self._end(f"no output could be sent within {self._probe_timeout:g} s", silent=True)
         else:
-            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s")
+            self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s", silent=True)
 
     def rest(self) -> None:
         """Send no probes, and wait for no answer to one, as nobody reads what the server sends: see `resume`."""
@@ -441,7 +474,12 @@ class Connection:
         if packet.data != request.detail:
             self._requests.appendleft(request)  # it is still open, and lost with the connection
             raise RemoteProtocolError(f"{self._ROLE}: ECHO_RES with other data than ECHO_REQ")
-        return None if request.id is None else Echoed(request.id, packet.data)
+        if request.id is not None:
+            return Echoed(request.id, packet.data)
+        if self._answer_by is None:
+            return None
+        self._answer_by = None
+        return Answered()
 
     def _on_option_res(self, packet: OptionRes) -> Event | None:
         request = self._answered(OptionRes)
@@ -490,7 +528,7 @@ class Connection:
             )
         self._end("the server closed the connection")
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, *, silent: bool = False) -> None:
         if self._ended:
             return
         self._ended = True
@@ -502,7 +540,7 @@ class Connection:
         self._output.clear()
         self._taken = self._queued
         self._lose_rest(reason)
-        self._events.append(ConnectionClosed(reason))
+        self._events.append(ConnectionClosed(reason, silent))
 
     def _lost(self, request: Request, id_: RequestId, sent: bool, reason: str) -> Event:
         """Return what the end means for an open request."""

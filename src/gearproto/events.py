@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdminReplied",
+    "Answered",
     "ConnectionClosed",
     "Data",
     "Echoed",
@@ -266,6 +267,11 @@ class OptionSet(Event):
 
 
 @event
+class Answered(Event):
+    """The server has answered what `Connection.require_answer` has asked: it works."""
+
+
+@event
 class Echoed(Event):
     """The server has sent the data of an ``ECHO_REQ`` back (``ECHO_RES``).
 
@@ -375,6 +381,8 @@ class ConnectionClosed(Event):
 
     Attributes:
         reason: why, for people.
+        silent: whether the server has given no sign of life in time, so that it may hang.
     """
 
     reason: str
+    silent: bool = False

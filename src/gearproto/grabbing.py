@@ -128,7 +128,11 @@ class Grabber:
         room = self._capacity - self.running - len(patience)
         if room <= 0 or self.stopping:
             return told
-        asked = [conn for conn in self._conns if conn.state is Grab.IDLE and conn not in self._leaving][:room]
+        asked = [
+            conn
+            for conn in self._conns
+            if conn.state is Grab.IDLE and conn not in self._leaving and not conn.on_trial  # others come first
+        ][:room]
         for conn in asked:
             conn.grab_job()
             del self._conns[conn]

@@ -59,6 +59,11 @@ class ServerStanding(Protocol):
         """Monotonic time in seconds before which it should be left alone."""
         ...
 
+    @property
+    def suspect(self) -> bool:
+        """Whether it fell silent, and has not answered since. Connecting to it lasts until it answers."""
+        ...
+
 
 class ServerChooser:
     """Chooses among servers by a policy."""
@@ -99,6 +104,19 @@ class ServerChooser:
         """Return the way of what is meant for one server."""
         return Candidates(self._standings, (index,))
 
+    def on_the_side(self, now: float) -> list[int]:
+        """Return the suspects to connect to while jobs go to others, so that they get their share again.
+
+        With `Policy.ORDERED` there are none: jobs stay with the server that they go to.
+        """
+        if self._policy is Policy.ORDERED:
+            return []
+        return [
+            index
+            for index, standing in enumerate(self._standings)
+            if standing.suspect and not standing.connected and standing.retry_at <= now
+        ]
+
 
 class Candidates:
     """The way of one job through the servers: each is tried once."""
@@ -113,7 +131,7 @@ class Candidates:
         """Tell what to do next.
 
         Servers that failed lately are passed over as long as there are others. Where all failed lately, it is worth
-        waiting for the first that may be tried again.
+        waiting for the first that may be tried again. Suspects come after all others.
 
         Args:
             now: monotonic time in seconds.
@@ -122,13 +140,16 @@ class Candidates:
         Returns:
             What to do; None if nothing is left to try.
         """
-        for index in self._left:
-            standing = self._standings[index]
-            if standing.connected or standing.retry_at <= now:
-                self._left.remove(index)
-                self._tried = True
-                return Try(index)
-        if self._tried or not self._left:
-            return None
-        retry_at = min(self._standings[index].retry_at for index in self._left)
-        return WaitUntil(retry_at) if retry_at <= until else None
+        for suspects in (False, True):
+            waiting: list[float] = []
+            for index in self._left:
+                standing = self._standings[index]
+                if standing.connected or (standing.suspect is suspects and standing.retry_at <= now):
+                    self._left.remove(index)
+                    self._tried = True
+                    return Try(index)
+                if standing.suspect is suspects:
+                    waiting.append(standing.retry_at)
+            if waiting and not self._tried and min(waiting) <= until:
+                return WaitUntil(min(waiting))
+        return None

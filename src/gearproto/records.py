@@ -374,6 +374,7 @@ class Records(Generic[_R, _A]):
         conn: the connection.
         server: the server, for handles and messages.
         reason: why it has ended, for people; empty until it has.
+        cost: whether the end has cost a request its answer.
     """
 
     def __init__(self, conn: ClientConnection, server: Address) -> None:
@@ -385,6 +386,7 @@ class Records(Generic[_R, _A]):
         """
         self.conn = conn
         self.reason = ""
+        self.cost = False
         self.server = server
         self._open: dict[RequestId, _R | _A] = {}
         self._streams = 0  # open jobs that stream
@@ -437,6 +439,8 @@ class Records(Generic[_R, _A]):
             return None  # KeyboardInterrupt has kept the request from being recorded
         if record.on_event(event):
             del self._open[request]
+            if type(event) is RequestLost or (type(event) is JobEnded and isinstance(event.outcome, Lost | NotSent)):
+                self.cost = True
             if self._streams and isinstance(record, JobRecord) and record.streams:
                 self._streams -= 1
         return record

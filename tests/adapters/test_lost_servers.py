@@ -7,18 +7,18 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
 
 import gear_anyio
-from gearproto import ConnectionLost, JobLost, JobNotSent
-from gearproto.addresses import Address
+from gearproto import ConnectionLost, JobError, JobLost, JobNotSent
+from gearproto.addresses import Address, parse_address
 from gearproto.packets import SubmitJob
 from tests.harness.hostile import HostileServer, Peer, serve_clients
 from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
-from tests.harness.servers import OurServer
+from tests.harness.servers import HangingServer, OurServer
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +165,72 @@ async def test_fault_in_a_client_ends_no_block_of_its_user(
         await until(lambda: caplog.records)
         assert await client.echo(b"x") == b"x"
     assert "a fault" in caplog.text
+
+
+# Servers that hang
+
+
+@pytest.fixture
+def hanging() -> Iterator[HangingServer]:
+    server = HangingServer()
+    yield server
+    server.close()
+
+
+PROBES: Final[dict[str, Any]] = {"probe_interval": 0.1, "probe_timeout": 0.1, "connect_timeout": 0.1}
+
+
+@pytest.mark.parametrize("policy", ["ordered", "round_robin"])
+async def test_server_that_hangs_costs_one_job_and_is_used_again_once_it_answers(
+    idiom: Idiom, hanging: HangingServer, server: OurServer, policy: str
+) -> None:
+    servers = [hanging.address, server.address]
+    worker = make_worker(idiom, servers)
+    worker.register("reverse", lambda job: job.workload[::-1])
+    async with running(worker), make_client(idiom, servers, policy=policy, retry_pauses=PAUSES, **PROBES) as client:
+        job = await client.submit("reverse", b"ab")
+        assert await job.result(LIMIT) == b"ba"
+        assert job.server == hanging.address
+        if policy == "round_robin":
+            await (await client.submit("reverse")).result(LIMIT)
+        hanging.hang()
+        lost = await client.submit("reverse", b"ab")
+        with pytest.raises(JobLost, match="no answer"):
+            await lost.result(LIMIT)
+        for _ in range(6):
+            job = await client.submit("reverse", b"ab")
+            assert await job.result(LIMIT) == b"ba"
+            assert job.server == parse_address(server.address)
+        hanging.go_on()
+        if policy == "ordered":
+            await in_thread(server.close)
+
+        async def is_used_again() -> bool:
+            with contextlib.suppress(JobError):
+                job = await client.submit("reverse", b"ab")
+                return await job.result(LIMIT) == b"ba" and job.server == hanging.address
+            return False
+
+        await until(is_used_again)
+
+
+async def test_server_that_hangs_keeps_no_job_of_a_worker_waiting(
+    idiom: Idiom, hanging: HangingServer, server: OurServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = make_worker(idiom, [hanging.address, server.address], **PROBES)
+    worker.register("reverse", lambda job: job.workload[::-1])
+    async with (
+        running(worker),
+        make_client(idiom, server.address) as client,
+        make_client(idiom, hanging.address) as other,
+    ):
+        assert await (await other.submit("reverse", b"ab")).result(LIMIT) == b"ba"
+        hanging.hang()
+        await until(lambda: "no answer" in caplog.text)
+        for _ in range(3):
+            assert await (await client.submit("reverse", b"ab")).result(LIMIT) == b"ba"
+        hanging.go_on()
+        assert await (await other.submit("reverse", b"ab")).result(LIMIT) == b"ba"
 
 
 # What users bring

@@ -129,6 +129,26 @@ async def test_name_with_addresses_of_both_families_is_reached_by_either(
             assert await client.echo(b"six") == b"six"
 
 
+@pytest.mark.parametrize("role", ["client", "worker"])
+async def test_address_of_a_name_that_answered_is_tried_first_from_then_on(
+    idiom: Idiom, names: Names, server: OurServer, role: str
+) -> None:
+    names.hosts = ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first, yet
+    name = ("jobs.example", server.port)
+    async with make_client(idiom, name, retry_pauses=PAUSES) as client:
+        worker = make_worker(idiom, name if role == "worker" else server.address)
+        async with running(worker):
+            await (await client.submit("reverse", b"ab")).result(LIMIT)
+            with Server("127.0.0.2", server.port) as other:
+                await in_thread(server.restart)
+                job = await client.submit("reverse", b"ab")
+                assert await job.result(LIMIT) == b"ba"  # so they have met
+                async with make_client(idiom, ("127.0.0.2", other.port)) as elsewhere:
+                    assert await elsewhere.admin.status() == ()
+                    others = await elsewhere.admin.workers()
+                    assert not any(row.functions for row in others)
+
+
 @pytest.mark.parametrize("away_first", [False, True])
 async def test_status_is_found_though_another_server_is_away(idiom: Idiom, server: OurServer, away_first: bool) -> None:
     away = ("127.0.0.2", server.port)

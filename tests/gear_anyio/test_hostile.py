@@ -244,7 +244,7 @@ def test_worker_is_back_whatever_the_server_does(loop: Loop, script: Script) -> 
     reports: list[tuple[bytes, bytes]] = []
 
     def behaves(peer: Peer) -> None:
-        peer.receive_until(GrabJobAll)
+        peer.answer_until(GrabJobAll)
         peer.send(JobAssignAll(b"H:2", b"f", b"", b"", b"2"))
         report = peer.receive_until(Report)
         assert isinstance(report, Report)

@@ -23,6 +23,7 @@ from gearproto import ConnectionLost, JobRaised
 from gearproto.packets import (
     CanDo,
     EchoReq,
+    EchoRes,
     GrabJobAll,
     JobAssignAll,
     NoJob,
@@ -468,6 +469,7 @@ async def test_silent_server_is_probed_and_connected_to_again(pipes: Pipes) -> N
         second = await pipes.accept()
         assert began + 40 <= anyio.current_time() < began + 41
         await first.expect_end()
+        await second.send(EchoRes((await second.receive(EchoReq)).data))
         await second.receive(GrabJobAll)
         group.cancel_scope.cancel()
 

@@ -298,7 +298,7 @@ def test_silent_peer_is_given_up_by_probes() -> None:
     conn = ClientConnection(probe_interval=0.01, probe_timeout=0.02, now=time.monotonic())
     with nothing_left_open(), contextlib.closing(Site(conn)) as site:
         assert site.pump.wait(lambda: site.link.closed, LIMIT)
-        assert site.events == [ConnectionClosed("no answer to ECHO_REQ within 0.02 s")]
+        assert site.events == [ConnectionClosed("no answer to ECHO_REQ within 0.02 s", silent=True)]
 
 
 def test_peer_that_answers_probes_is_kept_though_nobody_waits_for_long() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 
 from gear_sync.session import Session
+from gear_sync.standing import LoggedStanding
 from gearproto.addresses import Address
-from gearproto.backoff import Backoff
+from gearproto.standing import DEFAULT_PAUSES
 from tests.harness.servers import full_listener
 from tests.harness.threads import LIMIT, nothing_left_open
 
+ADDRESS = Address("name", 1)
+
 
 def new_session() -> Session:
-    return Session(Address("name", 1), None, {}, Backoff(lambda: 0.0), lambda session: None, lambda job: None)
+    standing = LoggedStanding(ADDRESS, logging.getLogger("test"), DEFAULT_PAUSES)
+    return Session(ADDRESS, None, {}, LIMIT, standing, lambda session: None, lambda job: None)
 
 
 def test_attempt_that_fails_at_once_disturbs_none_that_goes_on() -> None:
@@ -21,7 +26,7 @@ def test_attempt_that_fails_at_once_disturbs_none_that_goes_on() -> None:
     with full_listener() as listener, nothing_left_open():
         session = new_session()
         now = time.monotonic()
-        session.dial([(socket.AF_INET, listener.getsockname())], LIMIT, now)
+        session.dial([(socket.AF_INET, listener.getsockname())], now)
         assert session.dialing
         session.fail(OSError("no such name"), now)
         assert session.dialing

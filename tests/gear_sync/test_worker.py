@@ -18,6 +18,7 @@ import pytest
 import gear_sync.worker
 import gearproto.grabbing
 from gear_sync import Client, Server, Worker, WorkerJob
+from gear_sync.standing import LoggedStanding
 from gearproto import (
     DEFAULT_MAX_SERVER_PACKET_SIZE,
     ConnectionLost,
@@ -28,7 +29,6 @@ from gearproto import (
     Priority,
 )
 from gearproto.addresses import Address
-from gearproto.backoff import Backoff
 from gearproto.events import Data
 from gearproto.packets import (
     RESPONSE,
@@ -78,7 +78,11 @@ def worker(server: Server) -> Iterator[Worker]:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers connect again at once."""
-    monkeypatch.setattr(gear_sync.worker, "Backoff", lambda chance, _pauses: Backoff(chance, (0.001, 0.001)))
+
+    def impatient(address: Address, log: logging.Logger, _pauses: tuple[float, float]) -> LoggedStanding:
+        return LoggedStanding(address, log, (0.001, 0.001))
+
+    monkeypatch.setattr(gear_sync.worker, "LoggedStanding", impatient)
 
 
 def reverse(job: WorkerJob) -> bytes:
@@ -635,7 +639,7 @@ def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
     pauses: list[float] = []
 
     def resolve(address: Address) -> list[tuple[int, Any]]:
-        pauses.append(runner._servers[0].backoff._pause)
+        pauses.append(runner._servers[0].standing._standing._pause)
         if len(pauses) == 5:
             runner.stop()
         return [(socket.AF_INET, address)]

@@ -825,7 +825,7 @@ def test_silent_server_loses_its_jobs() -> None:
     client.handle_timeout(10)
     client.handle_timeout(12)
     reason = "no answer to ECHO_REQ within 2 s"
-    assert drain(client) == [JobEnded(ONE, None, Lost(reason)), ConnectionClosed(reason)]
+    assert drain(client) == [JobEnded(ONE, None, Lost(reason)), ConnectionClosed(reason, silent=True)]
 
 
 def test_probe_between_requests_keeps_their_order() -> None:

@@ -13,6 +13,7 @@ from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError,
 from gearproto.connection import DEFAULT_MAX_OUTPUT_SIZE, Connection
 from gearproto.events import (
     AdminReplied,
+    Answered,
     ConnectionClosed,
     Echoed,
     Event,
@@ -572,7 +573,7 @@ def test_silent_server_is_probed_and_given_up(role: Role) -> None:
     connection.handle_timeout(135)
     assert connection.next_deadline() is None
     reason = "no answer to ECHO_REQ within 5 s"
-    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed(reason)]
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed(reason, silent=True)]
     connection.handle_timeout(1000)
     assert connection.data_to_send() == b""
 
@@ -638,7 +639,7 @@ def test_probe_comes_one_interval_after_the_last_byte(role: Role) -> None:
     assert connection.next_deadline() == 193
     connection.handle_timeout(193)
     connection.handle_timeout(198)
-    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s")
+    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s", silent=True)
 
 
 @role
@@ -664,7 +665,7 @@ def test_output_that_goes_on_leaving_keeps_the_connection_and_a_stall_ends_it(ro
         now = deadline
         connection.handle_timeout(now)
     ends = drain(connection)
-    assert ends[-1] == ConnectionClosed("no output could be sent within 5 s")
+    assert ends[-1] == ConnectionClosed("no output could be sent within 5 s", silent=True)
     assert ends[0] == RequestLost(ONE, sent=True)
 
 
@@ -680,7 +681,7 @@ def test_stalled_output_is_given_up_as_soon_as_silence_is(role: Role) -> None:
     connection.handle_timeout(46.9)
     assert not connection.closed
     connection.handle_timeout(47)
-    assert drain(connection)[-1] == ConnectionClosed("no output could be sent within 5 s")
+    assert drain(connection)[-1] == ConnectionClosed("no output could be sent within 5 s", silent=True)
 
 
 @role
@@ -707,7 +708,7 @@ def test_time_of_a_probe_begins_when_it_has_left(role: Role, timed: bool, end: f
     connection.handle_timeout(35)
     assert connection.next_deadline() == end
     connection.handle_timeout(end)
-    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s")
+    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s", silent=True)
 
 
 @role
@@ -718,7 +719,7 @@ def test_output_that_leaves_at_once_is_no_sign_of_life(role: Role) -> None:
         connection.echo(b"x")
         connection.data_sent(len(connection.data_to_send()), now)
         connection.handle_timeout(now)
-    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s")
+    assert drain(connection)[-1] == ConnectionClosed("no answer to ECHO_REQ within 5 s", silent=True)
 
 
 @role
@@ -828,7 +829,7 @@ def test_probes_rest_while_nobody_reads(role: Role, probed: bool) -> None:
     connection.handle_timeout(10_030)
     assert output(connection) == [EchoReq(b"probe")]
     connection.handle_timeout(10_040)
-    assert drain(connection) == [ConnectionClosed("no answer to ECHO_REQ within 10 s")]
+    assert drain(connection) == [ConnectionClosed("no answer to ECHO_REQ within 10 s", silent=True)]
 
 
 @role
@@ -844,3 +845,49 @@ def test_client_whose_server_refuses_a_probe_goes_on() -> None:
     connection.handle_timeout(130)
     assert receive(connection, Error(b"INVALID_COMMAND", b"")) == []
     assert not connection.closed
+
+
+# Servers on trial
+
+
+@role
+def test_server_on_trial_is_asked_first_and_its_answer_ends_the_trial(role: Role) -> None:
+    connection = role(now=100)
+    assert not connection.on_trial
+    connection.require_answer(100, 5)
+    connection.set_option(b"x")
+    assert output(connection) == [EchoReq(b"trial"), OptionReq(b"x")]
+    assert connection.next_deadline() == 105
+    connection.handle_timeout(104.9)
+    assert connection.on_trial
+    events = receive(connection, EchoRes(b"trial"), OptionRes(b"x"))
+    assert [type(event) for event in events] == [Answered, OptionSet]
+    assert not connection.on_trial
+    assert connection.next_deadline() is None
+    connection.handle_timeout(105)
+    assert not connection.closed
+
+
+@role
+def test_server_on_trial_that_does_not_answer_in_time_is_given_up_as_silent(role: Role) -> None:
+    connection = role(now=100)
+    connection.require_answer(100, 5)
+    request = connection.echo(b"x")
+    connection.data_to_send()
+    connection.handle_timeout(105)
+    reason = "no answer within 5 s"
+    assert drain(connection) == [RequestLost(request, sent=True), ConnectionClosed(reason, silent=True)]
+    assert connection.next_deadline() is None
+
+
+@role
+def test_trial_and_probes_have_their_own_times(role: Role) -> None:
+    connection = role(now=100, probe_interval=3, probe_timeout=10)
+    connection.require_answer(100, 5)
+    connection.data_to_send()
+    assert connection.next_deadline() == 103
+    connection.handle_timeout(103)
+    assert output(connection) == [EchoReq(b"probe")]
+    assert connection.next_deadline() == 105
+    assert receive(connection, EchoRes(b"trial")) == [Answered()]
+    assert receive(connection, EchoRes(b"probe")) == []

@@ -30,6 +30,7 @@ class Server:
 
     connected: bool = False
     retry_at: float = 0.0
+    suspect: bool = False
     reachable: bool = True
     taken: list[JobRecord] = field(default_factory=list)
 
@@ -37,7 +38,12 @@ class Server:
 ANY = ServerChooser([Server()], Policy.ORDERED)  # for jobs that ask for no other servers
 
 servers = st.lists(
-    st.builds(Server, st.booleans(), st.sampled_from([0.0, 1.0, 4.0, 6.0]), st.booleans()), min_size=1, max_size=4
+    st.one_of(
+        st.builds(Server, st.booleans(), st.sampled_from([0.0, 1.0, 4.0, 6.0]), reachable=st.booleans()),
+        st.builds(Server, retry_at=st.sampled_from([0.0, 4.0]), suspect=st.just(True), reachable=st.booleans()),
+    ),
+    min_size=1,
+    max_size=4,
 )
 
 

@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import Grab, LocalProtocolError, WorkerConnection
-from gearproto.events import Event, JobAssigned
+from gearproto.events import Answered, Event, JobAssigned
 from gearproto.grabbing import DEFAULT_GRAB_TIMEOUT, Grabber
 from gearproto.packets import (
     CanDo,
     CanDoTimeout,
     CantDo,
+    EchoReq,
+    EchoRes,
     GrabJobAll,
     JobAssignAll,
     NoJob,
@@ -237,6 +239,20 @@ def test_server_that_does_not_answer_makes_room_after_its_patience() -> None:
     assert grabber.advance(NOW + DEFAULT_GRAB_TIMEOUT) == [other]
     asleep(grabber, other)
     assert grabber.advance(NOW + 1000) == []  # asked already, and not answered
+
+
+def test_server_on_trial_is_asked_once_it_has_answered() -> None:
+    grabber = Grabber(2)
+    grabber.can_do(F)
+    on_trial = connection()
+    on_trial.require_answer(NOW, 5.0)
+    grabber.attach(on_trial)
+    assert output(on_trial) == [EchoReq(b"trial"), CanDo(F)]
+    (sound,) = attached(grabber)
+    assert grabber.advance(NOW) == [sound]
+    assert receive(on_trial, EchoRes(b"trial")) == [Answered()]
+    assert grabber.advance(NOW) == [on_trial]
+    assert output(on_trial) == [GrabJobAll()]
 
 
 def test_late_assignment_is_a_job_like_any_other() -> None:

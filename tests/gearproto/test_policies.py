@@ -17,12 +17,16 @@ class Standing:
 
     connected: bool = False
     retry_at: float = 0.0
+    suspect: bool = False
 
 
 UP = Standing(connected=True)
 NEW = Standing()
 
-standings = st.builds(Standing, st.booleans(), st.floats(0, 200))
+standings = st.one_of(
+    st.builds(Standing, st.booleans(), st.floats(0, 200)),
+    st.builds(Standing, st.just(False), st.floats(0, 200), st.just(True)),
+)
 policies = st.sampled_from(Policy)
 uniques = st.binary(max_size=64)
 
@@ -129,6 +133,39 @@ def test_server_that_fails_while_others_are_tried_is_passed_over() -> None:
     assert candidates.next(NOW, NEVER) == Try(0)
     servers[1].retry_at = NOW + 1
     assert candidates.next(NOW, NEVER) is None
+
+
+@given(policies, st.lists(standings, min_size=1, max_size=6), uniques, st.floats(NOW, 200))
+def test_suspects_come_after_all_others_that_can_be_tried(
+    policy: Policy, servers: list[Standing], unique: bytes, until: float
+) -> None:
+    candidates = ServerChooser(servers, policy).candidates(unique)
+    now = NOW
+    left = set(range(len(servers)))
+    while (step := candidates.next(now, until)) is not None:
+        sound = [index for index in left if not servers[index].suspect]
+        if isinstance(step, Try):
+            left.remove(step.index)
+            if servers[step.index].suspect:
+                assert not any(servers[index].connected or servers[index].retry_at <= now for index in sound)
+        else:
+            assert step.when == min(servers[index].retry_at for index in sound or left)
+            now = step.when
+
+
+def test_only_suspects_are_tried_if_there_are_no_others() -> None:
+    servers = [Standing(suspect=True), Standing(suspect=True, retry_at=NOW + 1)]
+    assert walks("ordered", servers, b"") == [[0]]
+    assert walks("ordered", servers[1:], b"") == [[0]]
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_suspects_are_connected_to_on_the_side_unless_the_order_is_fixed(policy: Policy) -> None:
+    servers = [Standing(suspect=True), Standing(suspect=True, retry_at=NOW + 1), NEW, UP]
+    chooser = ServerChooser(servers, policy)
+    fixed = policy is Policy.ORDERED
+    assert chooser.on_the_side(NOW) == ([] if fixed else [0])
+    assert chooser.on_the_side(NOW + 1) == ([] if fixed else [0, 1])
 
 
 @given(policies, st.lists(standings, min_size=1, max_size=6), st.lists(uniques, min_size=1, max_size=4))

@@ -96,6 +96,13 @@ class Peer:
             pass
         return event
 
+    def answer_until(self, kind: type[Event]) -> Event:
+        """Return the next packet of a kind; ``ECHO_REQ`` before it is answered, and others are dropped."""
+        while not isinstance(event := self.receive(), kind):
+            if isinstance(event, EchoReq):
+                self.send(EchoRes(event.data))
+        return event
+
     def send(self, *what: Packet | bytes) -> None:
         """Send packets as responses, and bytes as they are."""
         data = b"".join(item if isinstance(item, bytes) else item.encode(RESPONSE) for item in what)
@@ -224,7 +231,7 @@ def serve_clients(peer: Peer) -> None:
 
 def give_one_job(peer: Peer) -> Report:
     """Give a worker a job of the function ``reverse`` with the workload ``b"abc"``, and return its end."""
-    peer.receive_until(GrabJobAll)
+    peer.answer_until(GrabJobAll)
     peer.send(JobAssignAll(b"H:good", b"reverse", b"", b"", b"abc"))
     report = peer.receive_until(Report)
     assert isinstance(report, Report)

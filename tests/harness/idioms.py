@@ -22,6 +22,7 @@ import gear_anyio
 import gear_sync
 from gear_sync.job import JobEvents
 from gearproto import Outcome, Priority
+from gearproto.addresses import Address
 from gearproto.job_events import JobEvent
 from gearproto.tasks import JobHandle
 
@@ -140,6 +141,10 @@ class ThreadedJob:
     @property
     def handle(self) -> JobHandle | None:
         return self.job.handle
+
+    @property
+    def server(self) -> Address | None:
+        return self.job.server
 
     @property
     def outcome(self) -> Outcome | None:

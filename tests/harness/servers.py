@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import gear_sync
 from . import programs
 from .ports import HOST, HeldPort
 
-__all__ = ["Gearmand", "Kind", "OurServer", "RunningServer", "full_listener", "poll_until", "running"]
+__all__ = ["Gearmand", "HangingServer", "Kind", "OurServer", "RunningServer", "full_listener", "poll_until", "running"]
 
 Kind = Literal["ours", "gearmand"]
 
@@ -90,6 +91,35 @@ class OurServer(RunningServer):
     def close(self) -> None:
         self._stack.close()
         self._held.close()
+
+
+class HangingServer:
+    """`gear_sync.Server` in a process of its own, which can be made to hang: its system still accepts connections.
+
+    Attributes:
+        address: where it listens.
+    """
+
+    def __init__(self) -> None:
+        """Start it, and wait until it listens."""
+        program = "import gear_sync; s = gear_sync.Server(port=0); print(*s.address, flush=True); s.serve_forever()"
+        self._process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        host, port = self._process.stdout.readline().split()
+        self.address = (host, int(port))
+
+    def hang(self) -> None:
+        """Stop the process (SIGSTOP)."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the process run again."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
 
 
 class Gearmand(RunningServer):

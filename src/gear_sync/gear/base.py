@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from gearproto import RemoteProtocolError
-from gearproto.backoff import Backoff
+from gearproto.standing import Standing
 
 from .admin import AdminRequest
 from .connection import Connection
@@ -50,7 +50,7 @@ class BaseClient(BaseClientServer):
         self.inactive_connections: list[Connection] = []
         self.connection_index = -1
         self.broadcast_lock = threading.RLock()
-        self._backoffs: dict[Connection, Backoff] = {}
+        self._standings: dict[Connection, Standing] = {}
         self._retry_at: dict[Connection, float] = {}  # inactive connections that nobody tries to open now
         self._attempts: dict[Connection, threading.Thread] = {}
         self._problems: dict[Connection, str] = {}
@@ -113,7 +113,7 @@ class BaseClient(BaseClientServer):
                 if (other.host, other.port) == (host, port):
                     raise ConfigurationError(f"server {host}:{port} has been added already")
             self.inactive_connections.append(connection)
-            self._backoffs[connection] = Backoff(random.random)
+            self._standings[connection] = Standing(random.random)
             self._start_attempt(connection)
 
     def waitForServer(self, timeout: float | None = None) -> None:
@@ -217,7 +217,7 @@ class BaseClient(BaseClientServer):
                     raise DisconnectError("the client has been shut down")
                 self.inactive_connections.remove(connection)
                 self.active_connections.append(connection)
-                self._backoffs[connection].connected(time.monotonic())
+                self._standings[connection].connected(time.monotonic())
                 self._problems.pop(connection, None)
                 self.connections_condition.notify_all()
         self.log.info("Connected to %s", connection)
@@ -228,9 +228,9 @@ class BaseClient(BaseClientServer):
         with self.connections_condition:
             known = self._problems.get(connection)
             self._problems[connection] = problem
-            backoff = self._backoffs[connection]
-            backoff.failed(time.monotonic())
-            self._retry_at[connection] = backoff.retry_at
+            standing = self._standings[connection]
+            standing.failed(time.monotonic(), "")
+            self._retry_at[connection] = standing.retry_at
             self.connections_condition.notify_all()
         if problem != known and self.running:
             self.log.warning("No connection to %s", problem)

@@ -12,7 +12,6 @@ import pytest
 
 from gear_sync import gear
 from gear_sync.gear import constants
-from gearproto.backoff import DEFAULT_PAUSES, Backoff
 from gearproto.packets import (
     CanDo,
     CanDoTimeout,
@@ -34,6 +33,7 @@ from gearproto.packets import (
     WorkException,
     WorkFail,
 )
+from gearproto.standing import DEFAULT_PAUSES, Standing
 from tests.harness.gear_api import Shop, WatchedClient, tls_files
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.servers import poll_until, running
@@ -319,13 +319,13 @@ def test_c15_a_server_that_closes_at_once_is_left_alone_for_ever_longer(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    failed = Backoff.failed
+    failed = Standing.failed
 
-    def record(backoff: Backoff, now: float, took: float = 0.0) -> None:
-        failed(backoff, now, took)
-        pauses.append(backoff.retry_at - now)
+    def record(standing: Standing, now: float, reason: str) -> None:
+        failed(standing, now, reason)
+        pauses.append(standing.retry_at - now)
 
-    monkeypatch.setattr(Backoff, "failed", record)
+    monkeypatch.setattr(Standing, "failed", record)
     with HostileServer(*[lambda _peer: None] * 3) as server:
         client = shop.client(server.address, wait=False)
         server.join()
