@@ -112,7 +112,8 @@ def serve(
             it fails, with a warning. -1 for any number of times. From the third time on it waits first: 1, 2, 4
             seconds, up to 60.
         worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
-        wakeup_timeout: Seconds after which another worker is woken if a woken one has not asked for a job.
+        wakeup_timeout: Seconds after which others are woken if a woken worker has not asked for a job: twice as many
+            each time, and all the fourth time.
         round_robin: Whether a worker's functions take turns within a priority; else the one that has had jobs longest
             is served until it has none.
         exceptions: Send exceptions of workers to every client, even to those that have not asked for them.

@@ -44,6 +44,7 @@ from gearproto.packets import (
     WorkComplete,
     WorkFail,
 )
+from gearproto.server import Engine
 from tests.harness.drivers import DRIVERS, Driver, ThreadedServer
 from tests.harness.raw import RawConnection
 from tests.harness.servers import poll_until
@@ -218,7 +219,7 @@ def test_fault_of_the_server_comes_out_and_closes_everything(start: Start, monke
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(server.reactor.engine, "receive_data", fail)
+    monkeypatch.setattr(Engine, "receive_data", fail)
     with RawConnection(server) as peer:
         peer.send(EchoReq(b""))
         server.serve()

@@ -211,26 +211,29 @@ class HookedEngine(Engine):
 
     # Waking workers
 
-    def _wake(self, function: FunctionQueue) -> None:
+    def _wake(self, function: FunctionQueue, misses: int = 0) -> None:
         job = self._newest
-        if job is not None and job.binary_name == function.name:
+        if job is not None and job.binary_name == function.name and not misses:
             self._server.call_hook(self._server.wakeConnections, job)
         else:
-            self.wake_for(function.name)
+            self.wake_for(function.name, misses)
 
-    def wake_for(self, name: bytes) -> None:
-        """Wake a worker for one more job of a function."""
+    def wake_for(self, name: bytes, misses: int = 0) -> None:
+        """Wake a worker for one more job of a function; more if others were woken in vain."""
         function = self._queue.functions.get(name)
         if function is None:
             return
         if not self.chosen:
-            super()._wake(function)
+            super()._wake(function, misses)
             return
+        count = self._wakeups(misses)
         for worker in list(function.sleepers):
             if not worker.asleep:
                 del function.sleepers[worker]
-            elif self.wake_if_wanted(worker):
-                return
+            elif self.wake_if_wanted(worker, misses) and count is not None:
+                count -= 1
+                if not count:
+                    return
 
     def wake_all(self) -> None:
         """Wake every sleeping worker that there is a job for."""
@@ -243,15 +246,15 @@ class HookedEngine(Engine):
         if peer is not None and peer.asleep:
             self.wake_if_wanted(peer)
 
-    def wake_if_wanted(self, worker: Worker) -> bool:
+    def wake_if_wanted(self, worker: Worker, misses: int = 0) -> bool:
         """Wake a sleeping worker if there is a job for it; return whether there is."""
         function = self._queue.function_for(worker)
         if function is not None:
-            self._wake_up(worker, function)
+            self._wake_up(worker, function, misses)
         return function is not None
 
-    def _wake_up(self, worker: Worker, function: FunctionQueue) -> None:
-        super()._wake_up(worker, function)
+    def _wake_up(self, worker: Worker, function: FunctionQueue, misses: int = 0) -> None:
+        super()._wake_up(worker, function, misses)
         self.woke_up(worker)
 
     # What the queue tells
@@ -308,7 +311,8 @@ class HookedEngine(Engine):
     def cannot_do(self, worker: Worker, name: bytes) -> None:
         """Take note that a worker can no longer run a function."""
         assert isinstance(worker, EnginePeer)
-        self.peers[worker.id].functions.discard(name)
+        if (connection := self.peers.get(worker.id)) is not None:
+            connection.functions.discard(name)
 
     def fell_asleep(self, worker: Worker) -> None:
         """Take note that a worker sleeps."""

@@ -11,6 +11,7 @@ from typing import Final
 
 __all__ = ["Answer"]
 
+_PIECE_WORK: Final = 12  # what a piece of many short rows costs
 _CHUNK: Final = 4 * 1024 * 1024
 
 
@@ -33,28 +34,31 @@ class Answer:
         self._pieces: list[bytes] = []  # of the next chunk
         self._room = _CHUNK  # in the next chunk
 
-    def make(self, size: int, limit: int) -> int:
+    def make(self, work: int, limit: int) -> int:
         """Make more of it.
 
         Args:
-            size: bytes from which on others have their turn.
+            work: what it may cost until others have their turn, in requests that take as long.
             limit: bytes from which on nothing more may be held back.
 
         Returns:
-            How many bytes were made.
+            What it has cost.
         """
-        made = 0
+        done = 0
         for piece in self._rest:
-            made += len(piece)
-            self.size += len(piece)
-            self._pieces.append(piece)
-            self._room -= len(piece)
-            if self._room <= 0:
-                self._end_chunk()
-            if made >= size or self.size >= limit:
-                return made
+            if piece:
+                done += _PIECE_WORK + (len(piece) >> 5)
+                self.size += len(piece)
+                self._pieces.append(piece)
+                self._room -= len(piece)
+                if self._room <= 0:
+                    self._end_chunk()
+            else:
+                done += 1  # a step of something that has to be done first
+            if done >= work or self.size >= limit:
+                return done
         self.ended = True
-        return made
+        return done
 
     def _end_chunk(self) -> None:
         if self._pieces:

@@ -1,59 +1,59 @@
-"""A heap of deadlines from which entries can be taken back."""
+"""A heap of deadlines from which entries can be taken back.
+
+An entry that is taken back stays in the heap until it comes to the top, or until the heap is swept: once half of it is
+such entries, it becomes the old heap, and each further call moves a few of the others to a new one. So no call takes
+long, however much there is.
+"""
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 
 __all__ = ["Deadline", "Deadlines"]
 
 T = TypeVar("T")
 
-_SLACK: Final = 64
-"""So many cancelled entries are not worth a sweep."""
+_SLACK: Final = 64  # as many cancelled entries are not worth a sweep
+_AT_ONCE: Final = 8  # entries of the old heap that each call moves
+_AT_TOP: Final = 64  # cancelled entries that each call takes from the top
 
 
 class Deadline(Generic[T]):
-    """One entry: an item and its time.
+    """One entry.
 
     Attributes:
-        when: monotonic time in seconds.
-        item: what is due then; None once cancelled or due.
+        item: what is due; None once cancelled or due.
     """
 
-    __slots__ = ("_number", "item", "when")
+    __slots__ = ("item",)
 
-    def __init__(self, when: float, number: int, item: T) -> None:
-        """Make an entry; the number parts entries of the same time."""
-        self.when = when
-        self._number = number
+    def __init__(self, item: T) -> None:
+        """Make an entry."""
         self.item: T | None = item
-
-    def __lt__(self, other: Deadline[T]) -> bool:
-        """Order by time, then by age."""
-        return (self.when, self._number) < (other.when, other._number)
 
 
 class Deadlines(Generic[T]):
-    """Items and their times. Adding and cancelling cost O(log n), and cancelled entries never outnumber the others."""
+    """Items and their times. Adding and cancelling cost O(log n), and few cancelled entries are kept."""
 
-    __slots__ = ("_cancelled", "_heap", "_last")
+    __slots__ = ("_cancelled", "_heap", "_last", "_old")
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._heap: list[Deadline[T]] = []
+        self._heap: list[tuple[float, int, Deadline[T]]] = []  # the number orders entries of the same time by age
+        self._old: list[tuple[float, int, Deadline[T]]] = []
         self._cancelled = 0
         self._last = 0
 
     def __len__(self) -> int:
         """Count the items."""
-        return len(self._heap) - self._cancelled
+        return len(self._heap) + len(self._old) - self._cancelled
 
     def add(self, when: float, item: T) -> Deadline[T]:
         """Add an item that is due at a time; return the entry, which `cancel` takes."""
         self._last += 1
-        entry = Deadline(when, self._last, item)
-        heappush(self._heap, entry)
+        entry = Deadline(item)
+        heappush(self._heap, (when, self._last, entry))
         return entry
 
     def cancel(self, entry: Deadline[T]) -> None:
@@ -62,31 +62,57 @@ class Deadlines(Generic[T]):
             return
         entry.item = None
         self._cancelled += 1
-        if self._cancelled > _SLACK + len(self._heap) // 2:
-            self._heap = [entry for entry in self._heap if entry.item is not None]
-            heapify(self._heap)
-            self._cancelled = 0
+        if self._old:
+            self._move_some()
+        elif self._cancelled > _SLACK + len(self._heap) // 2:
+            self._old, self._heap = self._heap, []
 
-    def next(self) -> float | None:
-        """Return the earliest time, or None if there is nothing."""
-        heap = self._heap
-        while heap and heap[0].item is None:
+    def _move_some(self) -> None:
+        """Take some entries from the end of the old heap, which leaves a heap, and keep those that count."""
+        for _ in range(min(_AT_ONCE, len(self._old))):
+            entry = self._old.pop()
+            if entry[2].item is None:
+                self._cancelled -= 1
+            else:
+                heappush(self._heap, entry)
+
+    def _top(self) -> list[tuple[float, int, Deadline[T]]]:
+        """Return the heap with the earliest entry, from which some cancelled ones have been taken."""
+        for _ in range(_AT_TOP):
+            heap, old = self._heap, self._old
+            if old and (not heap or old[0] < heap[0]):
+                heap = old
+            if not heap or heap[0][2].item is not None:
+                break
             heappop(heap)
             self._cancelled -= 1
-        return heap[0].when if heap else None
+        return heap
+
+    def next(self) -> float | None:
+        """Return the earliest time; or one before it, if very much has been cancelled. None if there is nothing."""
+        heap = self._top()
+        return heap[0][0] if heap else None
 
     def peek(self) -> T | None:
         """Return the earliest item, or None if there is nothing."""
-        return None if self.next() is None else self._heap[0].item
+        while heap := self._top():
+            if (item := heap[0][2].item) is not None:
+                return item
+        return None
 
-    def pop(self) -> T:
-        """Take out the earliest item, which `next` has found."""
-        entry = heappop(self._heap)
+    def pop_due(self, now: float, offset: float = 0.0) -> T | None:
+        """Take out the earliest item if it is due.
+
+        Args:
+            now: the time.
+            offset: what the times of the items are ahead of it.
+
+        Returns:
+            None if there is nothing due; or so much has been cancelled that it is better to look later again.
+        """
+        heap = self._top()
+        if not heap or heap[0][0] - offset > now or heap[0][2].item is None:
+            return None
+        entry = heappop(heap)[2]
         item, entry.item = entry.item, None
-        assert item is not None
         return item
-
-    def pop_due(self, now: float) -> T | None:
-        """Take out the earliest item if it is due."""
-        when = self.next()
-        return None if when is None or when > now else self.pop()

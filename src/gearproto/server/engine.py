@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, KeysView, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from functools import partial
-from itertools import islice
 from typing import Any, ClassVar, Final, TypedDict
 
 from gearproto.errors import RemoteProtocolError
@@ -53,6 +52,7 @@ from gearproto.packets import (
 )
 
 from .answers import Answer
+from .chores import Chores, emptied
 from .commands import Commands, refuse_http, status_row
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import QUEUED, RUNNING, Job
@@ -67,7 +67,7 @@ __all__ = ["Engine", "EngineOptions"]
 _MIN_TIME_LIMIT: Final = 1.0  # seconds; gearmand raises shorter limits to this
 _MAX_CLIENT_ID_SIZE: Final = 127
 _MAX_CLIENTS: Final = 100_000  # submissions that may be joined to one job
-_FEW: Final = 5000  # so many jobs are no work worth to be put off
+_MAX_MISSES: Final = 3  # once more workers have been woken in vain, one after the other, all are
 _MAX_CANCELLED: Final = 1000  # jobs whose late ends a worker is forgiven
 
 # libgearman 2.0 takes a handle for that of its task if it only begins as that does. At 100,000 jobs a second, 15 digits
@@ -119,6 +119,39 @@ class Engine:
         work_limit: as given; may be set at any time.
     """
 
+    # With 30 attributes or more, finding one without slots takes so much longer that jobs cost 3 % more.
+    __slots__ = (
+        "_chores",
+        "_commands",
+        "_created",
+        "_ended",
+        "_events",
+        "_exceptions",
+        "_handle_format",
+        "_handle_head",
+        "_handlers",
+        "_hundred",
+        "_last_job",
+        "_last_peer",
+        "_max_functions",
+        "_max_output",
+        "_max_text_size",
+        "_new_decoder",
+        "_now",
+        "_output",
+        "_paused",
+        "_peer_list",
+        "_peers",
+        "_queue",
+        "_reports",
+        "_send",
+        "_send_error",
+        "_trace",
+        "_worker_wakeup",
+        "epoch_offset",
+        "work_limit",
+    )
+
     _specs: ClassVar[Mapping[int, Spec]] = decoders(Route.TO_SERVER)
     _queue_type: ClassVar[type[JobQueue]] = JobQueue
 
@@ -161,7 +194,8 @@ class Engine:
                 then it fails, and `next_event` says so (`JobGivenUp`). -1 means without limit. From the third time on
                 it waits first: 1, 2, 4 seconds, up to 60.
             worker_wakeup: how many sleeping workers are woken for a job; 0 means all.
-            wakeup_timeout: seconds after which another worker is woken if a woken one has not asked for a job.
+            wakeup_timeout: seconds after which others are woken if a woken worker has not asked for a job: twice as
+                many each time, and all the fourth time.
             round_robin: whether a worker's functions take turns within a priority; else the one that has had jobs
                 longest is served until it has none.
             exceptions: whether every connection begins with the option ``exceptions`` set.
@@ -219,7 +253,7 @@ class Engine:
         self._send_error = self._output.send_error
         self._reports = Reports(self._queue, self._output, self._end)
         self._paused: dict[PeerId, Peer] = {}
-        self._put_off: deque[Peer] = deque()  # gone, but with jobs still to be taken care of
+        self._chores = Chores(self._output)
         self._events: deque[Event] = deque()
         self._now = 0.0
         self._handlers: dict[type[Event], Callable[[Peer, Any], None]] = {
@@ -309,22 +343,29 @@ class Engine:
         gone.answer = None
         gone.asleep = False
         self._paused.pop(peer, None)
-        self._leave_jobs(gone)
-        for function in list(gone.abilities):
-            self._queue.unregister(gone, function)
+        self._chores.begin(self._clear_up_behind(gone), now)
         self._pass_wakeup_on(gone, None)
 
-    def _leave_jobs(self, gone: Peer) -> None:
-        """Give up the jobs that a peer waited for, and give back those it had in hand; of very many only a part."""
-        for job in list(islice(gone.waiting, _FEW)):
-            del gone.waiting[job]
-            assert job.clients is not None
-            job.clients = [client for client in job.clients if client is not gone]
-            if not job.wanted and job.state is not RUNNING:
-                self._end(job, gone)
-        self._give_back(islice(gone.in_hand, _FEW))
-        if gone.waiting or gone.in_hand:
-            self._put_off.append(gone)
+    def _clear_up_behind(self, gone: Peer) -> Iterator[None]:
+        """Give up the jobs that a peer waited for, give back those it had in hand, and forget what it could do."""
+        for job in emptied(gone.waiting):
+            self._leave(gone, job)
+            yield
+        for job in emptied(gone.in_hand):
+            self._give_back(job)
+            yield
+        for function in emptied(gone.abilities):
+            self._queue.unregister(gone, function)
+            yield
+
+    def _leave(self, gone: Peer, job: Job) -> None:
+        """Let a job have a client less."""
+        del gone.waiting[job]
+        assert job.clients is not None
+        self._output.work += len(job.clients) >> 6
+        job.clients = [client for client in job.clients if client is not gone]
+        if not job.wanted and job.state is not RUNNING:
+            self._end(job, gone)
 
     def next_event(self) -> Event | None:
         """Return one event for the driver, None if there is none.
@@ -362,25 +403,35 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None; at most a second ahead if there are delayed jobs."""
-        return self._now if self._put_off else self._queue.next_deadline(self.epoch_offset)
+        return self._now if self._chores else self._queue.next_deadline(self.epoch_offset)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: delayed jobs, time limits of running ones, wake-ups that nobody has followed.
+
+        What is too much to be done at once is due again at once, so that others have their turn.
 
         Args:
             now: monotonic time in seconds.
         """
         self._now = now
-        for _ in range(len(self._put_off)):
-            self._leave_jobs(self._put_off.popleft())
-        for job in self._queue.queue_due(now, self.epoch_offset):
-            if self._trace:
-                self._changed(job, None)
-            self._wake(job.function)
-        self._give_back(self._queue.overrun(now))
-        for function in self._queue.overslept(now):
-            if function.waiting:
-                self._wake(function)
+        chores = self._chores
+        chores.new_turn(now)
+        chores.do_some(map(self._on_overslept, self._queue.overslept(now)))
+        chores.do_some(map(self._give_back, self._queue.overrun(now)))
+        chores.do_some(map(self._on_queued, self._queue.queue_due(now, self.epoch_offset)))
+        chores.go_on()
+
+    def _on_overslept(self, overslept: tuple[FunctionQueue, int]) -> None:
+        """Wake others where a woken worker has not asked for a job in time."""
+        function, misses = overslept
+        if function.waiting:
+            self._wake(function, misses + 1)
+
+    def _on_queued(self, job: Job) -> None:
+        """Wake somebody for a job whose time has come."""
+        if self._trace:
+            self._changed(job, None)
+        self._wake(job.function)
 
     def stop_accepting(self) -> None:
         """Take no more submissions and hand out no more jobs; running ones may end."""
@@ -578,16 +629,22 @@ class Engine:
 
     def _on_cant_do(self, peer: Peer, packet: CantDo) -> None:
         if (function := self._ability(peer, packet.function)) is not None:
-            self._lose_abilities(peer, [function])
+            self._lose_ability(peer, function)
 
     def _on_reset_abilities(self, peer: Peer, _packet: ResetAbilities) -> None:
-        self._lose_abilities(peer, list(peer.abilities))
+        peer.answer = Answer(self._lose_all_abilities(peer))
+        self._go_on_answering(peer)
 
-    def _lose_abilities(self, peer: Peer, functions: list[FunctionQueue]) -> None:
-        """Forget abilities. Jobs in hand stay with the worker: it may well end them, and none runs twice for that."""
-        for function in functions:
-            self._queue.unregister(peer, function)
-        if peer.woken_for not in peer.abilities:
+    def _lose_all_abilities(self, peer: Peer) -> Iterator[bytes]:
+        """Forget all abilities step by step, as there may be very many; the steps answer nothing."""
+        for function in emptied(peer.abilities):
+            self._lose_ability(peer, function)
+            yield b""
+
+    def _lose_ability(self, peer: Peer, function: FunctionQueue) -> None:
+        """Forget an ability. Jobs in hand stay with the worker: it may well end them, and none runs twice for that."""
+        self._queue.unregister(peer, function)
+        if peer.woken_for is function:
             self._pass_wakeup_on(peer, None)
 
     def _on_set_client_id(self, peer: Peer, packet: SetClientId) -> None:
@@ -668,32 +725,56 @@ class Engine:
         self._reports.fail(job)
         self._end(job, peer)
 
-    def _give_back(self, jobs: Iterable[Job]) -> None:
-        """Take running jobs from their workers, and queue them again or end them."""
-        for job in list(jobs):
-            if self._queue.give_back(job, self._now):
-                self._reports.requeued(job)
-                if self._trace:
-                    self._changed(job, None)
-                if job.state is QUEUED:
-                    self._wake(job.function)
-            else:
-                if job.wanted:
-                    self._events.append(JobGivenUp(job.handle, job.function.name, job.losses))
-                self._fail_job(job, None)
+    def _give_back(self, job: Job) -> None:
+        """Take a running job from its worker, and queue it again or end it."""
+        if self._queue.give_back(job, self._now):
+            self._reports.requeued(job)
+            if self._trace:
+                self._changed(job, None)
+            if job.state is QUEUED:
+                self._wake(job.function)
+        else:
+            if job.wanted:
+                self._events.append(JobGivenUp(job.handle, job.function.name, job.losses))
+            self._fail_job(job, None)
 
-    def _wake(self, function: FunctionQueue) -> None:
-        """Wake as many sleeping workers as one more job of a function is worth."""
+    def _wake(self, function: FunctionQueue, misses: int = 0) -> None:
+        """Wake as many sleeping workers as one more job of a function is worth.
+
+        Args:
+            function: the function.
+            misses: how many have been woken for the job in vain, one after the other.
+        """
         if not self._queue.accepting:
             return  # they would find nothing
-        count = self._worker_wakeup or len(function.sleepers)
+        count = self._wakeups(misses)
+        if count is None:
+            if not function.waking_all:
+                function.waking_all = True
+                self._chores.begin(self._wake_all(function, misses), self._now)
+            return
         while count and (worker := self._queue.pop_sleeper(function)) is not None:
-            self._wake_up(worker, function)
+            self._wake_up(worker, function, misses)
             count -= 1
 
-    def _wake_up(self, worker: Worker, function: FunctionQueue) -> None:
+    def _wakeups(self, misses: int) -> int | None:
+        """Return how many workers to wake; None means all.
+
+        Each one that does not come is replaced by two. So twice as many are woken each time, and soon all.
+        """
+        if not self._worker_wakeup or misses > _MAX_MISSES:
+            return None
+        return 2 if misses else self._worker_wakeup
+
+    def _wake_all(self, function: FunctionQueue, misses: int) -> Iterator[None]:
+        while function.waiting and (worker := self._queue.pop_sleeper(function)) is not None:
+            self._wake_up(worker, function, misses)
+            yield
+        function.waking_all = False
+
+    def _wake_up(self, worker: Worker, function: FunctionQueue, misses: int = 0) -> None:
         assert isinstance(worker, Peer)
-        self._queue.wake(worker, function, self._now)
+        self._queue.wake(worker, function, self._now, misses)
         self._send(worker, _NOOP)
 
     def _pass_wakeup_on(self, worker: Peer, job: Job | None) -> None:
@@ -719,8 +800,7 @@ class Engine:
         answer, output = peer.answer, self._output
         assert answer is not None
         while output.work <= self.work_limit and peer.output_size <= self._max_output:
-            made = answer.make((self.work_limit - output.work) << 5, self._max_text_size)
-            output.work += 1 + (made >> 5)  # a row takes some microseconds, as a request does
+            output.work += answer.make(self.work_limit - output.work, self._max_text_size)
             if answer.ended or answer.size >= self._max_text_size:
                 for chunk in answer.take():
                     self._send(peer, chunk)

@@ -57,6 +57,7 @@ class FunctionQueue(Linked):
         workers: who can run it.
         unready: for each priority, the workers that know of no job.
         sleepers: sleeping workers that know of a job but have not been woken for one.
+        waking_all: whether all its sleepers are being woken.
         kept: whether an administrator created it or set a limit, so that it is never forgotten.
     """
 
@@ -72,6 +73,7 @@ class FunctionQueue(Linked):
         "running",
         "sleepers",
         "unready",
+        "waking_all",
         "workers",
     )
 
@@ -88,6 +90,7 @@ class FunctionQueue(Linked):
         self.workers: dict[Worker, None] = {}
         self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
         self.sleepers: OrderedDict[Worker, None] = OrderedDict()
+        self.waking_all = False
         self.kept = False
 
     @property
@@ -110,10 +113,11 @@ class Worker(Linked):
         ready: for each priority the functions that may have a job; None until it can run anything.
         asleep: whether it waits to be woken.
         woken_for: the function whose job it was last woken for, until it asks for a job.
+        misses: how many workers had been woken for that job in vain, one after the other.
         in_hand: the jobs it runs.
     """
 
-    __slots__ = ("_listed", "abilities", "asleep", "in_hand", "ready", "woken_for")
+    __slots__ = ("_listed", "abilities", "asleep", "in_hand", "misses", "ready", "woken_for")
 
     def __init__(self) -> None:
         """Begin awake and without abilities."""
@@ -121,6 +125,7 @@ class Worker(Linked):
         self.ready: tuple[OrderedDict[FunctionQueue, None], ...] = ()
         self.asleep = False
         self.woken_for: FunctionQueue | None = None
+        self.misses = 0
         self.in_hand: dict[Job, None] = {}
         self._listed: tuple[FunctionQueue, ...] | None = None
 
@@ -137,6 +142,32 @@ class Worker(Linked):
 
 class JobQueue:
     """All jobs of a server and what is to become of them."""
+
+    __slots__ = (
+        "_by_key",
+        "_delayed",
+        "_job_list_end",
+        "_job_retries",
+        "_kept",
+        "_limits",
+        "_look_at",
+        "_max_idle_functions",
+        "_max_jobs",
+        "_max_kept_functions",
+        "_max_queue_size",
+        "_resting",
+        "_round_robin",
+        "_turns",
+        "_wakeup_timeout",
+        "_woken",
+        "accepting",
+        "function_list",
+        "functions",
+        "idle",
+        "job_list",
+        "jobs",
+        "size",
+    )
 
     def __init__(
         self,
@@ -167,12 +198,15 @@ class JobQueue:
         self._by_key: dict[object, Job | dict[FunctionQueue, Job]] = {}
         self._turns = 0  # how many jobs have had a worker
         self._kept = 0  # how many functions administrators want to be remembered
-        self.idle: dict[FunctionQueue, None] = {}  # functions without jobs and workers, oldest first
+        self.idle: OrderedDict[FunctionQueue, None] = OrderedDict()  # functions without jobs and workers, oldest first
         self._delayed: Deadlines[Job] = Deadlines()  # by wall time, as that is what their clients have named
         self._resting: Deadlines[Job] = Deadlines()  # jobs that have lost many workers, until they are queued again
         self._look_at = 0.0  # when the clock is to be looked at again as long as there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
-        self._woken: dict[Worker, float] = {}  # who was woken and has not asked yet, with a deadline; oldest first
+        # Deleting the first of a plain dict again and again makes finding the next one take long.
+        self._woken: OrderedDict[Worker, float] = (
+            OrderedDict()
+        )  # who was woken and has not asked yet, with a deadline; oldest first
 
     # Functions
 
@@ -525,10 +559,11 @@ class JobQueue:
         """Note that a worker for which there is no job waits to be woken."""
         worker.asleep = True
 
-    def wake(self, worker: Worker, function: FunctionQueue, now: float) -> None:
-        """Note that a worker is being woken for a job of a function."""
+    def wake(self, worker: Worker, function: FunctionQueue, now: float, misses: int) -> None:
+        """Note that a worker is being woken for a job of a function, after some others that did not come."""
         worker.asleep = False
         worker.woken_for = function
+        worker.misses = misses
         self._woken.pop(worker, None)
         self._woken[worker] = now + self._wakeup_timeout
 
@@ -573,8 +608,8 @@ class JobQueue:
         self._look_at = now + _LOOK_INTERVAL
         while (rested := self._resting.pop_due(now)) is not None:
             yield self._queue_delayed(rested)
-        while (when := self._delayed.next()) is not None and when - epoch_offset <= now:
-            yield self._queue_delayed(self._delayed.pop())
+        while (due := self._delayed.pop_due(now, epoch_offset)) is not None:
+            yield self._queue_delayed(due)
 
     def _queue_delayed(self, job: Job) -> Job:
         job.deadline = None
@@ -587,12 +622,12 @@ class JobQueue:
         while (job := self._limits.pop_due(now)) is not None:
             yield job
 
-    def overslept(self, now: float) -> Iterator[FunctionQueue]:
-        """Return the functions whose woken workers have not asked for a job in time."""
+    def overslept(self, now: float) -> Iterator[tuple[FunctionQueue, int]]:
+        """Return the functions whose woken workers have not asked for a job in time, and the misses before these."""
         while self._woken:
             worker, deadline = next(iter(self._woken.items()))
             if deadline > now:
                 return
             function = self.stop_waiting_for(worker)
             assert function is not None
-            yield function
+            yield function, worker.misses

@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto.server.deadlines import Deadline, Deadlines
+from tests.harness.counting import calls
 
 times = st.integers(0, 9).map(float)
 
@@ -59,10 +60,55 @@ def test_many_cancelled_items_are_swept_and_the_others_keep_their_order(kept: li
     entries = [deadlines.add(float(index * 7 % 1000), index) for index in range(1000)]
     for index in set(range(1000)).difference(kept):
         deadlines.cancel(entries[index])
-        assert len(deadlines._heap) <= 2 * len(deadlines) + 130
-    assert drained(deadlines, 1000.0) == sorted(kept, key=lambda index: index * 7 % 1000)
+        assert len(deadlines._heap) + len(deadlines._old) <= 2.3 * len(deadlines) + 130
+    while (item := deadlines.peek()) is not None:
+        assert deadlines.pop_due(1000.0) == item
+        kept.remove(min(kept, key=lambda index: index * 7 % 1000))
+    assert kept == []
+    assert len(deadlines) == 0
 
 
-def test_entries_compare_by_time_and_then_by_age() -> None:
-    early, late, later = Deadline(1.0, 3, "a"), Deadline(2.0, 1, "b"), Deadline(2.0, 2, "c")
-    assert sorted([later, late, early]) == [early, late, later]
+@given(st.data())
+def test_items_come_in_their_order_whatever_is_added_and_cancelled_meanwhile(data: st.DataObject) -> None:
+    deadlines = Deadlines[int]()
+    there: dict[int, tuple[float, Deadline[int]]] = {}
+    count = data.draw(st.sampled_from([10, 100, 250]))
+    random = data.draw(st.randoms(use_true_random=False))
+    for number in range(count):
+        when = float(random.randrange(50))
+        there[number] = when, deadlines.add(when, number)
+        if random.random() < 0.1:
+            earliest = min(there, key=lambda index: (there[index][0], index))
+            assert deadlines.peek() == earliest
+            assert deadlines.next() == there[earliest][0]
+        for _ in range(random.choice([0, 0, 1, 2])):
+            if there:
+                deadlines.cancel(there.pop(random.choice(list(there)))[1])
+        assert len(deadlines) == len(there)
+    order = sorted(there, key=lambda index: (there[index][0], index))
+    assert [deadlines.pop_due(50.0) for _ in order] == order
+
+
+def test_no_call_takes_long_however_much_has_been_cancelled() -> None:
+    def longest(count: int) -> int:
+        deadlines = Deadlines[int]()
+        entries = [deadlines.add(float(number), number) for number in range(count)]
+        most = 0
+        for number in range(1, count * 3 // 4):
+            most = max(most, calls(lambda number=number: deadlines.cancel(entries[number])))  # type: ignore[misc]
+        most = max(most, calls(lambda: deadlines.pop_due(0.0)))
+        while deadlines.next() != count * 3 // 4:
+            most = max(most, calls(lambda: deadlines.pop_due(0.0)))
+        return most
+
+    assert longest(6_000) <= longest(1_000) <= 200
+
+
+def test_times_may_be_told_by_another_clock() -> None:
+    deadlines = Deadlines[str]()
+    deadlines.add(1_700_000_002.3, "a")
+    offset = 1_700_000_000.1
+    when = deadlines.next()
+    assert when is not None
+    assert deadlines.pop_due(when - offset - 0.001, offset) is None
+    assert deadlines.pop_due(when - offset, offset) == "a"

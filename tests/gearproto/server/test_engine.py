@@ -891,27 +891,80 @@ def test_woken_worker_that_does_not_ask_in_time_is_no_longer_counted_on() -> Non
     bench.advance(1.9)
     assert [worker.received() for worker in (one, two, three)] == [[Noop()], [], []]
     bench.advance(0.1)
-    assert [worker.received() for worker in (one, two, three)] == [[], [Noop()], []]
+    assert [worker.received() for worker in (one, two, three)] == [[], [Noop()], [Noop()]]
     assert two.grab()
     bench.advance(10)
     assert three.received() == []
     assert bench.engine.next_deadline() is None
 
 
+@pytest.mark.parametrize(("count", "woken"), [(1, [1, 3, 7, 15, 40, 40]), (2, [2, 6, 14, 30, 40]), (0, [40, 40])])
+def test_each_time_that_nobody_comes_twice_as_many_are_woken_and_then_all(count: int, woken: list[int]) -> None:
+    bench = Bench(worker_wakeup=count, wakeup_timeout=2.0)
+    client, sleepers = bench.connect(), [bench.worker(b"f").fall_asleep() for _ in range(40)]
+    client.submit(SubmitJob(b"f", b"", b""))
+    for number in woken:
+        assert sum(worker.pieces != [] for worker in sleepers) == number
+        bench.advance(2.0)
+
+
+@given(st.integers(0, 60), st.integers(1, 3), st.integers(1, 3))
+def test_job_waits_at_most_four_times_for_a_worker_however_many_hang(hung: int, jobs: int, count: int) -> None:
+    bench = Bench(checked=False, worker_wakeup=count, wakeup_timeout=1.0)
+    client = bench.connect()
+    sleepers = [bench.worker(b"f").fall_asleep() for _ in range(hung + 1)]
+    alive = sleepers[-1]
+    for _ in range(jobs):
+        client.submit(SubmitJobBg(b"f", b"", b""))
+    bench.advance(4.0)
+    assert alive.received() == [Noop()]
+    for _ in range(jobs):
+        assert alive.grab()
+
+
+def test_next_job_wakes_one_worker_again_after_many_were_woken(bench: Bench) -> None:
+    client, sleepers = bench.connect(), [bench.worker(b"f").fall_asleep() for _ in range(9)]
+    client.submit(SubmitJob(b"f", b"", b""))
+    bench.advance(2.0)
+    assert [worker.received() for worker in sleepers] == [[Noop()]] * 7 + [[]] * 2
+    assert sleepers[6].grab()
+    client.submit(SubmitJob(b"f", b"", b""))
+    assert [worker.received() for worker in sleepers[7:]] == [[Noop()], []]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_very_many_sleepers_are_woken_little_by_little(count: int) -> None:
+    bench = Bench(worker_wakeup=count)
+    client, sleepers = bench.connect(), [bench.worker(b"f").fall_asleep() for _ in range(40)]
+    bench.engine._chores.at_once = bench.engine._chores.least = 20
+    client.submit(SubmitJob(b"f", b"", b""))
+    if count:
+        bench.advance(3.0)
+        assert sum(worker.pieces != [] for worker in sleepers) == 15
+        bench.now += 1.0
+        bench.engine.handle_timeout(bench.now)
+        bench.settle()
+        assert 15 < sum(worker.pieces != [] for worker in sleepers) < 40
+    else:
+        assert sum(worker.pieces != [] for worker in sleepers) == 20
+    bench.advance(0)
+    assert [worker.received() for worker in sleepers] == [[Noop()]] * 40
+
+
 def test_wake_up_that_was_passed_on_already_is_not_passed_on_again() -> None:
     bench = Bench(wakeup_timeout=2.0)
     client, one = bench.connect(), bench.worker(b"f", b"g").fall_asleep()
-    two, three = (bench.worker(b"f").fall_asleep() for _ in range(2))
+    two, three, four = (bench.worker(b"f").fall_asleep() for _ in range(3))
     client.submit(SubmitJob(b"f", b"", b""))
     bench.advance(2.0)
-    assert [worker.received() for worker in (one, two, three)] == [[Noop()], [Noop()], []]
+    assert [worker.received() for worker in (one, two, three, four)] == [[Noop()], [Noop()], [Noop()], []]
     client.submit(SubmitJobHigh(b"g", b"", b""))
     job = one.grab()
     assert job is not None
     assert job.function == b"g"
-    assert three.received() == []
+    assert four.received() == []
     one.leave()
-    assert three.received() == []
+    assert four.received() == []
 
 
 def test_wake_up_is_dropped_when_its_job_is_gone_in_time(bench: Bench) -> None:
@@ -1253,9 +1306,8 @@ def test_running_job_goes_on_without_clients_and_ends_in_silence(bench: Bench) -
     assert bench.counters().ended == 1
 
 
-def test_very_many_jobs_of_a_client_that_leaves_are_dropped_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.server.engine, "_FEW", 3)
-    bench = Bench()
+def test_very_many_jobs_of_a_client_that_leaves_are_dropped_little_by_little(bench: Bench) -> None:
+    bench.engine._chores.at_once = bench.engine._chores.least = 3
     client, other, worker = bench.connect(), bench.connect(), bench.worker(b"f")
     for number in range(10):
         client.submit(SubmitJob(b"f", b"%d" % number, b""))
@@ -1274,11 +1326,9 @@ def test_very_many_jobs_of_a_client_that_leaves_are_dropped_little_by_little(mon
     assert other.received() == [WorkComplete(handle, b"r") for handle in handles]
 
 
-def test_very_many_jobs_of_a_worker_that_leaves_are_given_back_little_by_little(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(gearproto.server.engine, "_FEW", 3)
+def test_very_many_jobs_of_a_worker_that_leaves_are_given_back_little_by_little() -> None:
     bench = Bench(job_retries=1)
+    bench.engine._chores.at_once = bench.engine._chores.least = 3
     client, worker, other = bench.connect(), bench.worker(b"f"), bench.worker(b"f").fall_asleep()
     handles = [client.submit(SubmitJob(b"f", b"", b"")) for _ in range(8)]
     other.received()

@@ -205,10 +205,10 @@ def test_deadline_is_the_earliest_of_all_kinds() -> None:
     add(queue, 2, due=102.5)
     assert queue.next_deadline(100.0) == 2.0
     assert queue.next_deadline(100.75) == 1.75
-    queue.wake(worker, queue.function(b"f"), 0.5)
+    queue.wake(worker, queue.function(b"f"), 0.5, 2)
     assert queue.next_deadline(100.75) == 1.5
     assert list(queue.overslept(1.4)) == []
-    assert list(queue.overslept(1.5)) == [queue.function(b"f")]
+    assert list(queue.overslept(1.5)) == [(queue.function(b"f"), 2)]
     assert queue.stop_waiting_for(worker) is None
     assert list(queue.queue_due(2.0, 100.0)) == []
     assert [job.handle for job in queue.queue_due(2.0, 100.5)] == [b"H:2"]
