@@ -7,6 +7,7 @@ import math
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
@@ -106,6 +107,8 @@ class Worker:
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
+        self._assigned: deque[WorkerJob] = deque()  # for which there is no room yet
+        self._running = 0
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
         self._stopping = False
         self._aborting = False
@@ -315,15 +318,18 @@ class Worker:
         return conn
 
     def on_assigned(self, event: JobAssigned, post: Post) -> None:
-        """Run a job."""
+        """Run a job, or let it wait: servers may assign more than there is room for."""
         self._grabber.assigned()
-        assert self._hands is not None
-        self._hands.give(WorkerJob(event, post))
+        self._assigned.append(WorkerJob(event, post))
+        self._start_jobs()
 
     def on_closed(self, post: Post) -> None:
         """Take note of a lost connection."""
         self._grabber.detach(post.conn)
         self._by_conn.pop(post.conn, None)
+        for job in [job for job in self._assigned if job.conn is post.conn]:
+            self._assigned.remove(job)
+            self._grabber.ended()
         self._changed.set()
 
     def advance(self) -> None:
@@ -343,16 +349,26 @@ class Worker:
 
     # Jobs
 
+    def _start_jobs(self) -> None:
+        assert self._hands is not None
+        while self._assigned and self._running < self._concurrency:
+            self._running += 1
+            self._hands.give(self._assigned.popleft())
+
     async def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
-        if self._aborting:
-            self._grabber.ended()
-            return
+        end = None
         try:
-            end = await self._run(job)
+            if not self._aborting and job.connected:  # else it is for another worker
+                end = await self._run(job)
         finally:
             job.given_up = True
+            self._running -= 1
             self._grabber.ended()
+            self._start_jobs()
+        if end is None:
+            self._changed.set()
+            return
         if not job.connected:
             level = logging.INFO if job.post.leaving else logging.WARNING
             address = job.post.address

@@ -564,6 +564,10 @@ class Worker:
             return
         while self._assigned and not self._aborting and self._interrupt is None:
             start(self._assigned.popleft())
+            if self._assigned:  # the job may have taken long, and the server of the next one be gone
+                with self._pump.gate, self._pump.lock:
+                    for server in self._servers:
+                        server.look()
 
     def abort_if_overdue(self, now: float) -> bool:
         """Abort if jobs have not ended in the time to stop; return whether that is so. Without the lock."""
@@ -643,6 +647,12 @@ class Worker:
     def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
         if self._aborting:
+            return
+        if not job.connected:  # it is for another worker; nobody else has told of it, as it was on its way to a thread
+            with self._pump.gate, self._pump.lock:
+                self._grabber.ended()
+                self.advance()
+            self._pump.wake()
             return
         handler, timeout = self._functions.get(job.function, (None, None))
         if timeout is not None:

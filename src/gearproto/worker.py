@@ -40,7 +40,7 @@ from .packets import (
     decoders,
 )
 
-__all__ = ["Grab", "WorkerConnection"]
+__all__ = ["MAX_UNASKED", "Grab", "WorkerConnection"]
 
 
 class Grab(Enum):
@@ -53,6 +53,9 @@ class Grab(Enum):
     ASLEEP = auto()
     """``PRE_SLEEP`` was sent: ``NOOP`` wakes it."""
 
+
+MAX_UNASKED: Final = 16
+"""Most jobs in hand that a server may have assigned without being asked; they wait until the worker has room."""
 
 _Assignment = JobAssign | JobAssignUniq | JobAssignAll
 _ASSIGNMENTS: Final = (JobAssign, JobAssignUniq, JobAssignAll)
@@ -107,6 +110,7 @@ class WorkerConnection(Connection):
         self._runs: Counter[bytes] = Counter()  # of the jobs in hand: how often they were assigned in all
         self._begun: Counter[bytes] = Counter()  # and how many of these runs have been begun
         self._functions: dict[bytes, bytes] = {}  # of the jobs in hand, by handle
+        self._unasked: Counter[bytes] = Counter()  # of the jobs in hand: those that nobody has asked for
 
     @property
     def state(self) -> Grab:
@@ -283,6 +287,9 @@ class WorkerConnection(Connection):
             del self._in_hand[handle]
             del self._runs[handle], self._begun[handle]
             del self._functions[handle]
+        if self._unasked:
+            self._unasked[handle] -= 1
+            self._unasked += Counter()  # drops what is not above 0
 
     def _ask_for_job(self) -> None:
         self._ask(self._grab, type(self._grab))
@@ -313,6 +320,10 @@ class WorkerConnection(Connection):
 
     def _on_assignment(self, packet: _Assignment) -> Event | None:
         self._check_handle(packet, packet.handle)  # no report could name it
+        if self._state is not Grab.ASKED:
+            if self._unasked.total() >= MAX_UNASKED:
+                raise RemoteProtocolError(f"worker: {packet.spec.name}: over {MAX_UNASKED} jobs that nobody asked for")
+            self._unasked[packet.handle] += 1
         self._advance(packet)
         self._in_hand[packet.handle] += 1
         self._runs[packet.handle] += 1

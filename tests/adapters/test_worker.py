@@ -19,7 +19,7 @@ import gear_anyio
 import gear_sync
 from gearproto import Completed, Failed, JobFailed, JobRaised, JobRejected, LocalProtocolError, Raised
 from gearproto.events import Data, Progress, Warned
-from gearproto.packets import MAX_GROWTH, GrabJobAll, JobAssignAll, Report, WorkFail
+from gearproto.packets import MAX_GROWTH, CanDo, GrabJobAll, JobAssignAll, Report, WorkFail
 from tests.adapters.conftest import StartWorker
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import (
@@ -30,10 +30,12 @@ from tests.harness.idioms import (
     ThreadedWorker,
     in_thread,
     make_worker,
+    settle,
     until,
     working,
 )
 from tests.harness.places import Host, Place
+from tests.harness.servers import poll_until
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -362,6 +364,95 @@ async def test_worker_runs_as_many_jobs_as_it_has_room_for_and_never_more(
             assert [await job.result(LIMIT) for job in jobs] == [b"done"] * count
         assert most == room
         assert running == 0
+
+
+class Crowd:
+    """Functions that note how many of them run at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.gate = Gate()
+        self.running = self.most = self.runs = 0
+
+    def enter(self) -> None:
+        with self.lock:
+            self.runs += 1
+            self.running += 1
+            self.most = max(self.most, self.running)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.running -= 1
+
+    def plain(self, job: Any) -> bytes:
+        self.enter()
+        self.gate.wait()
+        self.leave()
+        return b""
+
+    async def coroutine(self, job: Any) -> bytes:
+        self.enter()
+        await self.gate.reached()
+        self.leave()
+        return b""
+
+
+@pytest.mark.parametrize("room", [None, 1, 2])
+async def test_worker_never_runs_more_jobs_than_it_has_room_for_whatever_servers_assign(
+    idiom: Idiom, room: int | None
+) -> None:
+    def assigns_many(peer: Peer) -> None:
+        peer.receive_until(GrabJobAll)
+        peer.send(*[JobAssignAll(b"H:%d" % number, b"f", b"", b"", b"") for number in range(10)])
+        for _ in range(10):
+            peer.receive_until(Report)
+
+    crowd = Crowd()
+    for function in kinds(idiom, crowd.plain, crowd.coroutine):
+        crowd.gate = Gate()
+        with HostileServer(assigns_many) as server:
+            worker = make_worker(idiom, [server.address], concurrency=room)
+            worker.register("f", function)
+            async with working(worker):
+                await until(lambda: crowd.running == (room or 1))
+                await settle()
+                crowd.gate.open()
+                await in_thread(server.join)
+            if isinstance(worker, ThreadedWorker):
+                await worker.close()
+        assert (crowd.running, crowd.most) == (0, room or 1)
+    assert crowd.runs == 10 * len(kinds(idiom, crowd.plain, crowd.coroutine))
+
+
+@pytest.mark.parametrize("room", [None, 2])
+async def test_job_that_waits_for_room_is_dropped_with_its_connection(idiom: Idiom, room: int | None) -> None:
+    """The server gives it to another worker."""
+    crowd = Crowd()
+
+    def goes(peer: Peer) -> None:
+        peer.receive_until(GrabJobAll)
+        peer.send(*[JobAssignAll(b"H:%d" % number, b"f", b"", b"", b"") for number in range(10)])
+        poll_until(lambda: crowd.running == (room or 1), "the worker is full")
+
+    def is_back(peer: Peer) -> None:
+        peer.receive_until(CanDo)
+        back.open()
+        peer.receive_until(GrabJobAll)
+
+    for function in kinds(idiom, crowd.plain, crowd.coroutine):
+        crowd.gate, crowd.runs, back = Gate(), 0, Gate()
+        with HostileServer(goes, is_back) as server:
+            worker = make_worker(idiom, [server.address], concurrency=room)
+            worker.register("f", function)
+            async with working(worker):
+                await in_thread(partial(server.wait_for_scripts, 1))
+                if idiom != "gear_sync" or room is not None:  # else it cannot look while the job runs
+                    await back.reached()
+                crowd.gate.open()
+                await in_thread(server.join)
+            if isinstance(worker, ThreadedWorker):
+                await worker.close()
+        assert crowd.runs == (room or 1)
 
 
 async def test_full_worker_leaves_jobs_to_others(place: Place, client: AnyClient, start: StartWorker) -> None:

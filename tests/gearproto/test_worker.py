@@ -50,6 +50,7 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
+from gearproto.worker import MAX_UNASKED
 from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, received_by_server, sent
 
@@ -289,6 +290,25 @@ def test_second_assignment_to_one_grab_is_a_second_job_in_hand() -> None:
     assert len(receive(worker, JobAssign(b"H:1", b"f", b""), JobAssign(b"H:2", b"f", b""))) == 2
     assert worker.in_hand == {b"H:1": 1, b"H:2": 1}
     assert state_of(worker) is Grab.IDLE
+
+
+@given(st.lists(st.booleans(), max_size=60), st.sampled_from([Grab.IDLE, Grab.ASLEEP]))
+def test_jobs_that_nobody_asked_for_are_bounded(ends: list[bool], state: Grab) -> None:
+    worker = worker_in(state)
+    handles = [b"H:%d" % number for number in range(MAX_UNASKED)]
+    receive(worker, *[JobAssign(handle, b"f", b"") for handle in handles])
+    for number, ended in enumerate(ends):  # as many as before, if one ends for each that comes
+        if ended:
+            worker.work_fail(handles.pop(0))
+            handles.append(b"again %d" % number)
+            receive(worker, JobAssign(handles[-1], b"f", b""))
+        elif state is Grab.IDLE:  # those that it asks for do not count
+            worker.grab_job()
+            assert len(receive(worker, JobAssign(b"asked %d" % number, b"f", b""))) == 1
+    assert len(worker.in_hand) == MAX_UNASKED + (ends.count(False) if state is Grab.IDLE else 0)
+    worker.receive_data(JobAssign(b"H:one more", b"f", b"").encode())
+    with pytest.raises(RemoteProtocolError, match="JOB_ASSIGN: over 16 jobs that nobody asked for"):
+        worker.next_event()
 
 
 def test_several_jobs_may_be_in_hand() -> None:
