@@ -6,10 +6,12 @@ import socket
 
 import anyio
 import pytest
+import trio
+import trio.testing
 
 from gear_anyio.link import SocketLink
 from gearproto import ClientConnection
-from gearproto.packets import SubmitJob
+from gearproto.packets import RESPONSE, EchoReq, EchoRes, SubmitJob
 from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
@@ -49,3 +51,28 @@ def test_all_output_is_sent_though_nothing_comes(backend: Loop, sizes: list[int]
         theirs.close()
 
     run(backend, main)
+
+
+def test_answer_that_has_come_by_the_deadline_counts_though_both_show_at_once() -> None:
+    """An event loop that was held up finds both at once, and trio runs what they wake in any order."""
+    clock = trio.testing.MockClock()
+
+    async def main() -> bool:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        conn = ClientConnection(probe_interval=30, probe_timeout=10, now=anyio.current_time())
+        link = SocketLink(ours, conn, lambda _event: None)
+        async with anyio.create_task_group() as group:
+            group.start_soon(link.run)
+            await anyio.wait_all_tasks_blocked()
+            clock.jump(30)
+            probe = await receive(theirs, len(EchoReq(b"probe").encode()))
+            theirs.sendall(EchoRes(b"probe").encode(RESPONSE))
+            clock.jump(10)
+            await anyio.wait_all_tasks_blocked()
+            alive = bool(probe) and not conn.closed
+            link.close("enough")
+        theirs.close()
+        return alive
+
+    assert all(trio.run(main, clock=clock) for _ in range(20))
