@@ -11,7 +11,7 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 
-from gear_sync.dial import Dial, Endpoint, failure_of_connect
+from gear_sync.dial import Dial, Endpoint, failure_of_connect, unix_endpoint
 from gear_sync.tls import ClientTLS
 from gearproto.addresses import Address
 
@@ -48,12 +48,19 @@ async def dial(
     with anyio.move_on_after(timeout) as scope:
         if connect is not None:
             return await _open(connect, address), None
-        found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        endpoints = await _look_up(address)
     if scope.cancelled_caught:
         raise TimeoutError(f"no answer within {timeout:g} s")
-    endpoints = dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found)
     attempt = Dial(address, order(endpoints), timeout, tls)
     return await _connected(attempt), attempt.endpoint
+
+
+async def _look_up(address: Address) -> list[Endpoint]:
+    """Look up the addresses of a server."""
+    if address.path is not None:
+        return [unix_endpoint(address.path)]
+    found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((int(family), where) for family, _type, _protocol, _name, where in found))
 
 
 async def _open(connect: Connect, address: Address) -> Transport:

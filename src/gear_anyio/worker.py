@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
@@ -19,7 +19,7 @@ from gear_sync.signals import receiving_signals
 from gear_sync.standing import LoggedStanding
 from gear_sync.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
-from gearproto.addresses import parse_addresses
+from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.assignments import server_timeout_ms, timed_out
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
@@ -57,7 +57,7 @@ class Worker:
 
     def __init__(
         self,
-        servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
+        servers: ServerAddresses,
         *,
         client_id: str | bytes | None = None,
         concurrency: int = 1,
@@ -71,7 +71,7 @@ class Worker:
         """Make a worker; `run` connects.
 
         Args:
-            servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
+            servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
             client_id: the name that administrators see.
             concurrency: how many jobs to run at once.
             tls: the files for TLS, or a context of your own; None for plain TCP.

@@ -55,9 +55,9 @@ Servers = Annotated[
     Parameter(
         name=["--server", "-s"],
         show_default=False,
-        help="A job server, as host or host:port; repeat the option, or put commas between several. Without it the "
-        f"environment variable {SERVERS_VARIABLE} names them, parted by commas or blanks; if that is unset or empty, "
-        f"it is {DEFAULT_SERVER}.",
+        help="A job server, as host, host:port or unix:PATH; repeat the option, or put commas between several. Without "
+        f"it the environment variable {SERVERS_VARIABLE} names them, with commas or blanks between them; if that is "
+        f"unset or empty, it is {DEFAULT_SERVER}.",
     ),
 ]
 

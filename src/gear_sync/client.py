@@ -21,7 +21,7 @@ from gearproto import (
     ServerError,
     StreamBlocked,
 )
-from gearproto.addresses import Address, parse_address, parse_addresses
+from gearproto.addresses import Address, ServerAddress, ServerAddresses, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.connection import Limits
 from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
@@ -52,8 +52,6 @@ _A = TypeVar("_A")
 _R = TypeVar("_R")
 _NEVER: Final = float("inf")
 
-Servers = str | tuple[str, int] | Iterable[str | tuple[str, int]]
-
 
 class Client:
     """A Gearman client. Threads may share it; it starts none of its own.
@@ -67,7 +65,7 @@ class Client:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: ServerAddresses,
         *,
         policy: Policy | str = Policy.ORDERED,
         tls: TLS | ssl.SSLContext | None = None,
@@ -83,7 +81,7 @@ class Client:
         """Make a client; the first call that needs a server connects.
 
         Args:
-            servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
+            servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
             policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
             tls: the files for TLS, or a context of your own; None for plain TCP.
             connect: opens a connected stream socket to a server, in place of TCP and TLS.
@@ -445,7 +443,7 @@ class Client:
             records, event = self._ask(candidates, lambda conn: conn.echo(data), self._until())
             return records.echoed(event)
 
-    def admin_of(self, server: str | tuple[str, int]) -> Admin:
+    def admin_of(self, server: ServerAddress) -> Admin:
         """Return the text protocol for administrators, with one of the client's servers.
 
         Raises:

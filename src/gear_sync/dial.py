@@ -17,7 +17,7 @@ from gearproto.addresses import Address
 
 from .tls import ClientTLS, handshake_reason
 
-__all__ = ["Connect", "Dial", "Endpoint", "failure_of_connect", "open_socket", "resolve"]
+__all__ = ["Connect", "Dial", "Endpoint", "failure_of_connect", "open_socket", "resolve", "unix_endpoint"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
@@ -32,12 +32,26 @@ Connect = Callable[[Address], socket.socket]
 """Opens a connected stream socket to a server, in place of TCP and TLS."""
 
 
+def unix_endpoint(path: str) -> Endpoint:
+    """Return where a Unix socket is.
+
+    Raises:
+        OSError: this system has none.
+    """
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError("this system has no Unix sockets")
+    return family, path
+
+
 def resolve(address: Address) -> list[Endpoint]:
     """Look up the addresses of a server; this blocks as long as the system's resolver does.
 
     Raises:
         OSError: the name is not known, or cannot be looked up now.
     """
+    if address.path is not None:
+        return [unix_endpoint(address.path)]
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys((family, where) for family, _type, _protocol, _name, where in found))
 
@@ -155,7 +169,7 @@ class Dial:
                 code = sock.connect_ex(where)
                 if code == 0:
                     self._on_connected(sock)
-                elif code not in _IN_PROGRESS:
+                elif code not in _IN_PROGRESS or isinstance(where, str):  # a Unix socket connects at once or not at all
                     raise OSError(code, os.strerror(code))
             except OSError as reason:
                 error = reason
@@ -171,18 +185,18 @@ class Dial:
         self.wants = _WRITE
 
     def _on_connected(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Otherwise the system takes megabytes at once, and then shows no progress for as long as a slow link needs
-            # to send a third of them: at 30 kB/s almost a minute, in which the server would be taken for dead.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _HELD_BY_SYSTEM)
+        if self._address.path is None:
+            _tune_tcp(sock)
         if self._tls is None:
             self.sock, self.trying = sock, None
             return
-        self.trying = self._shaking = self._tls.context().wrap_socket(
-            sock, server_hostname=self._address.host, do_handshake_on_connect=False
+        context = self._tls.context()
+        if self._address.path is not None and context.check_hostname:
+            raise ConnectionError("TLS: a Unix socket has no host name to check: use TLS(check_host=False)")
+        self.trying = self._shaking = context.wrap_socket(
+            sock,
+            server_hostname=self._address.host if self._address.path is None else None,
+            do_handshake_on_connect=False,
         )
         self._shake()
 
@@ -198,3 +212,13 @@ class Dial:
             raise ConnectionError(f"TLS: {handshake_reason(error)}") from error
         else:
             self.sock, self.trying = self._shaking, None
+
+
+def _tune_tcp(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Otherwise the system takes megabytes at once, and then shows no progress for as long as a slow link needs
+        # to send a third of them: at 30 kB/s almost a minute, in which the server would be taken for dead.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _HELD_BY_SYSTEM)

@@ -10,12 +10,12 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
-from gearproto.addresses import Address, parse_addresses
+from gearproto.addresses import Address, ServerAddresses, parse_addresses
 from gearproto.assignments import Assignment, server_timeout_ms, timed_out
 from gearproto.connection import Limits
 from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
@@ -283,7 +283,7 @@ class Worker:
 
     def __init__(
         self,
-        servers: str | tuple[str, int] | Iterable[str | tuple[str, int]],
+        servers: ServerAddresses,
         *,
         client_id: str | bytes | None = None,
         threads: int = 0,
@@ -297,7 +297,7 @@ class Worker:
         """Make a worker; `run` connects.
 
         Args:
-            servers: one address or several, as ``host`` or ``host:port``; the port is 4730 unless given.
+            servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
             client_id: the name that administrators see.
             threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
             tls: the files for TLS, or a context of your own; None for plain TCP.

@@ -321,7 +321,7 @@ def test_wrong_function_is_an_error_at_once(worker: Worker) -> None:
 
 
 def test_wrong_address_is_an_error_at_once() -> None:
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="not a valid address"):
         Worker("host:port")
     with pytest.raises(ValueError, match="no server is given"):
         Worker([])

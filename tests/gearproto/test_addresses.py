@@ -1,5 +1,7 @@
 """Addresses of job servers, as people write them."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,10 +39,30 @@ def test_the_port_is_gearmans_own_unless_given(host: str) -> None:
         ("[::1]4730", "the bracket has no counterpart, or no port follows it"),
         ("a..b", "'a..b' cannot be the name of a host"),
         ("x" * 64, "cannot be the name of a host"),
+        ("a b", "'a b' cannot be the name of a host"),
+        ("a\u00a0b", "cannot be the name of a host"),
+        ("a/b", "cannot be the name of a host"),
+        ("user@host:1", "'user@host' cannot be the name of a host"),
+        ("http://h:4730", r"'http://h:4730' is not a valid address: leave out 'http://'"),
+        ("tcp://[::1]:4730", "leave out 'tcp://'"),
+        ("a:b:c", "'a:b:c' is not an IPv6 address"),
+        ("[::1%]", "is not an IPv6 address"),
+        ("unix:", "it has no path that a file can have"),
+        ("unix:a\0b", "it has no path that a file can have"),
         (("host", 0), "the port has to be a number from 1 to 65535"),
+        (("host", True), "the port has to be a number from 1 to 65535"),
+        (("host", 4730.0), "the port has to be a number from 1 to 65535"),
+        (("host", "+1"), "the port has to be a number from 1 to 65535"),
+        (("host", "\u0661"), "the port has to be a number from 1 to 65535"),
+        (("host", "9" * 5000), "the port has to be a number from 1 to 65535"),
+        (("unix:/run/gear.sock", 1), "is not a valid address"),
+        (("host",), "it has to be host:port, unix:PATH, or a pair of host and port"),
+        ((4730, "host"), "it has to be host:port, unix:PATH, or a pair of host and port"),
+        (b"host", "it has to be host:port, unix:PATH, or a pair of host and port"),
+        (None, "it has to be host:port, unix:PATH, or a pair of host and port"),
     ],
 )
-def test_nonsense_is_refused_with_a_reason(text: str | tuple[str, int], reason: str) -> None:
+def test_nonsense_is_refused_with_a_reason(text: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_address(text)
 
@@ -51,8 +73,23 @@ def test_several_addresses_come_as_a_list_or_parted_by_commas() -> None:
     assert parse_addresses(["a:1", ("b", DEFAULT_PORT)]) == expected
 
 
-def test_one_address_may_be_a_pair() -> None:
-    assert parse_addresses(("a", 1)) == [Address("a", 1)]
+@pytest.mark.parametrize("pair", [("a", 1), ("a", "1"), ["a:1"], [["a", "1"]], Address("a", 1)])
+def test_one_address_may_be_a_pair(pair: Any) -> None:
+    assert parse_addresses(pair) == [Address("a", 1)]
+
+
+@given(st.text(min_size=1).filter(lambda path: "\0" not in path))
+def test_address_of_a_unix_socket_is_its_path(path: str) -> None:
+    address = parse_address(f"unix:{path}")
+    assert address.path == path
+    assert parse_address(address) == parse_address(str(address)) == address
+    assert parse_addresses(address) == [address]
+    assert Address("unix").path is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "h_1.example.", "b\u00fccher.example", "::1", "fe80::1%eth0", "1.2.3.4"])
+def test_names_and_addresses_of_hosts_are_taken(host: str) -> None:
+    assert parse_address((host, 1)) == Address(host, 1)
 
 
 def test_an_address_given_twice_counts_once() -> None:
@@ -69,5 +106,5 @@ def test_no_address_is_refused() -> None:
 
 
 def test_a_port_alone_is_no_address() -> None:
-    with pytest.raises(ValueError, match="is no address"):
+    with pytest.raises(ValueError, match="1 is not a valid address"):
         parse_addresses((1, 2, 3))  # type: ignore[arg-type]
