@@ -21,7 +21,7 @@ _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 64 * 1024  # buffers of 128 KiB and more are mapped anew for each read, which takes as long as the read
 _TLS_ALERT: Final = b"\x15\x03"  # how TLS begins to tell that it understands nothing
-_NO_TLS_HERE: Final = "speak TLS, which this connection does not"
+_TLS_HERE: Final = "the server seems to speak TLS, which this connection does not"
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -148,12 +148,10 @@ class Link:
             return True
         if not self._heard:
             self._heard = True
-            if not data:
-                self.close(f"the server closed the connection without a word: it may {_NO_TLS_HERE}")
-                return True
             if data.startswith(_TLS_ALERT):
-                self.error = ssl.SSLError(_NO_TLS_HERE)
-                self.close(f"the server seems to {_NO_TLS_HERE}")
+                self.error = ssl.SSLError(_TLS_HERE)
+                self.conn.connection_refused(_TLS_HERE)
+                self.close(_TLS_HERE)
                 return True
         if not data:
             self.conn.receive_eof()
@@ -180,12 +178,12 @@ class Link:
         return why
 
     def _fail(self, error: OSError) -> None:
-        """Close the socket after an error; where not a word has come it may have met TLS."""
+        """Close the socket after an error."""
         self.error = error
         reason = _told(error)
         if is_refusal(error):
             self.conn.connection_refused(reason)
-        self.close(reason if self._heard else f"{reason} without a word: it may {_NO_TLS_HERE}")
+        self.close(reason)
 
     def drain(self) -> None:
         """Hand out all events."""

@@ -12,6 +12,7 @@ __all__ = ["PeerCertificate", "Tunnel"]
 
 _CHUNK: Final = 65536  # bytes of ciphertext that OpenSSL holds at most; its buffers never shrink
 _RECORD: Final = 16384  # bytes in the largest record of TLS
+_ALERT: Final = b"\x15\x03\x01\0\x02\x02\x46"  # fatal: the version of the protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Tunnel:
         ended: whether the other side has said that it sends no more.
     """
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "ended", "established")
+    __slots__ = ("_answered", "_incoming", "_object", "_outgoing", "ended", "established")
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
@@ -57,6 +58,7 @@ class Tunnel:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self._answered = False  # whether there was anything to send
         self.established = False
         self.ended = False
         if not server_side:
@@ -82,6 +84,11 @@ class Tunnel:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
             return False
+        except ssl.SSLError:
+            # To what is not TLS at all OpenSSL says nothing. Clients of ours that meet an alert tell what it means.
+            if not self._answered and not self._outgoing.pending:
+                self._outgoing.write(_ALERT)
+            raise
         self.established = True
         return True
 
@@ -100,7 +107,9 @@ class Tunnel:
 
     def data_to_send(self) -> bytes:
         """Take what the handshake, or the other side's requests, want to be sent; perhaps nothing."""
-        return self._outgoing.read()
+        data = self._outgoing.read()
+        self._answered = self._answered or bool(data)
+        return data
 
     def encrypt(self, data: bytes | memoryview) -> Iterator[bytes]:
         """Return what has to be sent to say this, in pieces of moderate size.

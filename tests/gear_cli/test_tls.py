@@ -48,11 +48,11 @@ def test_tls_on_one_side_only_is_told_as_such(gear: Run) -> None:
         assert f"localhost:{plain.port}: TLS: it ".encode() in done.stderr
         assert b"not speak TLS" in done.stderr
         done = gear("submit", "f", "text", to_tls, "--no-exceptions")
-        assert (done.returncode, done.stdout) == (1, b"")
-        assert b"it may speak TLS, which this connection does not" in done.stderr
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert b"seems to speak TLS, which this connection does not" in done.stderr
         for words, said in (
             ([to_plain, f"--tls-ca={ours.ca}"], f"localhost:{plain.port}: TLS: it "),
-            ([to_tls], f"localhost:{tls.port}: .* it may speak TLS, which this connection does not"),
+            ([to_tls], f"localhost:{tls.port}: .* seems to speak TLS, which this connection does not"),
         ):
             with subprocess.Popen(
                 command("work", "f", "cat", *words), stderr=subprocess.PIPE, env=environment()
