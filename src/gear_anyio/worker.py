@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import socket
 import ssl
 import threading
@@ -20,7 +21,7 @@ from gear_sync.standing import LoggedStanding
 from gear_sync.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
 from gearproto.addresses import ServerAddresses, parse_addresses
-from gearproto.assignments import server_timeout_ms, timed_out
+from gearproto.assignments import server_timeout_ms, stopping, timed_out
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
@@ -107,6 +108,7 @@ class Worker:
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
+        self._in_hand: dict[WorkerJob, None] = {}
         self._assigned: deque[WorkerJob] = deque()  # for which there is no room yet
         self._running = 0
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
@@ -270,10 +272,14 @@ class Worker:
     async def _handle_signals(self, signals: socket.socket) -> None:
         while True:
             await anyio.wait_readable(signals)
-            for _number in signals.recv(64):
+            for number in signals.recv(64):
                 if self._stopping:
                     self.abort()
+                    continue
                 self.stop()
+                at_terminal = number == signal.SIGINT and self._in_hand
+                level = logging.WARNING if at_terminal else logging.INFO
+                _log.log(level, stopping(self._in_hand, self._stop_timeout))
 
     async def _tend(self) -> None:
         """Do what is due, until the worker has stopped."""
@@ -320,8 +326,14 @@ class Worker:
     def on_assigned(self, event: JobAssigned, post: Post) -> None:
         """Run a job, or let it wait: servers may assign more than there is room for."""
         self._grabber.assigned()
-        self._assigned.append(WorkerJob(event, post))
+        job = WorkerJob(event, post)
+        self._in_hand[job] = None
+        self._assigned.append(job)
         self._start_jobs()
+
+    def _put_down(self, job: WorkerJob) -> None:
+        del self._in_hand[job]
+        self._grabber.ended()
 
     def on_closed(self, post: Post) -> None:
         """Take note of a lost connection."""
@@ -329,7 +341,7 @@ class Worker:
         self._by_conn.pop(post.conn, None)
         for job in [job for job in self._assigned if job.conn is post.conn]:
             self._assigned.remove(job)
-            self._grabber.ended()
+            self._put_down(job)
         self._changed.set()
 
     def advance(self) -> None:
@@ -364,7 +376,7 @@ class Worker:
         finally:
             job.given_up = True
             self._running -= 1
-            self._grabber.ended()
+            self._put_down(job)
             self._start_jobs()
         if end is None:
             self._changed.set()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import queue
 import selectors
+import signal
 import socket
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
 from gearproto.addresses import Address, ServerAddresses, parse_addresses
-from gearproto.assignments import Assignment, server_timeout_ms, timed_out
+from gearproto.assignments import Assignment, server_timeout_ms, stopping, timed_out
 from gearproto.connection import Limits
 from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
 from gearproto.functions import Function
@@ -335,6 +338,7 @@ class Worker:
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}
         self._assigned: deque[WorkerJob] = deque()
+        self._in_hand: dict[WorkerJob, None] = {}
         self._running: dict[WorkerJob, None] = {}  # those that have a time limit
         self._stopping = False
         self._aborting = False
@@ -486,11 +490,22 @@ class Worker:
         """Close the worker: see `close`."""
         self.close()
 
-    def _on_signal(self, _number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if self._stopping:
             self.abort()
             raise KeyboardInterrupt
         self.stop()
+        # Logging needs locks, which this thread may hold just now. So another one logs; and as to start a thread of
+        # `threading` takes a lock, too, one without a lock does that.
+        telling = threading.Thread(target=self._tell_stop, args=(number,), name="gear worker stops", daemon=True)
+        with suppress(RuntimeError):  # no more threads can be started
+            _thread.start_new_thread(telling.start, ())
+
+    def _tell_stop(self, number: int) -> None:
+        with self._pump.gate, self._pump.lock:
+            jobs = list(self._in_hand)
+        level = logging.WARNING if jobs and number == signal.SIGINT else logging.INFO  # somebody waits at a terminal
+        _log.log(level, stopping(jobs, self._stop_timeout))
 
     # One turn of `run`
 
@@ -618,7 +633,12 @@ class Worker:
     def on_assigned(self, job: WorkerJob) -> None:
         """Take a job."""
         self._grabber.assigned()
+        self._in_hand[job] = None
         self._assigned.append(job)
+
+    def _put_down(self, job: WorkerJob) -> None:
+        del self._in_hand[job]
+        self._grabber.ended()
 
     def on_closed(self, server: _Server, event: ConnectionClosed, error: Exception | None) -> None:
         """Record that a connection was lost, and drop the jobs of it that have not begun."""
@@ -629,7 +649,7 @@ class Worker:
         self._grabber.detach(server.conn)
         for job in [job for job in self._assigned if job.conn is server.conn]:
             self._assigned.remove(job)
-            self._grabber.ended()
+            self._put_down(job)
 
     # Jobs
 
@@ -650,7 +670,7 @@ class Worker:
             return
         if not job.connected:  # it is for another worker; nobody else has told of it, as it was on its way to a thread
             with self._pump.gate, self._pump.lock:
-                self._grabber.ended()
+                self._put_down(job)
                 self.advance()
             self._pump.wake()
             return
@@ -665,7 +685,7 @@ class Worker:
         end = self._run(job, handler)
         with self._pump.gate, self._pump.lock:
             self._running.pop(job, None)
-            self._grabber.ended()
+            self._put_down(job)
             if job.given_up:
                 pass
             elif job.connected:
@@ -718,7 +738,7 @@ class _Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let each thread end with the job that it has; one that hangs is left behind, as no thread can be ended."""
-        for _thread in self._threads:
+        for _ in self._threads:
             self._jobs.put(None)
 
     def _run(self) -> None:

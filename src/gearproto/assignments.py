@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from types import CoroutineType
 from typing import Final
 
@@ -21,12 +23,16 @@ __all__ = [
     "piece",
     "raised",
     "server_timeout_ms",
+    "stopping",
     "timed_out",
 ]
 
 _MAX_TIMEOUT_MS: Final = 2**31 - 1
 TIMEOUT_GRACE: Final = 1.0
 """Seconds by which a server waits longer for a job than its worker: the worker, if it can, tells what happened."""
+
+
+_MOST_TOLD: Final = 5  # functions that a log message names
 
 
 def server_timeout_ms(timeout: float | None) -> int | None:
@@ -117,6 +123,26 @@ def is_interrupt(error: BaseException) -> bool:
         if isinstance(error, BaseExceptionGroup):
             left += error.exceptions
     return False
+
+
+def stopping(jobs: Iterable[Assignment], timeout: float | None) -> str:
+    """Say what a worker waits for that is to stop.
+
+    Args:
+        jobs: those in hand.
+        timeout: seconds that they have to end in; None for no limit.
+    """
+    functions = Counter(job.function for job in jobs)
+    count = functions.total()
+    if not count:
+        return "stopping"
+    names = ", ".join(f"{number} of {function!r}" for function, number in functions.most_common(_MOST_TOLD))
+    if len(functions) > _MOST_TOLD:
+        names += ", ..."
+    what = "job has ended" if count == 1 else "jobs have ended"
+    limit = "" if timeout is None else f", or {timeout:g} s have passed"
+    who = "it to another worker" if count == 1 else "them to other workers"
+    return f"stopping once {count} {what}{limit} ({names}); a second signal leaves {who}"
 
 
 class Assignment:

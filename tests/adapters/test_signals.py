@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import trio
 import gear_anyio
 import gear_sync
 from gear_sync.signals import SIGNALS
-from tests.harness.idioms import IDIOMS, Idiom
+from tests.harness.idioms import IDIOMS, Gate, Idiom
 from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.servers import OurServer
 from tests.harness.threads import LIMIT
@@ -56,13 +57,22 @@ class AnyRun:
         self.idiom = idiom
         self.worker: Any = gear_sync.Worker(address) if idiom == "gear_sync" else gear_anyio.Worker(address)
 
-    def register(self, name: str, function: Callable[[], bytes]) -> None:
-        """Register a function that runs in the main thread."""
+    def register(self, name: str, function: Callable[[], bytes], ends: Gate | None = None) -> None:
+        """Register a function that runs in the main thread, and then waits for a gate if there is one."""
 
         async def coroutine(job: gear_anyio.WorkerJob) -> bytes:
-            return function()
+            result = function()
+            if ends is not None:
+                await ends.reached()
+            return result
 
-        self.worker.register(name, coroutine if self.idiom != "gear_sync" else lambda job: function())
+        def plain(job: gear_sync.WorkerJob) -> bytes:
+            result = function()
+            if ends is not None:
+                ends.wait()
+            return result
+
+        self.worker.register(name, plain if self.idiom == "gear_sync" else coroutine)
 
     def run(self) -> None:
         if self.idiom == "gear_sync":
@@ -91,6 +101,33 @@ def test_signal_stops_the_worker_and_reaches_the_application(
     assert job.result(LIMIT) == b"to the end"
     assert survive == [number]
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_first_interrupt_from_a_terminal_says_what_the_worker_waits_for(
+    idiom: Idiom, server: OurServer, client: gear_sync.Client
+) -> None:
+    told = Gate()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("stopping once 1 job has ended (1 of b'f')"):
+                told.open()
+
+    def f() -> bytes:
+        send(signal.SIGINT)
+        return b""
+
+    any_run = AnyRun(idiom, server.address)
+    any_run.register("f", f, ends=told)
+    job = client.submit("f")
+    logger = logging.getLogger("gear_sync.worker" if idiom == "gear_sync" else "gear_anyio.worker")
+    logger.addHandler(handler := Handler(logging.WARNING))
+    try:
+        any_run.run()
+    finally:
+        logger.removeHandler(handler)
+    assert job.result(LIMIT) == b""
 
 
 @pytest.mark.parametrize("idiom", IDIOMS)

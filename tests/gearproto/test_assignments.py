@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import Completed, Failed, JobFailed, JobLost, LocalProtocolError, Raised, WorkerConnection
-from gearproto.assignments import Assignment, completed, ended_by, is_interrupt, piece, server_timeout_ms, timed_out
+from gearproto.assignments import (
+    Assignment,
+    completed,
+    ended_by,
+    is_interrupt,
+    piece,
+    server_timeout_ms,
+    stopping,
+    timed_out,
+)
 from gearproto.events import JobAssigned
 from gearproto.packets import CanDoTimeout, JobAssignAll, WorkComplete, WorkException, WorkFail
 from tests.harness import strategies
@@ -142,6 +151,31 @@ def test_keyboard_interrupt_is_found_in_groups_too(error: BaseException, interru
     if interrupted:
         error = BaseExceptionGroup("all", [error, BaseExceptionGroup("inner", [KeyboardInterrupt()])])
     assert is_interrupt(error) is interrupted
+
+
+def job_of(function: bytes) -> Assignment:
+    return Assignment(JobAssigned(H, function, b"", b"", b""), WorkerConnection())
+
+
+@pytest.mark.parametrize(
+    ("functions", "timeout", "said"),
+    [
+        ([], 3, "stopping"),
+        ([b"f"], None, "stopping once 1 job has ended (1 of b'f'); a second signal leaves it to another worker"),
+        (
+            [b"f", b"g", b"f"],
+            1.5,
+            "stopping once 3 jobs have ended, or 1.5 s have passed (2 of b'f', 1 of b'g'); a second",
+        ),
+    ],
+)
+def test_worker_that_stops_says_what_it_waits_for(functions: list[bytes], timeout: float | None, said: str) -> None:
+    assert stopping([job_of(function) for function in functions], timeout).startswith(said)
+
+
+def test_worker_that_stops_names_some_of_many_functions() -> None:
+    said = stopping([job_of(b"f%d" % number) for number in range(100)], None)
+    assert "(1 of b'f0', 1 of b'f1', 1 of b'f2', 1 of b'f3', 1 of b'f4', ...)" in said
 
 
 # Jobs in hand
