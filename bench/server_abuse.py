@@ -29,6 +29,7 @@ from gearproto import packets
 
 KIB, MIB = 2**10, 2**20
 CHECK: Final = b"check"
+LITTLE: Final = " --max-memory 536870912"
 tokens = itertools.count()
 
 
@@ -235,6 +236,118 @@ def grabbing(port: int) -> None:
             exchange(sock, data, 10_000)
 
 
+def slow_readers(port: int) -> None:
+    """Have a worker report faster than its clients read, who read all the time."""
+    clients = [connect(port) for _ in range(4)]
+    with connect(port) as worker:
+        worker.sendall(packets.CanDo(b"run").encode())
+        for client in clients:
+            client.sendall(packets.SubmitJob(b"run", b"u", b"").encode())
+            handle = client.recv(100)[12:]
+            if not os.fork():
+                while client.recv(64 * KIB):
+                    time.sleep(0.01)
+                os._exit(0)
+        worker.sendall(packets.GrabJob().encode())
+        data = packets.WorkData(handle, bytes(MIB)).encode()
+        while True:
+            worker.sendall(data)
+            time.sleep(0.05)
+
+
+def joined(port: int) -> None:
+    """Join one job many times over, and never read what it reports."""
+    with connect(port) as client, connect(port) as worker:
+        exchange(client, packets.SubmitJob(b"joined", b"one", b"").encode() * 40_000, 40_000)
+        worker.sendall(packets.CanDo(b"joined").encode() + packets.GrabJob().encode())
+        handle = worker.recv(1000)[12:].partition(b"\0")[0]
+        worker.sendall(packets.WorkData(handle, bytes(65_000)).encode())
+        client.settimeout(60)
+        time.sleep(60)
+
+
+def due_at_once(port: int) -> None:
+    """Submit jobs that are all due in the same second."""
+    with connect(port) as sock:
+        due = int(time.time()) + 5
+        pid = os.getpid()
+        count = 150_000
+        exchange(
+            sock,
+            b"".join(packets.SubmitJobEpoch(b"due", b"%d-%d" % (pid, n), due, b"").encode() for n in range(count)),
+            count,
+        )
+        time.sleep(60)
+
+
+def leaving_workers(port: int) -> None:
+    """Have workers with very many functions leave at the same moment."""
+    data = b"".join(packets.CanDo(b"function %d" % number).encode() for number in range(20_000))
+    while True:
+        socks = [connect(port) for _ in range(30)]
+        for sock in socks:
+            sock.sendall(data)
+        for sock in socks:
+            exchange(sock, packets.EchoReq(b"").encode(), 1)
+        for sock in socks:
+            sock.close()
+
+
+def asking(port: int) -> None:
+    """Ask for all workers, over all of very many connections at once."""
+    socks = [connect(port) for _ in range(300)]
+    for sock in socks:
+        sock.sendall(b"".join(packets.CanDo(b"function %d" % number).encode() for number in range(20)))
+    while True:
+        for sock in socks:
+            sock.sendall(b"workers\n")
+        for sock in socks:
+            data = b""
+            while not data.endswith(b"\n.\n"):
+                data = data[-3:] + sock.recv(MIB)
+
+
+def long_names(port: int) -> None:
+    """Queue jobs that have no workload, but names of 8 KB."""
+    with connect(port) as sock:
+        while True:
+            names = [b"%d-%d-%s" % (os.getpid(), next(tokens), b"x" * 8000) for _ in range(500)]
+            exchange(sock, b"".join(packets.SubmitJobBg(name, b"", b"").encode() for name in names), len(names))
+
+
+def many_halves(port: int) -> None:
+    """Send nearly all of very many big packets."""
+    socks = [connect(port) for _ in range(500)]
+    head = b"\0REQ\0\0\0\7" + (32 * MIB).to_bytes(4, "big")
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            sock.sendall(head + bytes(16 * MIB))
+    time.sleep(60)
+
+
+def greedy_workers(port: int) -> None:
+    """Have workers register as many functions as they may, with long names."""
+    socks = []
+    while True:
+        sock = connect(port)
+        socks.append(sock)
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                names = [b"%d-%d-%s" % (os.getpid(), next(tokens), b"x" * 8000) for _ in range(1000)]
+                sock.sendall(b"".join(packets.CanDo(name).encode() for name in names))
+
+
+def unread_lists(port: int) -> None:
+    """Ask for all jobs, over very many connections, and never read them."""
+    with connect(port) as sock:
+        exchange(sock, submissions(packets.SubmitJobBg, 200_000, b"listed"), 200_000)
+    socks = [connect(port) for _ in range(500)]
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            sock.sendall(b"show jobs\n")
+    time.sleep(60)
+
+
 def no_descriptors(port: int) -> None:
     socks = []
     while True:
@@ -271,6 +384,7 @@ class Abuse(NamedTuple):
     processes: int = 1
     tls: bool = False
     descriptors: int = 0
+    options: str = ""  # of the server
 
 
 ABUSES: Final = {
@@ -292,6 +406,17 @@ ABUSES: Final = {
     "abilities": Abuse("workers that register 100,000 functions and leave", abilities, 2),
     "joins": Abuse("20,000 submissions of one job, whose worker reports without end", joins),
     "grabs": Abuse("workers that ask again and again", grabbing, 2),
+    "slow": Abuse("4 clients that read 6 MiB/s, but get 20 MiB/s", slow_readers),
+    "joined": Abuse("a client that joins its job 40,000 times, and never reads its 65 KB", joined),
+    "due": Abuse("300,000 delayed jobs that are due in one second", due_at_once, 2),
+    "leaving workers": Abuse("60 workers with 20,000 functions each, leaving at once", leaving_workers, 2),
+    "asking": Abuse("600 connections that ask `workers` at once", asking, 2),
+    "names": Abuse("jobs with names of 8 KB and no workloads", long_names, 2, options=LITTLE),
+    "many halves": Abuse("1,000 halves of packets of 32 MiB", many_halves, 2, options=LITTLE),
+    "greedy": Abuse("workers that register 20,000 names of 8 KB each", greedy_workers, 2, options=LITTLE),
+    "lists": Abuse(
+        "1,000 connections that never read their `show jobs`, of 400,000 jobs", unread_lists, 2, options=LITTLE
+    ),
     "descriptors": Abuse("more connections than the server has descriptors", no_descriptors, descriptors=64),
     "stalled TLS": Abuse("2,000 TLS handshakes that stall", stalled_handshakes, tls=True),
     "TLS": Abuse("TLS handshakes without end", handshakes, 2, tls=True),
@@ -362,6 +487,7 @@ def play(command: str, cpu: int, abuse: Abuse, seconds: float) -> tuple[float, .
     """Let bad peers at a server, and return the columns of the table."""
     with contextlib.ExitStack() as stack:
         tls = None
+        command += abuse.options
         if abuse.tls:
             command += stack.enter_context(certificates())
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 from gearproto.server import PeerId
 from gearproto.server.backlog import Backlog, Backlogs
 
+from .poller import READ
 from .tunnel import Tunnel
 
 __all__ = ["MIN_READ", "NOBODY", "PeerSocket"]
@@ -21,7 +21,7 @@ NOBODY: Final = PeerId(0)
 MIN_READ: Final = 65536
 """Bytes that are read from a connection at once, as long as no more come."""
 
-_MAX_SEND: Final = 4 * 1024 * 1024  # bytes sent to one peer in a turn; one that reads fast could take all of it
+_MAX_SEND: Final = 1024 * 1024  # bytes after which others have their turn; who reads fast could take all of it
 _MAX_RECORDS: Final = 65536  # bytes encrypted at once
 
 
@@ -66,7 +66,7 @@ class PeerSocket:
         self.tunnel: Tunnel | None = None
         self.backlog: Backlog | None = None
         self.direct = True
-        self.watched = selectors.EVENT_READ
+        self.watched = READ
         self.read_size = MIN_READ
         self.ended = False
         self.leave_at: float | None = None

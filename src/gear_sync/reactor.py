@@ -12,13 +12,12 @@ import errno
 import logging
 import os
 import secrets
-import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict, Unpack, cast
+from typing import Final, TypeAlias, TypedDict, Unpack, cast
 
 import gearproto
 from gearproto import DEFAULT_PORT
@@ -33,12 +32,14 @@ from gearproto.server import (
     ShutdownRequested,
 )
 from gearproto.server.backlog import Backlogs
+from gearproto.server.turns import CLOSE_TIME, FEW, READ_TIME, RESUME_TIME, SEND_TIME, Turns
 
 from .expiry import warn_of_expiry
 from .handshakes import Handshakes
 from .limited_log import LimitedLog
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
 from .peer_socket import MIN_READ, NOBODY, PeerSocket
+from .poller import READ, WRITE, Poller
 from .tls import TLS, reason, server_context
 from .tunnel import PeerCertificate, Tunnel
 
@@ -46,13 +47,8 @@ __all__ = ["Keepalive", "Reactor", "ServerBase", "ServerOptions", "Snapshot", "o
 
 _log = logging.getLogger("gear_sync.server")
 
-_READ: Final = selectors.EVENT_READ
-_WRITE: Final = selectors.EVENT_WRITE
 _MAX_READ: Final = 256 * 1024
-_CROWD: Final = 16  # from so many peers on, each is read in small pieces
-_WORK_PER_TURN: Final = 8192  # requests; about 50 ms
-_LEAST_WORK: Final = 16  # requests of one peer in a turn
-_ACCEPTS_PER_TURN: Final = 256
+_ACCEPTS_PER_TURN: Final = 64
 _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone when there is no room for them
 _TURNS_AT_ONCE: Final = 16
 _TIME_AT_ONCE: Final = (
@@ -63,6 +59,9 @@ _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may tak
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
 _CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes go on
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+_Ready: TypeAlias = "Sequence[tuple[PeerSocket | socket.socket, int]]"
 
 
 class _Limits(TypedDict, total=False):
@@ -149,26 +148,27 @@ class Reactor:
         self._keepalive = keepalive
         self.tls = tls
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
-        self._max_read = _MAX_READ  # in this turn
+        self._turns: Turns[tuple[PeerSocket | socket.socket, int]] = Turns()
+        engine.work_limit = self._turns.work_limit
         self._warnings = LimitedLog(_log)
         self._draining = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
-        self._selector = selectors.DefaultSelector()
+        self._poller: Poller[PeerSocket | socket.socket] = Poller()
         self._links: dict[PeerId, PeerSocket] = {}
         self._leaving: dict[PeerSocket, None] = {}  # in the order of their leave_at
         self._listeners = list(listeners)
         self._accept_at: float | None = None
         for listener in self._listeners:
             listener.setblocking(False)
-            self._selector.register(listener, _READ, None)
+            self._poller.register(listener, READ, listener)
         self._waker, self._wakes = socket.socketpair()
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
-        self._selector.register(self._wakes, _READ, None)
+        self._poller.register(self._wakes, READ, self._wakes)
 
     def fileno(self) -> int:
         """Return the selector's own descriptor, readable when a turn has something to do. Not on every platform."""
-        return self._selector.fileno()
+        return self._poller.fileno()
 
     @property
     def connections(self) -> int:
@@ -185,6 +185,9 @@ class Reactor:
         return 0.0 if self._resumable() else self._next_deadline()
 
     def _next_deadline(self) -> float | None:
+        turns = self._turns
+        if turns.waiting or turns.unsent:
+            return 0.0
         deadline = self.engine.next_deadline()
         if self._accept_at is self._finish_at is None and not (
             self._leaving or self._handshakes.begun or self._backlogs.open
@@ -211,33 +214,46 @@ class Reactor:
         if deadline is not None:
             until = min(max(0.0, deadline - time.monotonic()), _MAX_WAIT)
             timeout = until if timeout is None else min(until, timeout)
-        ready = self._selector.select(timeout)
+        turns = self._turns
+        late, unsent = turns.waiting, turns.unsent
+        ready = late or self._poller.poll(timeout)
         now = time.monotonic()
         engine.epoch_offset = time.time() - now  # later than `now`, so that no job is early
         self._handshakes.new_turn()
-        paused = engine.paused_peers()
-        busy = len(ready) + len(paused)
-        engine.work_limit = max(_LEAST_WORK, _WORK_PER_TURN // (busy or 1))
-        self._max_read = _MAX_READ if busy < _CROWD else MIN_READ
-        for key, events in ready:
-            link = key.data
-            if link is None:
-                self._on_other(key.fileobj, now)  # type: ignore[arg-type]
-                continue
-            if events & _WRITE:
-                self._flush(link, now)
-            if events & _READ and link.peer not in paused and link.sock.fileno() >= 0:
-                self._read(link, now)
+        if (busy := len(ready) + len(resumable)) != turns.busy:
+            turns.begin(busy)
+            engine.work_limit = turns.work_limit
+        turns.waiting = self._serve_ready(ready, bool(late), now)
         if deadline is not None and deadline <= now:
             engine.handle_timeout(now)
         for peer in resumable:
             engine.resume(peer, now)
+            if time.monotonic() > now + RESUME_TIME:
+                break
         if self._leaving or self._handshakes.begun or self._accept_at is not None or self._backlogs.open:
             self._tidy(now)
         self._settle(now)
         if self._draining and not engine.running_jobs:
             self._finish(now)
-        return bool(ready or resumable)
+        return bool(busy) or unsent
+
+    def _serve_ready(self, ready: _Ready, late: bool, now: float) -> _Ready:
+        """Deal with those that are ready, as many as the turn has time for, and return the others."""
+        paused = self.engine.paused_peers()
+        looks_at_clock = len(ready) > FEW
+        for number, (link, events) in enumerate(ready, 1):
+            if isinstance(link, socket.socket):
+                self._on_other(link, now)
+            else:
+                if late:
+                    events &= link.watched  # noqa: PLW2901  (it may be watched for less since)
+                if events & WRITE:
+                    self._flush(link, now)
+                if events & READ and link.peer not in paused and link.sock.fileno() >= 0:
+                    self._read(link, now)
+            if looks_at_clock and time.monotonic() > now + READ_TIME:
+                return ready[number:]
+        return ()
 
     def turn_while_busy(self) -> None:
         """Take turns without waiting, as long as each finds something to do; not too many, for the sake of others.
@@ -291,14 +307,14 @@ class Reactor:
             return
         sock.setblocking(False)
         link = PeerSocket(sock, "-", on_close)
-        self._selector.register(sock, _READ, link)
+        self._poller.register(sock, READ, link)
         self._welcome(link, now)
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections go on."""
         for listener in self._listeners:
             if self._accept_at is None:
-                self._selector.unregister(listener)
+                self._poller.unregister(listener)
             listener.close()
         self._listeners.clear()
         self._accept_at = None
@@ -309,10 +325,10 @@ class Reactor:
         now = time.monotonic()
         for link in [*self._links.values(), *self._handshakes.begun, *self._leaving]:
             self._close(link, now, "the server stops")
-        self._selector.unregister(self._wakes)
+        self._poller.unregister(self._wakes)
         self._wakes.close()
         self._waker.close()
-        self._selector.close()
+        self._poller.close()
 
     # Input
 
@@ -362,7 +378,7 @@ class Reactor:
             if self._keepalive is not None:
                 self._keepalive.apply(sock)
         link = PeerSocket(sock, host, None)
-        self._selector.register(sock, _READ, link)
+        self._poller.register(sock, READ, link)
         if self.tls is None:
             self._welcome(link, now)
         else:
@@ -381,7 +397,7 @@ class Reactor:
         """Leave new connections alone for a while: a listener stays readable, and would make every turn spin."""
         if self._accept_at is None:
             for listener in self._listeners:
-                self._selector.unregister(listener)
+                self._poller.unregister(listener)
         self._accept_at = until
 
     def _read(self, link: PeerSocket, now: float) -> None:
@@ -390,7 +406,7 @@ class Reactor:
         if shakes_hands and not self._handshakes.may_step():
             return  # it stays readable, and has its turn later
         try:
-            data = link.sock.recv(min(link.read_size, self._max_read))
+            data = link.sock.recv(min(link.read_size, self._turns.max_read))
         except BlockingIOError:
             return
         except OSError as error:
@@ -457,15 +473,19 @@ class Reactor:
                 _log.warning(text, event.handle, event.function, event.losses)
             elif isinstance(event, JobChanged):
                 _log.debug("job %r of %r: %s", event.handle, event.function, event.state.name)
-        links = self._links
-        next_output = engine.next_output
-        while (output := next_output()) is not None:
-            peer, data = output
-            link = links[peer]
-            if link.direct and data.__class__ is bytes:
-                self._send(link, data, now)
-            else:
-                self._queue(link, [data] if isinstance(data, bytes) else data, now)
+        links, next_output, unsent = self._links, engine.next_output, True
+        while unsent and (self.finished or time.monotonic() <= now + SEND_TIME):
+            for _ in range(FEW):
+                if (output := next_output()) is None:
+                    unsent = False
+                    break
+                peer, data = output
+                link = links[peer]
+                if link.direct and data.__class__ is bytes:
+                    self._send(link, data, now)
+                else:
+                    self._queue(link, [data] if isinstance(data, bytes) else data, now)
+        self._turns.unsent = unsent
         for event in failed:
             self._fail(event, now)
 
@@ -506,7 +526,7 @@ class Reactor:
 
     def _flush(self, link: PeerSocket, now: float) -> None:
         """Send what a socket has not taken yet."""
-        if link.backlog is None:
+        if link.backlog is None or link.sock.fileno() < 0:
             return
         try:
             sent, why = link.flush(self._backlogs, now)
@@ -529,12 +549,12 @@ class Reactor:
     def _watch(self, link: PeerSocket) -> None:
         """Watch a socket for what the link needs now."""
         unsent = 0 if link.backlog is None else link.backlog.size
-        wanted = _READ if unsent <= (0 if link.ended else self._backlogs.pause_at) else 0
+        wanted = READ if unsent <= (0 if link.ended else self._backlogs.pause_at) else 0
         if unsent:
-            wanted |= _WRITE
+            wanted |= WRITE
         if wanted != link.watched:
             link.watched = wanted
-            self._selector.modify(link.sock, wanted, link)
+            self._poller.modify(link.sock, wanted, link)
 
     def _resumable(self) -> list[PeerId]:
         """Return the peers that the engine has left waiting, and that have read most of their output."""
@@ -575,22 +595,26 @@ class Reactor:
             if now < link.leave_at:
                 break
             self._close(link, now, "it broke the protocol")
+            if time.monotonic() > now + CLOSE_TIME:
+                return
         for link, patience in self._handshakes.pop_overdue(now):
             if link.leave_at is None:
                 self._warnings.warning(now, "tls", "TLS with %s failed: no handshake within %g s", link.host, patience)
             self._close(link, now, "no handshake")
+            if time.monotonic() > now + CLOSE_TIME:
+                return
         for link, why in self._backlogs.overdue(now):
             self._give_up(link, why, now)
         if self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             for listener in self._listeners:
-                self._selector.register(listener, _READ, None)
+                self._poller.register(listener, READ, listener)
 
     def _finish(self, now: float) -> None:
         """End a server that drains and has no running jobs, once its peers have read the last results."""
         if self._finish_at is None:
             self._finish_at = now + _LAST_WORDS
-        if now >= self._finish_at or not self._backlogs.open:
+        if now >= self._finish_at or not (self._backlogs.open or self._turns.unsent):
             self.finished = True
 
     def _close(self, link: PeerSocket, now: float, why: str | None) -> None:
@@ -601,7 +625,7 @@ class Reactor:
         self._handshakes.end(link)
         self._leaving.pop(link, None)
         self._backlogs.end(link)
-        self._selector.unregister(link.sock)
+        self._poller.unregister(link.sock)
         if link.backlog is None and link.leave_at is None:
             with contextlib.suppress(OSError):
                 link.say_end()

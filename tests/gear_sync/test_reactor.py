@@ -177,7 +177,7 @@ def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStac
     data = SubmitJobBg(b"f", b"", b"").encode() * 10_000
     calls = [Call(lambda peer=peer: peer.send_bytes(data)) for peer in flooders]  # type: ignore[misc]
     calls += [Call(lambda peer=peer: [peer.receive_raw() for _ in range(10_000)]) for peer in flooders]  # type: ignore[misc]
-    limit = gear_sync.reactor._WORK_PER_TURN
+    limit = 2048
     submitted = 0
     while any(call.running for call in calls):
         other.send(EchoReq(b"x"))
@@ -192,6 +192,78 @@ def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStac
     for call in calls:
         call.result()
     assert submitted > 3 * limit
+
+
+class SlowClock:
+    """A clock that is some milliseconds later whenever somebody looks."""
+
+    def __init__(self, step: float, ahead: float = 0.0) -> None:
+        self.time = time.time
+        self._step = step
+        self._now = time.monotonic() + ahead
+
+    def monotonic(self) -> float:
+        self._now += self._step
+        return self._now
+
+
+def test_peers_for_which_a_turn_has_no_time_come_first_in_the_next(
+    start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    peers = [server.connect(stack) for _ in range(20)]
+    server.settle()
+    monkeypatch.setattr(gear_sync.reactor, "time", SlowClock(0.004))
+    answers = [0] * len(peers)
+    for peer in peers:
+        peer.send_bytes(b"version\n")
+    while min(answers) < 3:
+        assert server.reactor.next_deadline() in (None, 0.0)
+        server.reactor.turn(0)
+        for number, peer in enumerate(peers):
+            if select.select([peer.sock], [], [], 0)[0]:
+                answers[number] += peer.sock.recv(10_000).count(b"\n")
+                peer.send_bytes(b"version\n")  # those that had their turn are ready again at once
+        assert max(answers) - min(answers) <= 1
+
+
+def test_output_for_which_a_turn_has_no_time_leaves_in_the_next(
+    start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    count = 30
+    worker, *clients = (server.connect(stack) for _ in range(count + 1))
+    request = SubmitJob(b"f", b"unique", b"")
+    handle = {server.served(lambda client=client: client.submit(request)) for client in clients}.pop()  # type: ignore[misc]
+    worker.send(CanDo(b"f"))
+    server.served(worker.grab)
+    monkeypatch.setattr(gear_sync.reactor, "time", SlowClock(0.012))
+    worker.send(WorkComplete(handle, b"result"))
+    sizes = []
+    while server.reactor.turn(0) or server.reactor.next_deadline() == 0.0:
+        sizes.append(len(select.select([client.sock for client in clients], [], [], 0)[0]))
+    assert 0 < sizes[0] < count / 2
+    assert sizes[-1] == count
+    for client in clients:
+        client.expect(WorkComplete(handle, b"result"))
+
+
+def test_peers_that_have_had_their_time_are_closed_in_several_turns_if_there_are_many(
+    start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    peers = [server.connect(stack) for _ in range(30)]
+    for peer in peers:
+        peer.send_bytes(b"\0BAD\0\0\0\1\0\0\0\0")
+    server.settle()
+    monkeypatch.setattr(gear_sync.reactor, "time", SlowClock(0.004, ahead=1000.0))
+    turns = 0
+    while server.reactor.connections:
+        server.reactor.turn(0)
+        turns += 1
+    assert turns > 3
+    for peer in peers:
+        peer.expect_closed()
 
 
 def test_deadline_is_that_of_the_next_delayed_job(start: Open, stack: contextlib.ExitStack) -> None:

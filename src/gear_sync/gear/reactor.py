@@ -51,7 +51,7 @@ class HookedReactor(Reactor):
         if link in self._listening or (link.backlog is None and self._may_listen(link)):
             self._listening[link] = None
             link.watched = 0
-            self._selector.modify(link.sock, 0, link)
+            self._poller.modify(link.sock, 0, link)
         else:
             super()._on_end(link, now)
 
