@@ -108,8 +108,10 @@ class PeerSocket:
                 backlogs.sent(self, backlog, sent, now)
             if sent < len(data):
                 self._under_way = memoryview(data)[sent:]
-                return total, self._fill(backlog, backlogs, now)
+                return total, self._rest(backlog, backlogs, now, full=True)
             self._under_way = b""
+        else:  # the system may call the socket full before it is, and tell nothing until the peer reads
+            return total, self._rest(backlog, backlogs, now, full=False)
         return total, None
 
     def begin(self, pieces: Iterable[bytes | memoryview], size: int, backlogs: Backlogs[PeerSocket]) -> Backlog:
@@ -121,10 +123,11 @@ class PeerSocket:
     def keep(self, data: bytes, sent: int, backlogs: Backlogs[PeerSocket], now: float) -> None:
         """Begin a backlog with what the socket has not taken."""
         rest = memoryview(data)[sent:]
-        self._fill(self.begin((rest,), len(rest), backlogs), backlogs, now)
+        self._rest(self.begin((rest,), len(rest), backlogs), backlogs, now, full=True)
 
-    def _fill(self, backlog: Backlog, backlogs: Backlogs[PeerSocket], now: float) -> str | None:
-        return backlogs.fill(self, backlog, self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), now)
+    def _rest(self, backlog: Backlog, backlogs: Backlogs[PeerSocket], now: float, *, full: bool) -> str | None:
+        buffer_size = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return backlogs.rest(self, backlog, buffer_size, now, full=full)
 
     def _next(self, backlog: Backlog, backlogs: Backlogs[PeerSocket]) -> bytes | memoryview:
         """Take the next bytes for the socket from the backlog."""

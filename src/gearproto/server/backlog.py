@@ -159,22 +159,23 @@ class Backlogs(Generic[_Peer]):
             backlog.far_since = None
             del self._far[peer]
 
-    def fill(self, peer: _Peer, backlog: Backlog, buffer_size: int, now: float) -> str | None:
-        """Note that the socket takes no more now.
+    def rest(self, peer: _Peer, backlog: Backlog, buffer_size: int, now: float, *, full: bool) -> str | None:
+        """Note that no more is sent now: the socket takes no more, or others have their turn first.
 
         Args:
             peer: whose socket it is.
             backlog: its backlog.
             buffer_size: bytes that the socket's buffer holds.
             now: monotonic time in seconds.
+            full: whether the socket takes no more.
 
         Returns:
             Why the peer has to go, if it has to.
         """
-        if not backlog.full:
+        if full and not backlog.full:
             backlog.full = True
             backlog.moved_at = now
-        elif backlog.taken >= buffer_size:
+        if backlog.taken >= buffer_size:
             backlog.drained = True
         self._watch(peer, backlog, now)
         return _too_much(backlog.size, self._max_behind) if backlog.size > self._max_behind else None

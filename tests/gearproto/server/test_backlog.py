@@ -20,7 +20,7 @@ def some(**options: float) -> Backlogs[str]:
 def begun(backlogs: Backlogs[str], size: int, *, peer: str = "peer", now: float = 0.0) -> Backlog:
     """Begin a backlog at a socket that is full at once."""
     backlog = backlogs.begin(peer, [bytes(size)], size)
-    assert backlogs.fill(peer, backlog, BUFFER, now) is None
+    assert backlogs.rest(peer, backlog, BUFFER, now, full=True) is None
     return backlog
 
 
@@ -28,7 +28,7 @@ def drained(backlogs: Backlogs[str], size: int, *, peer: str = "peer", now: floa
     """Begin a backlog of this size, at a socket that has drained, and is full again."""
     backlog = begun(backlogs, size + BUFFER, peer=peer, now=now)
     backlogs.sent(peer, backlog, BUFFER, now)
-    assert backlogs.fill(peer, backlog, BUFFER, now) is None
+    assert backlogs.rest(peer, backlog, BUFFER, now, full=True) is None
     return backlog
 
 
@@ -122,7 +122,7 @@ def test_but_not_more_than_a_peer_may_fall_behind() -> None:
     assert add(backlogs, backlog, 101, 0.0) == "1001 bytes unread, limit 1000"
     backlogs = some()
     backlog = backlogs.begin("peer", [bytes(1001)], 1001)
-    assert backlogs.fill("peer", backlog, BUFFER, 0.0) == "1001 bytes unread, limit 1000"
+    assert backlogs.rest("peer", backlog, BUFFER, 0.0, full=True) == "1001 bytes unread, limit 1000"
 
 
 def test_peer_past_the_limit_that_takes_nothing_has_to_go_soon() -> None:
@@ -133,12 +133,22 @@ def test_peer_past_the_limit_that_takes_nothing_has_to_go_soon() -> None:
     assert list(backlogs.overdue(51.0)) == [("peer", "101 bytes unread, limit 100: it has read nothing for 1 s")]
 
 
+def test_peer_for_which_there_was_no_time_is_judged_all_the_same() -> None:
+    backlogs = some()
+    backlog = backlogs.begin("peer", [bytes(150)], 150)
+    backlogs.sent("peer", backlog, 10, 3.0)
+    assert backlogs.rest("peer", backlog, BUFFER, 3.0, full=False) is None
+    assert backlogs.next_deadline() == 4.0
+    backlog = backlogs.begin("peer", [bytes(1001)], 1001)
+    assert backlogs.rest("peer", backlog, BUFFER, 3.0, full=False) == "1001 bytes unread, limit 1000"
+
+
 def test_what_a_growing_buffer_takes_does_not_pass_for_reading() -> None:
     backlogs = some()
     backlog = begun(backlogs, 150)
     for now in (1.0, 2.0):
         backlogs.sent("peer", backlog, BUFFER // 2 - 1, now)
-        assert backlogs.fill("peer", backlog, BUFFER, now) is None
+        assert backlogs.rest("peer", backlog, BUFFER, now, full=True) is None
         assert not backlog.drained
     assert add(backlogs, backlog, 20, 3.0) is None  # it has moved, and may have half as much again
     assert add(backlogs, backlog, 1, 4.0) == "163 bytes unread, limit 100"
@@ -149,7 +159,7 @@ def test_what_the_socket_takes_before_it_is_full_does_not_pass_for_reading() -> 
     backlog = backlogs.begin("peer", [bytes(200)], 200)
     backlogs.sent("peer", backlog, 5 * BUFFER, 0.0)
     for _ in range(2):
-        assert backlogs.fill("peer", backlog, BUFFER, 0.0) is None
+        assert backlogs.rest("peer", backlog, BUFFER, 0.0, full=True) is None
     assert not backlog.drained
 
 
@@ -220,7 +230,7 @@ def test_no_peer_has_more_than_it_may(read: int, steps: Iterable[tuple[int, int,
         now += pause
         if count := min(taken * read, backlog.size):
             backlogs.sent("peer", backlog, count, now)
-        gone = backlogs.fill("peer", backlog, BUFFER, now) or add(backlogs, backlog, size, now)
+        gone = backlogs.rest("peer", backlog, BUFFER, now, full=True) or add(backlogs, backlog, size, now)
         if gone is not None or list(backlogs.overdue(now)):
             assert backlog.size + size > 100  # nobody goes for less
             return
