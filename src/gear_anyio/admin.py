@@ -68,9 +68,9 @@ class Admin:
         """Return the server's process id (``getpid``)."""
         return await self._ask(admin.GetPid())
 
-    async def cancel(self, handle: bytes) -> None:
+    async def cancel(self, handle: bytes | bytearray) -> None:
         """Cancel a job; those who wait for it are told that it failed (``cancel job``)."""
-        await self._ask(admin.CancelJob(handle))
+        await self._ask(admin.CancelJob(as_bytes(handle)))
 
     async def create_function(self, function: str | bytes) -> None:
         """Make a function known to the server (``create function``)."""

@@ -13,6 +13,7 @@ import anyio.lowlevel
 from gearproto import ConnectionLost, GearmanError, WorkerConnection
 from gearproto.assignments import Assignment
 from gearproto.events import JobAssigned
+from gearproto.tasks import as_payload
 
 if TYPE_CHECKING:
     from .post import Post
@@ -52,13 +53,13 @@ class WorkerJob(Assignment):
         """
         await self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | bytearray) -> None:
         """Send a piece of the result (``WORK_DATA``), and wait while much is still to be sent; raises as `progress`."""
-        await self._report(lambda conn: conn.work_data(self.handle, data))
+        await self._report(lambda conn: conn.work_data(self.handle, as_payload("a piece", data)))
 
-    async def warn(self, data: bytes) -> None:
+    async def warn(self, data: bytes | bytearray) -> None:
         """Send a warning (``WORK_WARNING``); raises as `progress`."""
-        await self._report(lambda conn: conn.work_warning(self.handle, data))
+        await self._report(lambda conn: conn.work_warning(self.handle, as_payload("a warning", data)))
 
     async def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         self.check_process()
@@ -125,11 +126,11 @@ class ThreadJob:
         """
         self._run(lambda: self._job.progress(numerator, denominator))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Send a piece of the result (``WORK_DATA``), and wait while much is still to be sent; raises as `progress`."""
         self._run(lambda: self._job.send(data))
 
-    def warn(self, data: bytes) -> None:
+    def warn(self, data: bytes | bytearray) -> None:
         """Send a warning (``WORK_WARNING``); raises as `progress`."""
         self._run(lambda: self._job.warn(data))
 

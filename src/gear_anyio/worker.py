@@ -60,7 +60,7 @@ class Worker:
         self,
         servers: ServerAddresses,
         *,
-        client_id: str | bytes | None = None,
+        client_id: str | bytes | bytearray | None = None,
         concurrency: int = 1,
         tls: TLS | ssl.SSLContext | None = None,
         connect: Connect | None = None,
@@ -119,7 +119,7 @@ class Worker:
         self._abort_at = math.inf  # when jobs and their reports have had their time to end
         self._due_at = math.inf  # until when `_tend` means to sleep
 
-    def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
+    def function(self, name: str | bytes | bytearray, *, timeout: float | None = None) -> Callable[[_H], _H]:
         """Register the decorated function; at any time.
 
         Args:
@@ -138,7 +138,9 @@ class Worker:
 
         return register
 
-    def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
+    def register(
+        self, name: str | bytes | bytearray, handler: Callable[..., Any], *, timeout: float | None = None
+    ) -> None:
         """Register a function; see `function`."""
         function, call = as_bytes(name), call_of(handler)
         self._grabber.can_do(function, server_timeout_ms(timeout))
@@ -179,7 +181,7 @@ class Worker:
 
         return register
 
-    def unregister(self, name: str | bytes) -> None:
+    def unregister(self, name: str | bytes | bytearray) -> None:
         """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
         gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once

@@ -29,7 +29,7 @@ from gearproto import (
     Rejected,
 )
 from gearproto.events import Data, Progress, Restarted, Warned
-from gearproto.tasks import Task
+from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, Task
 
 from .exits import Exit, Failure, UsageError, reason
 from .options import (
@@ -67,6 +67,7 @@ def submit(
     background: Annotated[Flag, Parameter(name=["--background", "-b"])] = False,
     priority: Literal["high", "normal", "low"] = "normal",
     unique: Annotated[str, Parameter(show_default=False)] = "",
+    max_unique_size: int = DEFAULT_MAX_UNIQUE_SIZE,
     timeout: Annotated[float | None, seconds(LONGEST_WAIT)] = None,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     no_exceptions: Flag = False,
@@ -94,7 +95,8 @@ def submit(
             the first line that has no result in time.
         background: Do not wait for the result: print the job's handle, and leave.
         priority: Which queue the job goes to.
-        unique: Your own name for the job, at most 64 bytes; the server joins jobs of one function and one name.
+        unique: Your own name for the job, at most 63 bytes; the server joins jobs of one function and one name.
+        max_unique_size: Limit in bytes for --unique, up to 64, which gearmand 1.1.20 mistreats.
         timeout: Seconds to wait for all results; no limit unless given.
         as_json: Write one JSON object per job and line: "handle", "outcome" (completed, failed, raised, rejected,
             not_sent, lost, timeout, queued), and its data as text ("data") or, if it is no text, as "base64".
@@ -121,7 +123,7 @@ def submit(
     work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     try:
         task = Task(work.function, unique=work.unique, priority=work.priority)
-        task.packet(background=background).validate()  # before a server is looked for
+        task.prepared(max_unique_size).packet(background=background).validate()  # before a server is looked for
         client = Client(
             server_addresses(server),
             policy=policy,
@@ -129,6 +131,7 @@ def submit(
             connect_timeout=_CONNECT_TIMEOUT if timeout is None else min(_CONNECT_TIMEOUT, timeout),
             timeout=_ANSWER_TIMEOUT if timeout is None else timeout,
             exceptions=not no_exceptions,
+            max_unique_size=max_unique_size,
         )
     except (LocalProtocolError, ValueError) as error:  # a file for TLS that cannot be used, say
         raise UsageError(f"{error}.") from error

@@ -67,9 +67,9 @@ class Admin:
         """Return the server's process id (``getpid``)."""
         return self._ask(admin.GetPid())
 
-    def cancel(self, handle: bytes) -> None:
+    def cancel(self, handle: bytes | bytearray) -> None:
         """Cancel a job; those who wait for it are told that it failed (``cancel job``)."""
-        self._ask(admin.CancelJob(handle))
+        self._ask(admin.CancelJob(as_bytes(handle)))
 
     def create_function(self, function: str | bytes) -> None:
         """Make a function known to the server (``create function``)."""

@@ -31,7 +31,7 @@ from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
-from gearproto.tasks import JobHandle, Task, as_bytes
+from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, Task, as_bytes, as_payload, check_max_unique_size
 from gearproto.time_limits import deadline, setting
 
 from .admin import Admin
@@ -75,6 +75,7 @@ class Client:
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         resubmit_timeout: float = DEFAULT_RESUBMIT_TIMEOUT,
         exceptions: bool = True,
+        max_unique_size: int = DEFAULT_MAX_UNIQUE_SIZE,
         max_unread: int = DEFAULT_MAX_UNREAD,
         **limits: Unpack[Limits],
     ) -> None:
@@ -95,6 +96,8 @@ class Client:
             exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
                 `JobFailed`, and to be told when a job runs again (option ``reruns``). gearmand knows the first, our own
                 server both; some others never answer such a question, and must not be asked.
+            max_unique_size: limit in bytes for uniques, up to 64. It is 63 as gearmand 1.1.20 corrupts the workload
+                of a job whose unique has 64, as a SHA-256 in hexadecimal has.
             max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
                 connection that has such a job open is not read, and waiting for anything else that comes over it
                 raises `StreamBlocked`.
@@ -111,6 +114,7 @@ class Client:
         self._timeout = None if timeout is None else setting("timeout", timeout)
         self._resubmit_timeout = setting("resubmit_timeout", resubmit_timeout)
         self._exceptions = exceptions
+        self._max_unique_size = check_max_unique_size(max_unique_size)
         files = None if tls is None else ClientTLS(tls)
         self._sessions = [
             Session(
@@ -136,12 +140,12 @@ class Client:
 
     def submit(
         self,
-        function: str | bytes,
-        workload: bytes = b"",
+        function: str | bytes | bytearray,
+        workload: bytes | bytearray = b"",
         *,
-        unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
-        reducer: str | bytes | None = None,
+        unique: str | bytes | bytearray = b"",
+        priority: Priority | str = Priority.NORMAL,
+        reducer: str | bytes | bytearray | None = None,
         resubmit: bool = False,
         stream: bool = False,
     ) -> Job:
@@ -150,9 +154,9 @@ class Client:
         Args:
             function: name of the function to run.
             workload: what to work on.
-            unique: the caller's own name for the job, at most 64 bytes; the server joins jobs of one function and
-                unique. Empty means never.
-            priority: which queue it goes to.
+            unique: the caller's own name for the job, at most ``max_unique_size`` bytes; the server joins jobs of one
+                function and unique. Empty means never.
+            priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
             reducer: name of a reducer for the worker.
             resubmit: whether a submission whose connection is lost is sent once more, to this server or another, after
                 each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
@@ -182,8 +186,8 @@ class Client:
         function: Function[_A, _R],
         value: _A,
         *,
-        unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        unique: str | bytes | bytearray = b"",
+        priority: Priority | str = Priority.NORMAL,
         timeout: float | None = None,
     ) -> _R:
         """Submit a job of a typed function, and wait for its result.
@@ -192,7 +196,7 @@ class Client:
             function: the declaration that the worker serves.
             value: what to work on.
             unique: as in `submit`.
-            priority: which queue it goes to.
+            priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
             timeout: longest time to wait for the result in seconds; None for no limit.
 
         Raises:
@@ -272,13 +276,13 @@ class Client:
 
     def submit_background(
         self,
-        function: str | bytes,
-        workload: bytes = b"",
+        function: str | bytes | bytearray,
+        workload: bytes | bytearray = b"",
         *,
-        unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        unique: str | bytes | bytearray = b"",
+        priority: Priority | str = Priority.NORMAL,
         run_at: datetime | float | None = None,
-        reducer: str | bytes | None = None,
+        reducer: str | bytes | bytearray | None = None,
     ) -> JobHandle:
         """Submit a background job, and wait until a server has taken it (``JOB_CREATED``).
 
@@ -286,7 +290,7 @@ class Client:
             function: name of the function to run.
             workload: what to work on.
             unique: as in `submit`.
-            priority: which queue it goes to.
+            priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
             run_at: when it may run at the earliest, as seconds since 1970 or a datetime with a time zone.
             reducer: name of a reducer for the worker.
 
@@ -347,8 +351,9 @@ class Client:
     def _job(
         self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
     ) -> Job:
-        candidates = self._chooser.candidates(as_bytes(task.unique))
-        return Job(self, task, candidates, background=background, resubmit=resubmit, unread=unread)
+        prepared = task.prepared(self._max_unique_size)
+        candidates = self._chooser.candidates(as_bytes(prepared.unique))
+        return Job(self, prepared, candidates, background=background, resubmit=resubmit, unread=unread)
 
     def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
         """Make the jobs of tasks.
@@ -381,7 +386,7 @@ class Client:
             return False
         return True
 
-    def status(self, handle: bytes) -> StatusReceived:
+    def status(self, handle: bytes | bytearray) -> StatusReceived:
         """Ask what is known of a job (``GET_STATUS``).
 
         Args:
@@ -393,13 +398,15 @@ class Client:
                 server knows the job.
             TimeoutError: likewise, a server has not answered in time.
         """
+        name = as_bytes(handle)
         if isinstance(handle, JobHandle):
-            return self._status(handle.server, lambda conn: conn.get_status(handle), self._until())
-        return self._status_anywhere(lambda conn: conn.get_status(handle))
+            return self._status(handle.server, lambda conn: conn.get_status(name), self._until())
+        return self._status_anywhere(lambda conn: conn.get_status(name))
 
-    def status_unique(self, unique: str | bytes) -> StatusReceived:
+    def status_unique(self, unique: str | bytes | bytearray) -> StatusReceived:
         """Ask all servers what they know of a job, by its unique (``GET_STATUS_UNIQUE``); raises as `status`."""
-        return self._status_anywhere(lambda conn: conn.get_status_unique(as_bytes(unique)))
+        name = as_bytes(unique)
+        return self._status_anywhere(lambda conn: conn.get_status_unique(name))
 
     def _status_anywhere(self, request: Callable[[ClientConnection], RequestId]) -> StatusReceived:
         """Ask all servers at once: one that hangs holds no other up."""
@@ -436,11 +443,12 @@ class Client:
             records, event = self._ask(self._only(address), request, until)
             return records.status(event)
 
-    def echo(self, data: bytes) -> bytes:
+    def echo(self, data: bytes | bytearray) -> bytes:
         """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
+        payload = as_payload("the data", data)
         with as_query():
             candidates = self._chooser.in_order()
-            records, event = self._ask(candidates, lambda conn: conn.echo(data), self._until())
+            records, event = self._ask(candidates, lambda conn: conn.echo(payload), self._until())
             return records.echoed(event)
 
     def admin_of(self, server: ServerAddress) -> Admin:

@@ -25,7 +25,7 @@ from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, Rep
 from gearproto.functions import Function
 from gearproto.grabbing import Grabber
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.tasks import as_bytes
+from gearproto.tasks import as_bytes, as_payload
 from gearproto.time_limits import setting
 
 from . import calling
@@ -85,13 +85,13 @@ class WorkerJob(Assignment):
         """
         self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Send a piece of the result (``WORK_DATA``), and wait until the socket takes it; raises as `progress`."""
-        self._report(lambda conn: conn.work_data(self.handle, data))
+        self._report(lambda conn: conn.work_data(self.handle, as_payload("a piece", data)))
 
-    def warn(self, data: bytes) -> None:
+    def warn(self, data: bytes | bytearray) -> None:
         """Send a warning (``WORK_WARNING``); raises as `progress`."""
-        self._report(lambda conn: conn.work_warning(self.handle, data))
+        self._report(lambda conn: conn.work_warning(self.handle, as_payload("a warning", data)))
 
     def _report(self, call: Callable[[WorkerConnection], None]) -> None:
         server = self._server
@@ -288,7 +288,7 @@ class Worker:
         self,
         servers: ServerAddresses,
         *,
-        client_id: str | bytes | None = None,
+        client_id: str | bytes | bytearray | None = None,
         threads: int = 0,
         tls: TLS | ssl.SSLContext | None = None,
         connect: Connect | None = None,
@@ -349,7 +349,7 @@ class Worker:
         self._ended = threading.Event()  # run() is not running
         self._ended.set()
 
-    def function(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[_H], _H]:
+    def function(self, name: str | bytes | bytearray, *, timeout: float | None = None) -> Callable[[_H], _H]:
         """Register the decorated function. May be called from any thread, at any time.
 
         Args:
@@ -370,7 +370,9 @@ class Worker:
 
         return register
 
-    def register(self, name: str | bytes, handler: Callable[..., Any], *, timeout: float | None = None) -> None:
+    def register(
+        self, name: str | bytes | bytearray, handler: Callable[..., Any], *, timeout: float | None = None
+    ) -> None:
         """Register a function; see `function`."""
         calling.check(handler)
         function = as_bytes(name)
@@ -405,7 +407,7 @@ class Worker:
 
         return register
 
-    def unregister(self, name: str | bytes) -> None:
+    def unregister(self, name: str | bytes | bytearray) -> None:
         """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
         gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once

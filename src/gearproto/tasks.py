@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from math import isfinite
+from typing import Final
 
 from .addresses import Address
 from .client import submission
@@ -11,12 +12,67 @@ from .errors import LocalProtocolError
 from .events import event
 from .packets import Packet, Priority
 
-__all__ = ["JobHandle", "Task", "as_bytes"]
+__all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "Task", "as_bytes", "as_payload", "check_max_unique_size"]
+
+DEFAULT_MAX_UNIQUE_SIZE: Final = 63
+"""Most bytes of a unique unless told otherwise: one less than the protocol allows, for gearmand's sake."""
+
+_MAX_UNIQUE_SIZE: Final = 64
 
 
-def as_bytes(name: str | bytes) -> bytes:
-    """Return a name as it goes over the wire: text as UTF-8, bytes as they are."""
-    return name.encode() if isinstance(name, str) else name
+def as_bytes(name: str | bytes | bytearray) -> bytes:
+    """Return a name as it goes over the wire: text as UTF-8, bytes as they are.
+
+    Raises:
+        LocalProtocolError: it is neither, or text that UTF-8 cannot hold.
+    """
+    if isinstance(name, bytes):
+        return name
+    if isinstance(name, str):
+        try:
+            return name.encode()
+        except UnicodeEncodeError:
+            raise LocalProtocolError(f"{name!r} cannot be encoded as UTF-8") from None
+    return as_payload("a name", name)
+
+
+def as_payload(what: str, data: object) -> bytes:
+    """Return data as it goes over the wire: anything that has the form of bytes, as bytes.
+
+    Args:
+        what: names the data in messages.
+        data: the data.
+
+    Raises:
+        LocalProtocolError: it does not have the form of bytes.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        raise LocalProtocolError(f"{what} has to be bytes, not {type(data).__name__}") from None
+
+
+def _as_priority(priority: object) -> Priority:
+    if isinstance(priority, Priority):
+        return priority
+    name = priority.upper() if isinstance(priority, str) else ""
+    if name not in Priority.__members__:
+        names = ", ".join(repr(member.name.lower()) for member in Priority)
+        raise LocalProtocolError(f"client: priority is {priority!r}, which has to be a Priority or one of {names}")
+    return Priority[name]
+
+
+def check_max_unique_size(size: int) -> int:
+    """Return a limit for uniques, in bytes.
+
+    Raises:
+        ValueError: it is not from 0 to 64.
+    """
+    if not 0 <= size <= _MAX_UNIQUE_SIZE:
+        raise ValueError(f"max_unique_size is {size}, which has to be from 0 to {_MAX_UNIQUE_SIZE}")
+    return size
 
 
 @event
@@ -26,20 +82,45 @@ class Task:
     Attributes:
         function: name of the function to run, 1 to 8191 bytes without NUL.
         workload: what to work on.
-        unique: the caller's own name for the job, at most 64 bytes without NUL; the server joins jobs of one function
-            and unique. Empty means never.
-        priority: which queue it goes to.
+        unique: the caller's own name for the job, at most 64 bytes without NUL (clients allow 63 unless told
+            otherwise); the server joins jobs of one function and unique. Empty means never.
+        priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
         run_at: when it may run at the earliest, as seconds since 1970 or a datetime with a time zone. Only for
             background jobs of normal priority.
         reducer: name of a reducer for the worker. Only with normal priority.
     """
 
-    function: str | bytes
-    workload: bytes = b""
-    unique: str | bytes = b""
-    priority: Priority = Priority.NORMAL
+    function: str | bytes | bytearray
+    workload: bytes | bytearray = b""
+    unique: str | bytes | bytearray = b""
+    priority: Priority | str = Priority.NORMAL
     run_at: datetime | float | None = None
-    reducer: str | bytes | None = None
+    reducer: str | bytes | bytearray | None = None
+
+    def prepared(self, max_unique_size: int) -> Task:
+        """Return the task for a submission that may have to be made again: later changes to a bytearray do not show.
+
+        Args:
+            max_unique_size: limit in bytes for the unique, up to 64.
+
+        Raises:
+            LocalProtocolError: a field breaks its rule.
+        """
+        unique = as_bytes(self.unique)
+        if max_unique_size < len(unique) <= _MAX_UNIQUE_SIZE:
+            why = ": gearmand 1.1.20 corrupts the workload of a job whose unique has 64; max_unique_size=64 allows it"
+            raise LocalProtocolError(
+                f"client: unique has {len(unique)} bytes, limit {max_unique_size}"
+                + why * (max_unique_size == DEFAULT_MAX_UNIQUE_SIZE)
+            )
+        return Task(
+            as_bytes(self.function),
+            as_payload("the workload", self.workload),
+            unique,
+            _as_priority(self.priority),
+            self.run_at,
+            None if self.reducer is None else as_bytes(self.reducer),
+        )
 
     def packet(self, *, background: bool = False) -> Packet:
         """Return the packet that submits the job.
@@ -52,9 +133,9 @@ class Task:
         """
         return submission(
             as_bytes(self.function),
-            self.workload,
+            as_payload("the workload", self.workload),
             as_bytes(self.unique),
-            self.priority,
+            _as_priority(self.priority),
             background,
             None if self.run_at is None else _epoch(self.run_at),
             None if self.reducer is None else as_bytes(self.reducer),

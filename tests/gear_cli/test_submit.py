@@ -47,6 +47,13 @@ def test_result_goes_to_stdout_unchanged(gear: Run, at: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\x00\xff\r\n", b"")
 
 
+def test_unique_of_64_bytes_has_to_be_allowed(here: Here, at: str) -> None:
+    code, out, err = here("echo", "abc", at, "--unique", "u" * 64)
+    assert (code, out) == (2, b"")
+    assert b"unique has 64 bytes, limit 63: gearmand 1.1.20" in err
+    assert here("echo", "abc", at, "--unique", "u" * 64, "--max-unique-size=64") == (0, b"abc", b"")
+
+
 def test_pieces_of_a_result_are_written_in_their_order(here: Here, at: str) -> None:
     assert here("pieces", "abc", at) == (0, b"abc", b"")
     _code, out, _err = here("pieces", "abc", "--json", at)

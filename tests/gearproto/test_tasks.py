@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,29 @@ from gearproto.packets import (
     SubmitReduceJob,
     SubmitReduceJobBackground,
 )
-from gearproto.tasks import JobHandle, Task, as_bytes
+from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, Task, as_bytes, check_max_unique_size
 
 
-@pytest.mark.parametrize(("name", "raw"), [("é", "é".encode()), (b"\xff", b"\xff"), ("", b"")])
-def test_text_goes_over_the_wire_as_utf_8_and_bytes_as_they_are(name: str | bytes, raw: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("é", "é".encode()), (b"\xff", b"\xff"), ("", b""), (bytearray(b"f"), b"f"), (memoryview(b"f"), b"f")],
+)
+def test_text_goes_over_the_wire_as_utf_8_and_bytes_as_they_are(name: Any, raw: bytes) -> None:
     assert as_bytes(name) == raw
+    assert isinstance(as_bytes(name), bytes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (3, "a name has to be bytes, not int"),
+        (None, "a name has to be bytes, not NoneType"),
+        ("\udcff", r"'\\udcff' cannot be encoded as UTF-8"),
+    ],
+)
+def test_name_that_cannot_be_sent_is_refused(name: Any, message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=f"^{message}$"):
+        as_bytes(name)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +48,10 @@ def test_text_goes_over_the_wire_as_utf_8_and_bytes_as_they_are(name: str | byte
         (Task(b"f", b"w", b"u"), True, SubmitJobBg(b"f", b"u", b"w")),
         (Task("f", priority=Priority.HIGH), False, SubmitJobHigh(b"f", b"", b"")),
         (Task("f", priority=Priority.LOW), True, SubmitJobLowBg(b"f", b"", b"")),
+        (Task("f", priority="high"), False, SubmitJobHigh(b"f", b"", b"")),
+        (Task("f", priority="Low"), True, SubmitJobLowBg(b"f", b"", b"")),
+        (Task(bytearray(b"f"), bytearray(b"w"), bytearray(b"u")), False, SubmitJob(b"f", b"u", b"w")),
+        (Task("f", b"w", "u", reducer=bytearray(b"r")), False, SubmitReduceJob(b"f", b"u", b"r", b"", b"w")),
         (Task("f", b"w", "u", reducer="é"), False, SubmitReduceJob(b"f", b"u", "é".encode(), b"", b"w")),
         (Task("f", b"w", "u", reducer=b""), True, SubmitReduceJobBackground(b"f", b"u", b"", b"", b"w")),
         (Task("f", b"w", run_at=0), True, SubmitJobEpoch(b"f", b"", 0, b"w")),
@@ -44,6 +66,10 @@ def test_text_goes_over_the_wire_as_utf_8_and_bytes_as_they_are(name: str | byte
 )
 def test_task_is_the_packet_of_its_fields(task: Task, background: bool, packet: Packet) -> None:
     assert task.packet(background=background) == packet
+    assert task.prepared(63).packet(background=background) == packet
+
+
+PRIORITIES = "which has to be a Priority or one of 'high', 'normal', 'low'"
 
 
 @pytest.mark.parametrize(
@@ -52,12 +78,44 @@ def test_task_is_the_packet_of_its_fields(task: Task, background: bool, packet: 
         (Task("f", run_at=datetime(2030, 1, 1)), "client: run_at needs a time zone"),  # noqa: DTZ001
         (Task("f", run_at=5), "client: SUBMIT_JOB_EPOCH is for background jobs without a reducer"),
         (Task("f", reducer="r", priority=Priority.LOW), "client: a delayed or reduce job has normal priority, not LOW"),
+        (Task("f", priority="urgent"), f"client: priority is 'urgent', {PRIORITIES}"),
+        (Task("f", priority=0), f"client: priority is 0, {PRIORITIES}"),  # type: ignore[arg-type]
+        (Task("f", "text"), "the workload has to be bytes, not str"),  # type: ignore[arg-type]
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(task: Task, message: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         task.packet()
     assert str(caught.value) == message
+
+
+def test_task_that_is_prepared_does_not_change_with_the_caller_s_bytearray() -> None:
+    workload, unique = bytearray(b"w"), bytearray(b"u")
+    task = Task("f", workload, unique).prepared(63)
+    workload[:] = unique[:] = b"other"
+    assert task.packet() == SubmitJob(b"f", b"u", b"w")
+
+
+def test_unique_of_64_bytes_is_refused_unless_that_is_allowed() -> None:
+    task = Task("f", unique="é" * 32)
+    with pytest.raises(LocalProtocolError) as caught:
+        task.prepared(DEFAULT_MAX_UNIQUE_SIZE)
+    assert str(caught.value) == (
+        "client: unique has 64 bytes, limit 63: gearmand 1.1.20 corrupts the workload of a job whose unique has 64;"
+        " max_unique_size=64 allows it"
+    )
+    assert task.prepared(64).unique == ("é" * 32).encode()
+    with pytest.raises(LocalProtocolError, match=r"^client: unique has 4 bytes, limit 3$"):
+        Task("f", unique="four").prepared(3)
+    with pytest.raises(LocalProtocolError, match="unique has 65 bytes, limit 64"):
+        Task("f", unique="x" * 65).prepared(DEFAULT_MAX_UNIQUE_SIZE).packet().validate()
+
+
+@pytest.mark.parametrize("size", [-1, 65])
+def test_limit_for_uniques_that_the_protocol_does_not_allow_is_refused(size: int) -> None:
+    assert check_max_unique_size(64) == 64
+    with pytest.raises(ValueError, match=rf"^max_unique_size is {size}, which has to be from 0 to 64$"):
+        check_max_unique_size(size)
 
 
 def test_handle_is_the_bytes_of_the_server_and_knows_the_server() -> None:

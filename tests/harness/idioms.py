@@ -187,11 +187,11 @@ class ThreadedClient:
 
     async def submit(
         self,
-        function: str | bytes,
-        workload: bytes = b"",
+        function: str | bytes | bytearray,
+        workload: bytes | bytearray = b"",
         *,
-        unique: str | bytes = b"",
-        priority: Priority = Priority.NORMAL,
+        unique: str | bytes | bytearray = b"",
+        priority: Priority | str = Priority.NORMAL,
         reducer: str | bytes | None = None,
         resubmit: bool = False,
         stream: bool = False,

@@ -46,7 +46,7 @@ def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServe
                 tasks = [Task("reverse", b"%d %d %d" % (name, number, index)) for index in range(5)]
                 for task, job in zip(tasks, client.submit_many(tasks), strict=True):
                     assert job.wait(LIMIT), job
-                    outcomes[task.workload] = job.outcome
+                    outcomes[bytes(task.workload)] = job.outcome
                     if isinstance(job.outcome, Completed):
                         done.release()
                 number += 1

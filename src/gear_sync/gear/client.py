@@ -37,6 +37,9 @@ _SUBMISSIONS: Final = {
 }
 
 
+_UNSAFE_UNIQUE: Final = 64  # bytes
+
+
 class Client(BaseClient):
     """A Gearman client.
 
@@ -58,6 +61,7 @@ class Client(BaseClient):
             client_id: what loggers are named after.
         """
         super().__init__(client_id)
+        self._warned_of_unique = False
         self.options: set[bytes] = set()
         self._start()
 
@@ -119,7 +123,11 @@ class Client(BaseClient):
             raise ConfigurationError(f"there is no precedence {precedence!r}")
         self._check_running()
         ptype = _SUBMISSIONS[precedence, bool(background)]
-        data = b"\0".join((_checked("name", job.binary_name), _unique(job), job.binary_arguments))
+        unique = _checked("unique", job.binary_unique or b"")
+        if len(unique) == _UNSAFE_UNIQUE and not self._warned_of_unique:
+            self._warned_of_unique = True
+            self.log.warning("gearmand 1.1.20 corrupts the arguments of jobs whose unique has 64 bytes, as %r", unique)
+        data = b"\0".join((_checked("name", job.binary_name), unique, job.binary_arguments))
         problem = ""
         for connection in self._each_connection():
             connection.check_not_reading("submitJob")
@@ -317,7 +325,3 @@ def _checked(what: str, value: bytes) -> bytes:
     if 0 in value:
         raise InvalidDataError(f"job {what} {value[:64]!r} holds a NUL byte")
     return value
-
-
-def _unique(job: Job) -> bytes:
-    return _checked("unique", job.binary_unique or b"")

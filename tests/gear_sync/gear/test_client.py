@@ -51,6 +51,17 @@ def test_jobs_without_unique_reach_the_worker_without(shop: Shop, address: tuple
     assert shop.worker(address, functions=("f",)).getJob().unique is None
 
 
+def test_uniques_of_64_bytes_are_warned_of_once(
+    shop: Shop, address: tuple[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = shop.client(address)
+    for number in range(3):
+        client.submitJob(gear.Job("f", b"", unique=f"{number:064}"), background=True)
+        client.submitJob(gear.Job("f", b"", unique=f"{number:063}"), background=True)
+    warnings = [text for text in caplog.messages if "gearmand 1.1.20 corrupts the arguments" in text]
+    assert len(warnings) == 1
+
+
 def test_failures(shop: Shop, address: tuple[str, int]) -> None:
     client, worker = shop.client(address), shop.worker(address, functions=("f",))
     assert client.setOption("exceptions", timeout=LIMIT)
