@@ -20,15 +20,17 @@ app = App(
     name="gear",
     help="""Gearman job queues from the shell: a job server, workers and clients.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no result in time.""",
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no result in time, 130 interrupted.""",
     version=f"gear {gearproto.__version__}",
     help_format="markdown",
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
+_ARGUMENTS = {"demo": "[FILE]", "serve": "", "submit": "FUNCTION [WORKLOAD]", "work": "FUNCTION [COMMAND...]"}
 for _name in COMMANDS:
+    _usage = f"Usage: gear {_name} [OPTIONS] {_ARGUMENTS[_name]}".rstrip()
     # By name: a command imports what it needs only when it is called for, so that a server stays small.
-    app.command(f"gear_cli.{_name}:{_name}", name=_name)
+    app.command(f"gear_cli.{_name}:{_name}", name=_name, usage=_usage)
 
 
 def parse(words: Sequence[str]) -> Callable[[], int]:

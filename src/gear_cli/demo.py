@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from gear_sync import Client, Job, Server, Task, Worker, WorkerJob
 from gearproto import JobError, LocalProtocolError
@@ -40,6 +41,7 @@ _STEPS: Final = 20  # progress reports of a job
 _PACE: Final = 0.02  # longest pause between two of them in seconds, so that there is something to see
 _LENGTH: Final = 3.0  # seconds that one worker may pause for all jobs together
 _ROWS: Final = 12  # bars that fit on a small terminal
+_WIDE: Final = 72  # columns of a terminal in which long bars leave room for what stands behind them
 _WAIT: Final = 60.0  # seconds; far more than anything here takes
 
 Count = Callable[[str], "Counter[str]"]
@@ -191,9 +193,11 @@ class _Display:
     def __init__(self, jobs: list[Job], console: Console) -> None:
         self._console = console
         self._live = console.is_terminal
+        bar = 24 if console.width >= _WIDE else 8
+        self._room = max(0, console.width - len(f"all jobs {'-' * bar} 100% "))  # else rich leaves the bars out
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=bar),
             TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
@@ -240,7 +244,9 @@ class _Display:
 
     def _update(self, job: Job, done: int | None, note: str) -> None:
         if job in self._rows:
-            self._bars.update(self._rows[job], completed=done, note=note)
+            text = Text.from_markup(note)
+            text.truncate(self._room, overflow="ellipsis")
+            self._bars.update(self._rows[job], completed=done, note=text.markup)
 
     def _line(self, job: Job, text: str) -> None:
         if not self._live:

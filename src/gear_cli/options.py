@@ -82,7 +82,7 @@ TlsFlag = Annotated[
         name="--tls",
         group=_TLS,
         show_default=False,
-        help="Speak TLS with the servers; one of the other options of TLS says so as well.",
+        help="Speak TLS with the servers; the other TLS options imply it.",
     ),
 ]
 TlsCa = Annotated[
@@ -90,7 +90,7 @@ TlsCa = Annotated[
     Parameter(
         name="--tls-ca",
         group=_TLS,
-        help="File with certificates of the authorities that the servers' come from; the system's unless given.",
+        help="File with the CA certificates that servers' certificates are checked against; the system's by default.",
     ),
 ]
 TlsCertificate = Annotated[
@@ -107,7 +107,7 @@ Verbose = Annotated[
         name=["--verbose", "-v"],
         count=True,
         show_default=False,
-        help="Log to stderr what happens, with -vv in every detail; only warnings are logged otherwise.",
+        help="Log what happens to stderr, with -vv in every detail; by default only warnings are logged.",
     ),
 ]
 
@@ -116,7 +116,7 @@ def server_addresses(servers: Sequence[str]) -> list[Address]:
     """Read the option ``--server``; without it the environment says where the servers are.
 
     Raises:
-        UsageError: one of them is no address.
+        UsageError: one of them is not an address.
     """
     if servers:
         return _addresses([part.strip() for server in servers for part in server.split(",")], "--server")

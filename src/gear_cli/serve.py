@@ -92,31 +92,30 @@ def serve(
 
     SIGUSR1 stops it gracefully: it takes nothing new, and ends once no job runs any more.
 
-    With --tls-certificate and --tls-key it speaks TLS on all addresses, and nothing else; --tls-ca makes it serve only
-    those who show a certificate of theirs from that authority. SIGHUP makes it read these files again, for new
-    connections.
+    With --tls-certificate and --tls-key it speaks TLS on all addresses, and nothing else; with --tls-ca it serves only
+    peers that show a certificate from that authority. SIGHUP makes it read these files again, for new connections.
 
     Exit codes: 0 stopped, 1 an address cannot be listened on, 2 wrong usage.
 
     Args:
-        host: Address or name to listen on; 0.0.0.0 or :: for every network that this machine is in.
+        host: Address or name to listen on; 0.0.0.0 or :: for all of this machine's.
         port: TCP port; 0 lets the system choose one.
         listen: Address to listen on instead of host and port, as host:port, [IPv6]:port or unix:PATH; may be repeated.
         backlog: How many connections may wait to be accepted.
-        keepalive: Seconds of silence after which TCP looks whether a peer is still there; 0 for never.
+        keepalive: Seconds of silence after which TCP probes a peer; 0 for never.
         tls_certificate: File with the certificate to show, in PEM form, followed by those that lead to its authority.
         tls_key: File with the private key of the certificate.
-        tls_ca: File with the certificates of the authorities that the certificates of clients and workers come from.
-        handshake_timeout: Seconds within which a TLS handshake has to be over.
+        tls_ca: File with the CA certificates that the certificates of clients and workers are checked against.
+        handshake_timeout: Seconds within which a TLS handshake has to complete.
         job_retries: How often a job is given to another worker when its worker is lost or its time limit passes; then
             it fails, with a warning. -1 for any number of times. From the third time on it waits first: 1, 2, 4
             seconds, up to 60.
         worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
         wakeup_timeout: Seconds after which others are woken if a woken worker has not asked for a job: twice as many
             each time, and all the fourth time.
-        round_robin: Whether a worker's functions take turns within a priority; else the one that has had jobs longest
-            is served until it has none.
-        exceptions: Send exceptions of workers to every client, even to those that have not asked for them.
+        round_robin: Whether a worker's functions take turns within a priority; otherwise the one that has had jobs
+            longest is served until it has none.
+        exceptions: Send exceptions of workers to every client, even if it has not asked for them.
         handle_prefix: What job handles begin with; H: and the host's name unless given.
         max_jobs: Number of jobs that the server holds; more are refused.
         max_queue_size: Bytes of workloads that the server holds; more are refused.

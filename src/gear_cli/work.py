@@ -65,10 +65,10 @@ def work(
 
     A second signal ends the worker at once, its commands too; the servers give their jobs to other workers.
 
-    A command gets the workload on its stdin, and what it writes to stdout is the result; if it ends otherwise than
-    with 0, the job has failed. One word is run by the shell, so that it may be a whole pipeline in quotes; several
-    words are run as they are. Put -- before a command that has options of its own. It finds the job's names in
-    GEAR_HANDLE, GEAR_FUNCTION and GEAR_UNIQUE.
+    A command gets the workload on its stdin, and what it writes to stdout is the result; any exit code but 0 fails the
+    job. One word is run by the shell, so that it may be a whole pipeline in quotes; several words are run as they are.
+    Put -- before a command that has options of its own. The names of the job are in GEAR_HANDLE, GEAR_FUNCTION and
+    GEAR_UNIQUE.
 
     A Python function gets the job (gear_sync.WorkerJob), and returns the result as bytes or yields it in pieces.
 

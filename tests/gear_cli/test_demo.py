@@ -58,6 +58,15 @@ def test_bars_are_shown_on_a_terminal() -> None:
     assert re.search(r"100% done by \w+, after \w+ was cut off", text)
 
 
+@pytest.mark.parametrize("width", [80, 40])
+def test_bars_fit_on_the_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), record=True, width=width, highlight=False, force_terminal=True)
+    assert run_demo(TEXT, 2, console, pace=0) == 0
+    text = console.export_text()
+    assert re.search(r"piece  1 ━{8,} 100% done by \w+", text)
+    assert re.search(r"all jobs ━{8,} 100%", text)
+
+
 def test_bars_are_drawn_on_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
