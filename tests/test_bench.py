@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parent.parent / "bench" / "server_load.py"
 ABUSE = SCRIPT.parent / "server_abuse.py"
 GEAR_API = SCRIPT.parent / "gear_api.py"
+STARTUP = SCRIPT.parent / "startup.py"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="it reads times from /proc")
 
@@ -42,3 +43,11 @@ def test_the_gear_api_is_measured_in_every_scenario() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
     assert len(rows) == 10
     assert all(float(row[1].replace(",", "")) > 0 for row in rows[2:])
+
+
+def test_startup_is_measured() -> None:
+    command = [sys.executable, str(STARTUP), "--repeat", "2", "--only", "gear nonsense"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    (row,) = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()[2:]]
+    assert row[0] == "`gear nonsense`"
+    assert float(row[1]) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
@@ -13,6 +13,9 @@ from .exits import Exit, UsageError
 from .main import COMMANDS
 from .options import STDIN
 from .stdio import Stdout
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["app", "parse"]
 
@@ -33,6 +36,9 @@ for _name in COMMANDS:
     app.command(f"gear_cli.{_name}:{_name}", name=_name, usage=_usage)
 
 
+_NO_CONSOLE = cast("Console", object())  # never used, as `main` shows errors; a real one would load rich
+
+
 def parse(words: Sequence[str]) -> Callable[[], int]:
     """Return what runs a command line.
 
@@ -49,14 +55,16 @@ def parse(words: Sequence[str]) -> Callable[[], int]:
         end = words.index("--") if "--" in words else len(words)
         words = [STDIN if word == "-" else word for word in words[:end]] + list(words[end:])
     try:
-        command, bound, _ignored = app.parse_args(words, exit_on_error=False, print_error=False)
+        command, bound, _ignored = app.parse_args(
+            words, exit_on_error=False, print_error=False, error_console=_NO_CONSOLE
+        )
     except CycloptsError as error:
         hint = ""
         if isinstance(error, UnknownOptionError) and words[0] == "work":
             hint = " Put -- before a command that has options of its own."
         raise UsageError(f"{error}{hint}") from error
     if "console" in bound.arguments:  # a page of help, or the version
-        from rich.console import Console  # noqa: PLC0415 (rich takes long to load)
+        from rich.console import Console
 
         bound.arguments["console"] = Console(file=cast("IO[str]", Stdout()))
 

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words == ["--version"]:
-        from gearproto import __version__  # noqa: PLC0415
+        from gearproto import __version__
 
         write_line(f"gear {__version__}")
         return Exit.DONE
@@ -64,7 +64,7 @@ def _run(words: list[str]) -> int:
             f'unknown {kind} "{words[0]}"; the commands are {", ".join(COMMANDS[:-1])} and {COMMANDS[-1]}.'
         )
     try:
-        from .app import parse  # noqa: PLC0415
+        from .app import parse
     except ImportError as error:
         raise Failure(f"this command needs more than the library: pip install 'gearproto[cli]' ({error}).") from error
     command = parse(words)

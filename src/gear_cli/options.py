@@ -6,17 +6,19 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
-from gear_sync.tls import TLS
 from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE
 from gearproto.addresses import Address, parse_addresses
 from gearproto.assignments import described
 
 from .exits import UsageError, reason
 from .stdio import printable
+
+if TYPE_CHECKING:
+    from gear_sync import TLS
 
 __all__ = [
     "LONGEST_WAIT",
@@ -152,6 +154,8 @@ def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path |
     Raises:
         ValueError: a certificate comes without a key.
     """
+    from gear_sync.tls import TLS
+
     return TLS(certificate=certificate, key=key, ca=ca) if tls or ca or certificate or key else None
 
 

@@ -10,20 +10,20 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Group, Parameter, validators
 
-from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets
-from gear_sync.reactor import ServerOptions
-from gear_sync.server import Server
-from gear_sync.tls import TLS
 from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE, DEFAULT_PORT
 
 from .exits import Exit, Failure, UsageError, reason
 from .options import Flag, Verbose, from_environment, log_to_stderr, seconds
 from .stderr_log import StderrHandler
 from .stdio import printable, write_line
+
+if TYPE_CHECKING:
+    from gear_sync.reactor import ServerOptions
+    from gear_sync.server import Server
 
 __all__ = ["serve", "tune_memory"]
 
@@ -59,7 +59,7 @@ def serve(
         Parameter(group=_LISTENING, show_default=str(DEFAULT_PORT), validator=_between(0, 65535)),
     ] = None,
     listen: Annotated[tuple[str, ...], Parameter(group=_LISTENING, show_default=False)] = (),
-    backlog: Annotated[int, Parameter(group=_LISTENING, validator=_between(1, 2**31 - 1))] = DEFAULT_BACKLOG,
+    backlog: Annotated[int, Parameter(group=_LISTENING, validator=_between(1, 2**31 - 1))] = 4096,
     keepalive: Annotated[int, Parameter(group=_LISTENING, validator=_between(0, 32767))] = 60,
     tls_certificate: Annotated[Path | None, Parameter(group=_TLS)] = None,
     tls_key: Annotated[Path | None, Parameter(group=_TLS)] = None,
@@ -129,6 +129,10 @@ def serve(
         allow_shutdown: Let everybody who can connect stop the server with the command shutdown.
         verbose: see Verbose.
     """
+    from gear_sync.listening import Keepalive, inherited_sockets
+    from gear_sync.server import Server
+    from gear_sync.tls import TLS
+
     log_to_stderr(verbose, StderrHandler())
     places = _places(host, port, listen)
     options: ServerOptions = {

@@ -11,12 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from gear_sync.client import Client
-from gear_sync.job import Job
 from gearproto import (
     DEFAULT_MAX_SERVER_PACKET_SIZE,
     JobLost,
@@ -48,6 +46,9 @@ from .options import (
     server_addresses,
 )
 from .output import Output
+
+if TYPE_CHECKING:
+    from gear_sync import Client, Job
 
 __all__ = ["submit"]
 
@@ -110,6 +111,8 @@ def submit(
         tls_certificate: see TlsCertificate.
         tls_key: see TlsKey.
     """
+    from gear_sync.client import Client
+
     if workload == STDIN:
         workload = "-"
     if file is not None and workload is not None:

@@ -13,13 +13,15 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gear_sync.worker import WorkerJob
 from gearproto import JobFailed
 
 from .exits import reason
 from .signals import undisturbed
+
+if TYPE_CHECKING:
+    from gear_sync import WorkerJob
 
 __all__ = ["Commands", "Unusable", "check_command"]
 

@@ -13,11 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
-from gear_sync.worker import Worker, WorkerJob
 from gearproto import LocalProtocolError
 from gearproto.assignments import described
 
@@ -36,13 +35,16 @@ from .options import (
 )
 from .subprocesses import Commands, Unusable, check_command
 
+if TYPE_CHECKING:
+    from gear_sync import Worker, WorkerJob
+
 __all__ = ["work"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LONGEST: Final = 2_000_000.0  # seconds, 23 days: gearmand counts milliseconds in 32 bits
 _LAST_CHANCE: Final = 1.0  # seconds that a worker has to end by itself after the second signal
 
-Handler = Callable[[WorkerJob], Any]
+Handler = Callable[["WorkerJob"], Any]
 
 
 def work(
@@ -95,6 +97,8 @@ def work(
         tls_key: see TlsKey.
         verbose: see Verbose.
     """
+    from gear_sync.worker import Worker
+
     if bool(command) == (target is not None):
         raise UsageError("give either a command or --target, one of the two.")
     addresses = server_addresses(server)

@@ -52,10 +52,10 @@ assert main(["nonsense"]) == 2
 assert not loaded("gearproto", "cyclopts", "gear_cli.options")
 assert main(["--version"]) == 0
 assert not loaded("cyclopts", "gear_cli.options", "gear_sync", "ssl", "logging")
-from gear_cli.app import parse
-for words in (["serve"], ["submit", "f"], ["work", "f"]):
-    parse(words)
-    assert loaded(f"gear_cli.{words[0]}") and not loaded("rich", "gear_cli.demo")
+assert main(["submit", "--nonsense"]) == main(["serve", "--port=x"]) == main(["work"]) == 2
+assert loaded("gear_cli.submit", "gear_cli.serve", "gear_cli.work") and not loaded("gear_sync", "ssl", "rich")
+assert main(["submit", "f", "x", "--server=127.0.0.1:1"]) == 3
+assert not loaded("rich", "gear_cli.demo")
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=WAIT, stderr=subprocess.DEVNULL)
 
