@@ -25,7 +25,7 @@ from gearproto.assignments import server_timeout_ms, stopping, timed_out
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
-from gearproto.grabbing import Grabber
+from gearproto.grabbing import Grabber, jobs_at_once
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.tasks import as_bytes
 from gearproto.time_limits import setting
@@ -103,8 +103,8 @@ class Worker:
             for address in parse_addresses(servers)
         ]
         self._by_conn: dict[WorkerConnection, Post] = {}
+        self._concurrency = jobs_at_once("concurrency", concurrency)
         self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
-        self._concurrency = concurrency
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
@@ -131,6 +131,8 @@ class Worker:
             LocalProtocolError: the name breaks a rule of the protocol.
             ValueError: the time limit is not a number of seconds above 0.
         """
+        if not isinstance(name, str | bytes | bytearray):
+            raise TypeError(f'{name!r} is not a name: write @worker.function("name")')
 
         def register(handler: _H) -> _H:
             self.register(name, handler, timeout=timeout)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from gearproto import Completed, ConnectionLost, Failed, JobFailed, Raised
-from gearproto.assignments import completed, described, ended_by, is_interrupt, piece
+from gearproto import Completed, ConnectionLost, Failed, Raised
+from gearproto.assignments import completed, described, ended_by, is_failure, is_interrupt, piece
 
 from .signals import end_child
 
@@ -86,7 +86,7 @@ def _raised(job: WorkerJob, error: BaseException, seconds: float) -> tuple[End, 
     interrupt = is_interrupt(error) and threading.current_thread() is threading.main_thread()
     if interrupt:
         _log.warning("job %r of %r interrupted after %.3f s", handle, function, seconds)
-    elif isinstance(error, JobFailed):
+    elif is_failure(error):
         _log.info("job %r of %r failed after %.3f s: %s", handle, function, seconds, described(error))
     elif job.given_up or (isinstance(error, ConnectionLost) and not job.connected):
         _log.info("job %r of %r given up after %.3f s: %s", handle, function, seconds, described(error))

@@ -23,7 +23,7 @@ from gearproto.assignments import Assignment, server_timeout_ms, stopping, timed
 from gearproto.connection import Limits
 from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
 from gearproto.functions import Function
-from gearproto.grabbing import Grabber
+from gearproto.grabbing import Grabber, jobs_at_once
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.tasks import as_bytes, as_payload
 from gearproto.time_limits import setting
@@ -316,8 +316,7 @@ class Worker:
         Raises:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
-        if threads < 0:
-            raise ValueError(f"threads is {threads}, not 0 or more")
+        jobs_at_once("threads", threads, 0)
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         WorkerConnection(**self._limits)  # which refuses what makes no sense
         addresses = parse_addresses(servers)
@@ -346,6 +345,8 @@ class Worker:
         self.abort_at = _NEVER
         self._wake_at = _NEVER  # when `run` means to wake by itself
         self._runner: threading.Thread | None = None
+        self._at_work: set[threading.Thread] = set()  # those that run a function
+        self._fault: BaseException | None = None  # of this module, in a thread of the pool
         self._ended = threading.Event()  # run() is not running
         self._ended.set()
 
@@ -363,6 +364,8 @@ class Worker:
             ValueError: the time limit is not a number of seconds above 0.
             TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
+        if not isinstance(name, str | bytes | bytearray):
+            raise TypeError(f'{name!r} is not a name: write @worker.function("name")')
 
         def register(handler: _H) -> _H:
             self.register(name, handler, timeout=timeout)
@@ -432,14 +435,19 @@ class Worker:
         Raises:
             KeyboardInterrupt: as above; or a function has raised it in the main thread, and its job is reported.
         """
-        self._runner = threading.current_thread()
+        with self._pump.lock:
+            if self._runner is not None:
+                raise RuntimeError("this worker runs already, or has run: make another one")
+            self._runner = threading.current_thread()
         self._ended.clear()
         try:
-            with receiving_signals(self._on_signal), _Pool(self._threads, self._work) as start:
+            with receiving_signals(self._on_signal), _Pool(self._threads, self._work, self._fail) as start:
                 while not self._is_over():
                     self._connect_due()
                     self._pump.wait(self._has_work, self._pause())
                     self._turn(start)
+                if self._fault is not None:
+                    raise self._fault
                 self._send_rest()
                 if self._interrupt is not None:
                     raise KeyboardInterrupt from self._interrupt
@@ -476,7 +484,8 @@ class Worker:
         Raises:
             RuntimeError: a function of this worker calls it; call `stop` there.
         """
-        if self._runner is threading.current_thread() and not self._ended.is_set():
+        thread = threading.current_thread()
+        if (thread is self._runner or thread in self._at_work) and not self._ended.is_set():
             raise RuntimeError("a worker cannot wait for the job that closes it: call stop() instead")
         self.stop()
         self._ended.wait()
@@ -512,7 +521,7 @@ class Worker:
     # One turn of `run`
 
     def _is_over(self) -> bool:
-        if self._aborting or self._interrupt is not None:
+        if self._aborting or self._interrupt is not None or self._fault is not None:
             return True
         if not self._stopping:
             return False
@@ -543,7 +552,7 @@ class Worker:
 
     def _has_work(self) -> bool:
         """Tell whether `run` has to do something that a pump does not. With the lock held."""
-        if self._assigned or self._aborting or self._stopping is not self._grabber.stopping:
+        if self._assigned or self._aborting or self._fault is not None or self._stopping is not self._grabber.stopping:
             return True
         if self._stopping and self._grabber.drained:
             return True
@@ -655,6 +664,11 @@ class Worker:
 
     # Jobs
 
+    def _fail(self, error: BaseException) -> None:
+        """Let `run` raise what should not have been raised in a thread of the pool: that thread is lost."""
+        self._fault = error
+        self._pump.wake()
+
     def _give_up(self, job: WorkerJob) -> None:
         """Report a job whose time is over as ended by an exception."""
         if job.given_up:
@@ -684,7 +698,11 @@ class Worker:
                 job.until = time.monotonic() + timeout
                 if job.until < self._wake_at:
                     self._pump.wake()
-        end = self._run(job, handler)
+        self._at_work.add(thread := threading.current_thread())
+        try:
+            end = self._run(job, handler)
+        finally:
+            self._at_work.discard(thread)
         with self._pump.gate, self._pump.lock:
             self._running.pop(job, None)
             self._put_down(job)
@@ -722,8 +740,11 @@ class Worker:
 class _Pool:
     """Threads that run jobs; none for a worker that runs them in its own thread."""
 
-    def __init__(self, threads: int, work: Callable[[WorkerJob], None]) -> None:
+    def __init__(
+        self, threads: int, work: Callable[[WorkerJob], None], on_error: Callable[[BaseException], None]
+    ) -> None:
         self._work = work
+        self._on_error = on_error
         self._count = threads
         self._jobs: queue.SimpleQueue[WorkerJob | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -732,7 +753,11 @@ class _Pool:
         """Start the threads, and return what hands a job over."""
         for number in range(self._count):
             thread = threading.Thread(target=self._run, name=f"gear worker {number}", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # there is no room for so many
+                self.__exit__(None, None, None)
+                raise
             self._threads.append(thread)
         return self._jobs.put if self._count else self._work
 
@@ -745,4 +770,8 @@ class _Pool:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._work(job)
+            try:
+                self._work(job)
+            except BaseException as error:
+                self._on_error(error)
+                return

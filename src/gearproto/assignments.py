@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import CoroutineType
 from typing import Final
 
@@ -19,6 +19,7 @@ __all__ = [
     "completed",
     "described",
     "ended_by",
+    "is_failure",
     "is_interrupt",
     "piece",
     "raised",
@@ -95,8 +96,17 @@ def _bytes(function: bytes, value: object, did: str, rule: str) -> bytes:
 
 
 def ended_by(error: BaseException) -> Failed | Raised:
-    """Return how a job ends whose function has raised: `JobFailed` is a failure, anything else an exception."""
-    return Failed() if issubclass(type(error), JobFailed) else raised(error)
+    """Return how a job ends whose function has raised.
+
+    `JobFailed` is a failure, and so is a group of nothing else, as tasks of a function raise it. Anything else is an
+    exception.
+    """
+    return Failed() if is_failure(error) else raised(error)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell whether an exception is `JobFailed`, or a group of nothing else."""
+    return all(issubclass(type(part), JobFailed) for part in _parts(error))
 
 
 def raised(error: BaseException) -> Raised:
@@ -115,14 +125,18 @@ def described(error: BaseException) -> str:
 
 def is_interrupt(error: BaseException) -> bool:
     """Tell whether an exception is KeyboardInterrupt, or a group with one in it."""
+    return any(isinstance(part, KeyboardInterrupt) for part in _parts(error))
+
+
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group and of the groups in it; or an exception that is none."""
     left = [error]
     while left:
         error = left.pop()
-        if isinstance(error, KeyboardInterrupt):
-            return True
         if isinstance(error, BaseExceptionGroup):
             left += error.exceptions
-    return False
+        else:
+            yield error
 
 
 def stopping(jobs: Iterable[Assignment], timeout: float | None) -> str:

@@ -7,10 +7,26 @@ from typing import Final
 from .errors import LocalProtocolError
 from .worker import Grab, WorkerConnection
 
-__all__ = ["Grabber"]
+__all__ = ["Grabber", "jobs_at_once"]
 
 DEFAULT_GRAB_TIMEOUT: Final = 2.0
 """Seconds that a server may take to answer ``GRAB_JOB`` before others are asked in its place."""
+
+
+def jobs_at_once(name: str, number: object, least: int = 1) -> int:
+    """Return how many jobs a worker may run at once.
+
+    Args:
+        name: what users call it.
+        number: what a user says.
+        least: least number that makes sense.
+
+    Raises:
+        ValueError: it is too small, or not a whole number.
+    """
+    if not isinstance(number, int) or number < least:
+        raise ValueError(f"{name} is {number!r}, not a whole number of {least} or more")
+    return number
 
 
 class Grabber:
@@ -32,13 +48,13 @@ class Grabber:
             client_id: the name that administrators see (``SET_CLIENT_ID``).
 
         Raises:
-            ValueError: the capacity is below 1.
+            LocalProtocolError: the name breaks a rule.
         """
-        if capacity < 1:
-            raise ValueError(f"a worker runs one job at once at the least, not {capacity}")
+        if client_id is not None:
+            WorkerConnection().set_client_id(client_id)  # refuses what every server's would refuse
         self.stopping = False
         self.running = 0
-        self._capacity = capacity
+        self._capacity = jobs_at_once("capacity", capacity)
         self._client_id = client_id
         self._functions: dict[bytes, int | None] = {}
         self._conns: dict[WorkerConnection, None] = {}  # in the order in which they are asked

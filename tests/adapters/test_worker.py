@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -497,12 +498,23 @@ async def test_job_of_a_function_that_is_not_registered_any_more_fails(idiom: Id
 
 
 async def test_room_for_no_job_is_refused(idiom: Idiom) -> None:
-    wrong: dict[str, Any] = {"threads": -1} if idiom == "gear_sync" else {"concurrency": 0}
-    kind: Any = gear_sync.Worker
-    if idiom != "gear_sync":
-        kind = gear_anyio.Worker
-    with pytest.raises(ValueError, match=r"threads is -1|one job at once at the least"):
-        kind("localhost", **wrong)
+    name, least = ("threads", 0) if idiom == "gear_sync" else ("concurrency", 1)
+    kind: Any = gear_sync.Worker if idiom == "gear_sync" else gear_anyio.Worker
+    for wrong in (least - 1, 1.5, "2", None, math.nan):
+        with pytest.raises(ValueError, match=f"{name} is {wrong!r}, not a whole number of {least} or more"):
+            kind("localhost", **{name: wrong})
+
+
+@pytest.mark.parametrize("client_id", ["a\0b", "x" * 10_000, 5])
+async def test_name_that_no_server_would_take_is_refused_at_once(idiom: Idiom, client_id: Any) -> None:
+    with pytest.raises(LocalProtocolError, match=r"SET_CLIENT_ID|has to be bytes"):
+        make_worker(idiom, "localhost", client_id=client_id)
+
+
+async def test_function_that_is_registered_without_a_name_is_refused_at_once(place: Place, host: Host) -> None:
+    worker: Any = place.worker(host)
+    with pytest.raises(TypeError, match=r'is not a name: write @worker.function\("name"\)'):
+        worker.function(reverse)
 
 
 # Functions come and go

@@ -405,10 +405,22 @@ def test_close_waits_for_the_job_in_hand_and_can_be_called_twice(client: Client,
     worker.stop()
 
 
-def test_close_from_a_function_is_an_error_that_names_the_way_out(client: Client, worker: Worker) -> None:
-    worker.register("f", lambda job: worker.close())
-    with working(worker), pytest.raises(JobRaised, match=r"RuntimeError: .*call stop"):
-        client.submit("f").result(LIMIT)
+def test_worker_runs_once(worker: Worker) -> None:
+    with working(worker) as call:
+        with pytest.raises(RuntimeError, match="this worker runs already, or has run: make another one"):
+            worker.run()
+        worker.stop()
+        call.result()
+    with pytest.raises(RuntimeError, match="make another one"):
+        worker.run()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_close_from_a_function_is_an_error_that_names_the_way_out(client: Client, server: Server, threads: int) -> None:
+    with Worker(server.address, threads=threads) as worker:
+        worker.register("f", lambda job: worker.close())
+        with working(worker), pytest.raises(JobRaised, match=r"RuntimeError: .*call stop"):
+            client.submit("f").result(LIMIT)
 
 
 def test_job_that_is_being_assigned_while_the_worker_stops_is_done() -> None:

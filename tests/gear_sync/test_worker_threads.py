@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 
@@ -78,7 +79,7 @@ def row_of(client: Client, function: bytes) -> tuple[int, int, int]:
 
 
 def test_number_of_threads_makes_sense() -> None:
-    with pytest.raises(ValueError, match=r"^threads is -1, not 0 or more$"):
+    with pytest.raises(ValueError, match=r"^threads is -1, not a whole number of 0 or more$"):
         Worker("127.0.0.1", threads=-1)
 
 
@@ -119,6 +120,10 @@ def test_threads_report_side_by_side(server: Server, client: Client) -> None:
                 assert job.result() == b"%d" % number * 50
 
 
+def fail_loudly(job: WorkerJob) -> bytes:
+    raise KeyError("x")
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_errors_of_functions_reach_the_caller_and_the_worker_goes_on(
     server: Server, client: Client, threads: int
@@ -140,6 +145,27 @@ def test_errors_of_functions_reach_the_caller_and_the_worker_goes_on(
                 with pytest.raises(JobRaised, match="KeyError: 'x'"):
                     client.submit("throw").result(LIMIT)
             assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
+
+
+def test_fault_in_a_thread_of_the_pool_is_raised_by_run(server: Server, client: Client) -> None:
+    class Unlucky(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if "raised after" in record.msg:
+                raise ZeroDivisionError
+            return True
+
+    logger = logging.getLogger("gear_sync.worker")
+    with Worker(server.address, threads=2) as worker:
+        worker.register("fail", fail_loudly)
+        logger.addFilter(unlucky := Unlucky())
+        call = Call(worker.run)
+        try:
+            client.submit("fail")
+            with pytest.raises(ZeroDivisionError):
+                call.result()
+        finally:
+            logger.removeFilter(unlucky)
+            worker.stop()
 
 
 def test_worker_with_threads_leaves_nothing_open(server: Server) -> None:

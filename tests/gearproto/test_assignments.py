@@ -91,6 +91,14 @@ def test_only_job_failed_is_a_failure() -> None:
     assert ended_by(JobFailed("no ink")) == ended_by(OutOfPaper()) == Failed()
 
 
+def test_group_of_nothing_but_job_failed_is_a_failure() -> None:
+    failed = ExceptionGroup("tasks", [JobFailed(), ExceptionGroup("more", [JobFailed("no ink")])])
+    assert ended_by(failed) == Failed()
+    assert ended_by(ExceptionGroup("tasks", [failed, ValueError()])) == Raised(
+        b"ExceptionGroup: tasks (2 sub-exceptions)"
+    )
+
+
 @given(st.sampled_from([ValueError, TimeoutError, JobLost, ExceptionGroup]), st.text(), st.booleans())
 def test_any_other_exception_is_told_by_type_and_message(kind: type[Exception], text: str, surrogate: bool) -> None:
     message = text + "\udcff" * surrogate  # as in names of files that are no text

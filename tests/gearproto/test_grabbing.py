@@ -58,7 +58,7 @@ def asleep(grabber: Grabber, conn: WorkerConnection) -> None:
 
 
 def test_capacity_is_one_at_the_least() -> None:
-    with pytest.raises(ValueError, match="one job at once at the least, not 0"):
+    with pytest.raises(ValueError, match="capacity is 0, not a whole number of 1 or more"):
         Grabber(0)
 
 
