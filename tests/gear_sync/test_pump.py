@@ -405,10 +405,15 @@ def test_client_and_worker_that_were_made_before_a_fork_work_in_the_children() -
 
 def warnings_of_drop(use: Callable[[], object]) -> list[str]:
     """Let something be made, used and dropped; return what is warned of meanwhile."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        use()
-        gc.collect()
+    gc.collect()
+    gc.disable()  # a collection in between changes the order in which objects are finalized
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            use()
+            gc.collect()
+    finally:
+        gc.enable()
     return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
 
 
