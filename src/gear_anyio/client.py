@@ -216,9 +216,9 @@ class Client:
         """
         task = Task(function, workload, unique, priority, None, reducer)
         job = self._job(task, resubmit=resubmit, unread=self._unread if stream else None)
-        return await self._submit(job, self._until())
+        return await self._submit(job)
 
-    async def _submit(self, job: Job, until: float) -> Job:
+    async def _submit(self, job: Job, until: float | None = None) -> Job:
         await self._launch([job], until)
         if isinstance(job.outcome, NotSent):
             raise JobNotSent(job.outcome.cause)
@@ -271,7 +271,7 @@ class Client:
             LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
         """
         jobs = self._jobs(tasks, resubmit=resubmit)
-        await self._launch(jobs, self._until())
+        await self._launch(jobs)
         return jobs
 
     def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> AsyncIterator[Job]:
@@ -374,7 +374,7 @@ class Client:
 
     def _until(self) -> float:
         """Return when a call that begins now has to be over."""
-        return deadline(self._timeout, anyio.current_time())
+        return math.inf if self._timeout is None else anyio.current_time() + self._timeout
 
     def _job(
         self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
@@ -499,14 +499,20 @@ class Client:
 
     # Placing
 
-    async def _launch(self, jobs: Sequence[Job], until: float = math.inf) -> None:
+    async def _launch(self, jobs: Sequence[Job], until: float | None = None) -> None:
         """Submit jobs; those for which no server can be reached end. Then wait while much output waits to be sent.
 
         Args:
             jobs: the jobs, with their candidates.
-            until: when to leave off. Jobs that are not submitted by then end; the others go on.
+            until: when to leave off. Jobs that are not submitted by then end; the others go on. None means when the
+                client's time limit is over, which nobody needs to look at where nothing has to be waited for.
         """
-        if len(self._sessions) > 1 or not await self._try(self._sessions[0], lambda records: records.submit(jobs)):
+        only = self._sessions[0] if len(self._sessions) == 1 else None
+        submitted = only is not None and await self._try(only, lambda records: records.submit(jobs))
+        if submitted and only is not None and not only.full:
+            return
+        until = self._until() if until is None else until
+        if not submitted:
             self._check_open()
             with anyio.CancelScope(deadline=until):
                 await self._dispatch(jobs)
@@ -557,8 +563,7 @@ class Client:
     def _on_stranded(self, job: Job) -> None:
         """Submit a job once more whose submission came to nothing."""
         if self._closed or self._starter is None:
-            assert job.stranded is not None
-            job.end(job.stranded)
+            job.end_stranded()
         elif job not in self._unfinished:  # else its task looks again
             self._unfinished[job] = None
             self._starter.start_soon(self._run, partial(self._relaunch, job))  # a callback may have brought it here
@@ -569,7 +574,7 @@ class Client:
             while job.stranded is not None:
                 job.search(anyio.current_time() + self._resubmit_timeout)
                 job.restart(self._chooser)
-                await self._launch([job])
+                await self._launch([job], math.inf)
         except GearmanError as error:  # there is no room for it, or the client is closed
             self._give_up(job, str(error))
         except BaseException:

@@ -346,7 +346,7 @@ class Client:
 
     def _until(self) -> float:
         """Return when a call that begins now has to be over."""
-        return deadline(self._timeout, time.monotonic())
+        return _NEVER if self._timeout is None else time.monotonic() + self._timeout
 
     def _job(
         self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None

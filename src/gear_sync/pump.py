@@ -274,7 +274,7 @@ class Pump:
                 if self.closed or (over and (turned or not pumping)):
                     return False
                 if pumping:
-                    if self.open():
+                    if self._opened is None and self.open():
                         continue  # who changed something before, has woken nobody
                     self._pumper = waiter
                     self._waiters.pop(waiter, None)

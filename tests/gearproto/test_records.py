@@ -361,7 +361,7 @@ def test_submission_that_never_left_is_not_told_as_sent_once_more() -> None:
 def test_stranded_job_may_end_in_what_it_came_to() -> None:
     job = record()
     job.strand(NotSent("gone"))
-    job.end(NotSent("gone"))
+    job.end_stranded()
     assert job.stranded is None
     assert job.outcome == NotSent("gone")
     assert job.task is None
