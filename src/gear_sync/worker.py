@@ -434,8 +434,10 @@ class Worker:
 
         Raises:
             KeyboardInterrupt: as above; or a function has raised it in the main thread, and its job is reported.
+            GearmanError: this process has inherited the worker from its parent, which has used it.
         """
-        with self._pump.lock:
+        self._pump.check_process()
+        with self._pump.gate, self._pump.lock:
             if self._runner is not None:
                 raise RuntimeError("this worker runs already, or has run: make another one")
             self._runner = threading.current_thread()
@@ -484,6 +486,8 @@ class Worker:
         Raises:
             RuntimeError: a function of this worker calls it; call `stop` there.
         """
+        if self._pump.inherited:
+            return  # its parent, which has used it, closes it
         thread = threading.current_thread()
         if (thread is self._runner or thread in self._at_work) and not self._ended.is_set():
             raise RuntimeError("a worker cannot wait for the job that closes it: call stop() instead")

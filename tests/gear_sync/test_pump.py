@@ -357,6 +357,39 @@ def test_client_and_jobs_of_the_parent_are_errors_after_a_fork_and_the_parent_s_
     assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
 
 
+RUNNING_AT_FORK: Final = """
+import os
+import sys
+import threading
+import gear_sync
+from gearproto import GearmanError
+
+with gear_sync.Worker(sys.argv[1]) as worker, gear_sync.Client(sys.argv[1]) as client:
+    worker.register("reverse", lambda job: job.workload[::-1])
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    assert client.submit("reverse", b"abc").result(20) == b"cba"
+    child = os.fork()
+    if not child:
+        try:
+            worker.run()
+        except GearmanError as error:
+            worker.stop()
+            worker.close()
+            os._exit("belongs to the parent process" in str(error))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert client.submit("reverse", b"abc").result(20) == b"cba"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_worker_that_ran_before_a_fork_refuses_to_in_the_child_and_goes_on_in_the_parent() -> None:
+    with Server(port=0) as server:
+        command = [sys.executable, "-c", RUNNING_AT_FORK, f"127.0.0.1:{server.port}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 MADE_BEFORE_FORK: Final = """
 import os
 import signal
