@@ -210,8 +210,9 @@ def _load(target: str) -> Handler:
     module_name, colon, path = target.partition(":")
     if not module_name or not colon or not path:
         raise UsageError(f"--target {target}: the form is module:function.")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    with suppress(FileNotFoundError):  # somebody has removed it
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
