@@ -27,6 +27,7 @@ class Chores:
     """What has been begun and is not finished yet. A chore is an iterator: it does a step whenever it is asked for one.
 
     Attributes:
+        waiting: the chores that wait to be gone on with.
         at_once: how many steps may be taken at one time. What they make others receive counts too.
         least: how many steps a new chore may take in any case, so that small ones are over at once.
     """
@@ -36,20 +37,16 @@ class Chores:
         self.at_once = at_once
         self.least = least
         self._output = output
-        self._waiting: deque[Iterator[object]] = deque()
+        self.waiting: deque[Iterator[object]] = deque()
         self._now = -1.0
         self._left = 0
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._waiting)
 
     def begin(self, chore: Iterator[object], now: float) -> None:
         """Do a new chore, as far as may be; what is left of it is done later."""
         if now != self._now:
             self.new_turn(now)
         if not self._do(chore, max(self._left, self.least)):
-            self._waiting.append(chore)
+            self.waiting.append(chore)
 
     def new_turn(self, now: float) -> None:
         """Allow for as many steps as may be taken at one time."""
@@ -62,10 +59,10 @@ class Chores:
 
     def go_on(self) -> None:
         """Go on with what is waiting, by turns."""
-        while self._waiting and self._left > 0:
-            chore = self._waiting.popleft()
+        while self.waiting and self._left > 0:
+            chore = self.waiting.popleft()
             if not self._do(chore, min(self._left, _SLICE)):
-                self._waiting.append(chore)
+                self.waiting.append(chore)
 
     def _do(self, chore: Iterator[object], limit: int) -> bool:
         """Take steps, up to a limit; return whether the chore is over."""

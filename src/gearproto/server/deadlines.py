@@ -34,26 +34,31 @@ class Deadline(Generic[T]):
 
 
 class Deadlines(Generic[T]):
-    """Items and their times. Adding and cancelling cost O(log n), and few cancelled entries are kept."""
+    """Items and their times. Adding and cancelling cost O(log n), and few cancelled entries are kept.
 
-    __slots__ = ("_cancelled", "_heap", "_last", "_old")
+    Attributes:
+        heap: where most items are.
+        old: where the others are. There is nothing if both are empty, which costs less to see than any call.
+    """
+
+    __slots__ = ("_cancelled", "_last", "heap", "old")
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._heap: list[tuple[float, int, Deadline[T]]] = []  # the number orders entries of the same time by age
-        self._old: list[tuple[float, int, Deadline[T]]] = []
+        self.heap: list[tuple[float, int, Deadline[T]]] = []  # the number orders entries of the same time by age
+        self.old: list[tuple[float, int, Deadline[T]]] = []
         self._cancelled = 0
         self._last = 0
 
     def __len__(self) -> int:
         """Count the items."""
-        return len(self._heap) + len(self._old) - self._cancelled
+        return len(self.heap) + len(self.old) - self._cancelled
 
     def add(self, when: float, item: T) -> Deadline[T]:
         """Add an item that is due at a time; return the entry, which `cancel` takes."""
         self._last += 1
         entry = Deadline(item)
-        heappush(self._heap, (when, self._last, entry))
+        heappush(self.heap, (when, self._last, entry))
         return entry
 
     def cancel(self, entry: Deadline[T]) -> None:
@@ -62,24 +67,24 @@ class Deadlines(Generic[T]):
             return
         entry.item = None
         self._cancelled += 1
-        if self._old:
+        if self.old:
             self._move_some()
-        elif self._cancelled > _SLACK + len(self._heap) // 2:
-            self._old, self._heap = self._heap, []
+        elif self._cancelled > _SLACK + len(self.heap) // 2:
+            self.old, self.heap = self.heap, []
 
     def _move_some(self) -> None:
         """Take some entries from the end of the old heap, which leaves a heap, and keep those that count."""
-        for _ in range(min(_AT_ONCE, len(self._old))):
-            entry = self._old.pop()
+        for _ in range(min(_AT_ONCE, len(self.old))):
+            entry = self.old.pop()
             if entry[2].item is None:
                 self._cancelled -= 1
             else:
-                heappush(self._heap, entry)
+                heappush(self.heap, entry)
 
     def _top(self) -> list[tuple[float, int, Deadline[T]]]:
         """Return the heap with the earliest entry, from which some cancelled ones have been taken."""
         for _ in range(_AT_TOP):
-            heap, old = self._heap, self._old
+            heap, old = self.heap, self.old
             if old and (not heap or old[0] < heap[0]):
                 heap = old
             if not heap or heap[0][2].item is not None:

@@ -403,7 +403,7 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None; at most a second ahead if there are delayed jobs."""
-        return self._now if self._chores else self._queue.next_deadline(self.epoch_offset)
+        return self._now if self._chores.waiting else self._queue.next_deadline(self.epoch_offset)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: delayed jobs, time limits of running ones, wake-ups that nobody has followed.

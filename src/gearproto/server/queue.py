@@ -593,14 +593,12 @@ class JobQueue:
         """
         earliest = next(iter(self._woken.values())) if self._woken else None
         for deadlines in (self._limits, self._resting):
-            when = deadlines.next()
-            if when is not None and (earliest is None or when < earliest):
-                earliest = when
-        due = self._delayed.next()
-        if due is not None:
+            if (deadlines.heap or deadlines.old) and (when := deadlines.next()) is not None:
+                earliest = when if earliest is None else min(earliest, when)
+        delayed = self._delayed
+        if (delayed.heap or delayed.old) and (due := delayed.next()) is not None:
             due = min(due - epoch_offset, self._look_at)
-            if earliest is None or due < earliest:
-                earliest = due
+            earliest = due if earliest is None else min(earliest, due)
         return earliest
 
     def queue_due(self, now: float, epoch_offset: float) -> Iterator[Job]:

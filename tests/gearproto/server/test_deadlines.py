@@ -60,7 +60,7 @@ def test_many_cancelled_items_are_swept_and_the_others_keep_their_order(kept: li
     entries = [deadlines.add(float(index * 7 % 1000), index) for index in range(1000)]
     for index in set(range(1000)).difference(kept):
         deadlines.cancel(entries[index])
-        assert len(deadlines._heap) + len(deadlines._old) <= 2.3 * len(deadlines) + 130
+        assert len(deadlines.heap) + len(deadlines.old) <= 2.3 * len(deadlines) + 130
     while (item := deadlines.peek()) is not None:
         assert deadlines.pop_due(1000.0) == item
         kept.remove(min(kept, key=lambda index: index * 7 % 1000))
