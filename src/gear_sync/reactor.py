@@ -21,6 +21,8 @@ from typing import Final, TypeAlias, TypedDict, Unpack, cast
 
 import gearproto
 from gearproto import DEFAULT_PORT
+from gearproto.connection import TOO_MANY_CONNECTIONS
+from gearproto.packets import RESPONSE, Error
 from gearproto.server import (
     Counters,
     Engine,
@@ -59,6 +61,7 @@ _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may tak
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
 _CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes go on
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_TURNED_AWAY: Final = Error(TOO_MANY_CONNECTIONS, b"too many connections").encode(RESPONSE)
 
 
 _Ready: TypeAlias = "Sequence[tuple[PeerSocket | socket.socket, int]]"
@@ -131,7 +134,7 @@ class Reactor:
         Args:
             engine: the job server's logic.
             listeners: listening sockets; the reactor closes them.
-            max_connections: how many connections are served; more are closed at once.
+            max_connections: how many connections are served; more are turned away (``ERROR TOO_MANY_CONNECTIONS``).
             pause_at: bytes of output that a peer has not read from which on its requests are left unread.
             max_unsent: bytes of output past which a peer is closed that reads nothing.
             max_behind: bytes of output past which a peer is closed that reads too slowly.
@@ -301,7 +304,7 @@ class Reactor:
         """
         now = time.monotonic()
         if self._is_full(now):
-            sock.close()
+            _turn_away(sock)
             if on_close is not None:
                 on_close()
             return
@@ -354,7 +357,7 @@ class Reactor:
                     return
                 continue  # that one peer has gone again
             if self._is_full(now):
-                sock.close()
+                _turn_away(sock, told=self.tls is None)
                 continue
             try:
                 self._prepare(sock, address, now)
@@ -679,6 +682,15 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
     keepalive = options.get("keepalive", Keepalive())
     limits = cast("_Limits", _chosen(options, _Limits))
     return Reactor(engine, sockets, keepalive=keepalive, tls=context, **limits)
+
+
+def _turn_away(sock: socket.socket, *, told: bool = True) -> None:
+    """Close a connection that there is no room for, and tell the peer why if nothing is encrypted."""
+    with contextlib.suppress(OSError):
+        if told:
+            sock.setblocking(False)
+            sock.send(_TURNED_AWAY)
+    sock.close()
 
 
 def _own_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:

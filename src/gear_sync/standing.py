@@ -74,7 +74,7 @@ class LoggedStanding:
             now: monotonic time in seconds.
             quiet: whether that concerns nobody.
         """
-        kind = Failure.SILENT if event.silent else failure_of(error)
+        kind = Failure.SILENT if event.silent else Failure.REFUSED if event.refused else failure_of(error)
         self._warning(self._standing.failed(now, event.reason, kind, quiet=quiet))
 
     def _info(self, text: str | None) -> None:

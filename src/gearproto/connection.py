@@ -26,10 +26,13 @@ from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
 from .packets import MAX_HANDLE_SIZE, EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
 from .time_limits import setting
 
-__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "Connection", "Limits"]
+__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "TOO_MANY_CONNECTIONS", "Connection", "Limits"]
 
 DEFAULT_MAX_OUTPUT_SIZE: Final = 256 * 1024 * 1024
 """Most bytes of output that wait to be taken unless told otherwise."""
+
+TOO_MANY_CONNECTIONS: Final = b"TOO_MANY_CONNECTIONS"
+"""The code of ``ERROR`` with which our server turns a connection away: it reads nothing of it."""
 
 _HEADER_SIZE: Final = 12
 
@@ -234,9 +237,13 @@ class Connection:
             reason: why, for people.
         """
         if not self._heard and not self._ended:
-            self._sent = 0
-            self._counts_sent = True
-        self._end(reason)
+            self._refused()
+        self._end(reason, refused=True)
+
+    def _refused(self) -> None:
+        """Count all that was sent as not sent: the server has read nothing."""
+        self._sent = 0
+        self._counts_sent = True
 
     def next_event(self) -> Event | None:
         """Parse and return one event. None means that more input is needed, or that the connection has ended.
@@ -500,6 +507,8 @@ class Connection:
 
     def _on_error(self, packet: Error) -> Event | None:
         """Give ``ERROR`` to the oldest request; where none is open it is an event of its own."""
+        if self._turned_away(packet):
+            return None
         if not self._refuses_options and b"option" not in (packet.code + packet.text).lower():
             self._pass_over_options()
         if not self._requests:
@@ -507,6 +516,14 @@ class Connection:
         request = self._requests.popleft()
         self._refuses_options |= request.awaits is OptionRes
         return None if request.id is None else self._failed(request, request.id, packet)
+
+    def _turned_away(self, packet: Error) -> bool:
+        """End the connection if the server has no room for it, so that it has read nothing."""
+        if packet.code != TOO_MANY_CONNECTIONS or (self._requests and self._requests[0].id not in (None, 1)):
+            return False  # it has answered before
+        self._refused()
+        self._end(f"the server refuses it: {packet.text.decode('utf-8', 'backslashreplace')}", refused=True)
+        return True
 
     def _failed(self, request: Request, id_: RequestId, packet: Error) -> Event:
         del request
@@ -528,7 +545,7 @@ class Connection:
             )
         self._end("the server closed the connection")
 
-    def _end(self, reason: str, *, silent: bool = False) -> None:
+    def _end(self, reason: str, *, silent: bool = False, refused: bool = False) -> None:
         if self._ended:
             return
         self._ended = True
@@ -540,7 +557,7 @@ class Connection:
         self._output.clear()
         self._taken = self._queued
         self._lose_rest(reason)
-        self._events.append(ConnectionClosed(reason, silent))
+        self._events.append(ConnectionClosed(reason, silent, refused))
 
     def _lost(self, request: Request, id_: RequestId, sent: bool, reason: str) -> Event:
         """Return what the end means for an open request."""

@@ -382,7 +382,9 @@ class ConnectionClosed(Event):
     Attributes:
         reason: why, for people.
         silent: whether the server has given no sign of life in time, so that it may hang.
+        refused: whether the server has refused the connection, for a reason that somebody has to remove.
     """
 
     reason: str
     silent: bool = False
+    refused: bool = False

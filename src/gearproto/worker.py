@@ -333,6 +333,8 @@ class WorkerConnection(Connection):
         return JobAssigned(packet.handle, packet.function, unique, reducer, packet.workload)
 
     def _on_error(self, packet: Error) -> Event | None:
+        if self._turned_away(packet):
+            return None
         if packet.code == b"JOB_NOT_FOUND":
             return ReportRefused(packet.code, packet.text)  # reports have no answer of their own but this one
         if not self._requests or self._requests[0].awaits is OptionRes:

@@ -75,6 +75,20 @@ async def test_job_that_no_server_keeps_is_lost_or_not_sent_each_time(idiom: Idi
                     await (await client.submit("f", b"x")).result(LIMIT)
 
 
+async def test_job_goes_to_the_next_server_if_the_first_has_no_room(idiom: Idiom, server: OurServer) -> None:
+    full = await in_thread(lambda: OurServer(max_connections=0))
+    try:
+        worker = make_worker(idiom, server.address)
+        worker.register("reverse", lambda job: job.workload[::-1])
+        servers = [full.address, server.address]
+        async with running(worker):
+            for _ in range(5):
+                async with make_client(idiom, servers) as client:
+                    assert await (await client.submit("reverse", b"ab")).result(LIMIT) == b"ba"
+    finally:
+        await in_thread(full.close)
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_job_that_is_on_its_way_again_ends_when_the_block_is_cancelled(anyio_backend: str) -> None:
     with HostileServer(loses_a_job) as server, anyio.CancelScope() as scope:

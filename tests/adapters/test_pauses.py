@@ -108,6 +108,7 @@ FAILURES: dict[str, tuple[Callable[[], Any], TLS | None, Failure]] = {
         replace(GOOD.issue("client", expired=True), check_host=False),
         Failure.REFUSED,
     ),
+    "it has no room": (lambda: ours(max_connections=0), None, Failure.REFUSED),
     "it wants TLS": (lambda: hostile(refuses_as_tls_does), None, Failure.REFUSED),
 }
 
@@ -115,7 +116,9 @@ FAILURES: dict[str, tuple[Callable[[], Any], TLS | None, Failure]] = {
 @pytest.mark.parametrize("what", FAILURES)
 async def test_failure_is_taken_for_what_it_is(idiom: Idiom, what: str, kinds: list[Failure]) -> None:
     place, tls, kind = FAILURES[what]
-    options: dict[str, Any] = {"tls": tls, "connect_timeout": 0.05, "probe_interval": 0.05, "probe_timeout": 0.05}
+    options: dict[str, Any] = {"tls": tls}
+    if kind is Failure.SILENT:
+        options |= {"connect_timeout": 0.05, "probe_interval": 0.05, "probe_timeout": 0.05}
     with place() as address:
         async with make_client(idiom, address, retry_pauses=PAUSES, **options) as client:
             with contextlib.suppress(ConnectionLost):

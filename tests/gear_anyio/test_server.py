@@ -45,6 +45,7 @@ from gearproto.packets import (
     decoders,
 )
 from tests.harness.certificates import authority
+from tests.harness.raw import TURNED_AWAY
 
 pytestmark = pytest.mark.anyio
 
@@ -215,6 +216,7 @@ async def test_a_stream_past_the_limit_of_connections_is_closed() -> None:
     async with serving(max_connections=1) as (server, group), connected(server) as peer:
         await peer.barrier()
         async with piped(server, group) as other:
+            assert await other.receive(Error) == TURNED_AWAY
             await other.expect_end()
         await run_job(peer, peer)
 

@@ -18,7 +18,9 @@ import pytest
 import gear_sync
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
 from gear_sync.reactor import open_reactor
+from gearproto.packets import RESPONSE
 from tests.harness.ports import HeldPort
+from tests.harness.raw import TURNED_AWAY
 from tests.harness.servers import poll_until
 from tests.harness.threads import Call
 
@@ -370,6 +372,7 @@ def test_connections_past_the_limit_are_closed_at_once() -> None:
         socks = [socket.create_connection(server.address, _WAIT) for _ in range(2)]
         poll_until(lambda: server.snapshot().jobs.peers == 2, "both are connected")
         with socket.create_connection(server.address, _WAIT) as third:
+            assert third.recv(100) == TURNED_AWAY.encode(RESPONSE)
             assert third.recv(1) == b""
         socks.pop().close()
         poll_until(lambda: server.snapshot().jobs.peers == 1, "one has gone")

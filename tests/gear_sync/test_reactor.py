@@ -19,6 +19,7 @@ import gear_sync.reactor
 from gear_sync.reactor import Reactor, open_reactor
 from gearproto.packets import (
     REQUEST,
+    RESPONSE,
     CanDo,
     EchoReq,
     EchoRes,
@@ -32,7 +33,7 @@ from gearproto.packets import (
     WorkData,
 )
 from gearproto.server import Engine
-from tests.harness.raw import RawConnection, packet_bytes
+from tests.harness.raw import TURNED_AWAY, RawConnection, packet_bytes
 from tests.harness.servers import RunningServer
 from tests.harness.threads import LIMIT, Call, nothing_left_open
 
@@ -407,7 +408,7 @@ def test_connections_past_the_limit_are_closed_and_room_is_used_again(start: Ope
     first, second = server.connect(stack), server.connect(stack)
     with RawConnection(server) as third:
         server.settle()
-        third.expect_closed()
+        third.expect_turned_away()
     first.close()
     server.turn_until(lambda: server.reactor.connections == 1, "the first has gone")
     fourth = server.connect(stack)
@@ -560,6 +561,7 @@ def test_sockets_past_the_limit_are_not_adopted(start: Open, stack: contextlib.E
         stack.enter_context(ours)
         server.reactor.adopt(theirs, lambda number=number: ended.append(number))  # type: ignore[misc]
     assert ended == [1]
+    assert ends[1][0].recv(100) == TURNED_AWAY.encode(RESPONSE)
     assert ends[1][0].recv(1) == b""
     assert server.reactor.connections == 1
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
-from gearproto.connection import DEFAULT_MAX_OUTPUT_SIZE, Connection
+from gearproto.connection import DEFAULT_MAX_OUTPUT_SIZE, TOO_MANY_CONNECTIONS, Connection
 from gearproto.events import (
     AdminReplied,
     Answered,
@@ -759,7 +759,7 @@ def test_server_that_refuses_the_connection_has_read_nothing(role: Role, reports
     assert drain(connection) == [
         RequestLost(ONE, sent=False),
         RequestLost(TWO, sent=False),
-        ConnectionClosed("it wants a certificate"),
+        ConnectionClosed("it wants a certificate", refused=True),
     ]
 
 
@@ -770,7 +770,31 @@ def test_server_that_has_spoken_may_have_read_all_before_it_refuses(role: Role) 
     connection.data_to_send()
     connection.receive_data(b"\0")
     connection.connection_refused("late")
-    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed("late")]
+    assert drain(connection) == [RequestLost(ONE, sent=True), ConnectionClosed("late", refused=True)]
+
+
+@role
+@pytest.mark.parametrize("requests", [0, 2])
+def test_server_without_room_has_read_nothing(role: Role, requests: int) -> None:
+    connection = role()
+    sent = [connection.echo(b"sent") for _ in range(requests)]
+    connection.data_to_send()
+    reason = "the server refuses it: too many connections"
+    assert receive(connection, Error(TOO_MANY_CONNECTIONS, b"too many connections")) == [
+        *(RequestLost(request, sent=False) for request in sent),
+        ConnectionClosed(reason, refused=True),
+    ]
+
+
+@role
+def test_server_that_has_answered_has_room(role: Role) -> None:
+    connection = role()
+    connection.echo(b"one")
+    connection.echo(b"two")
+    connection.data_to_send()
+    _echoed, event = receive(connection, EchoRes(b"one"), Error(TOO_MANY_CONNECTIONS, b"text"))
+    assert isinstance(event, RequestFailed | Error)
+    assert not connection.closed
 
 
 @role

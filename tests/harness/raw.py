@@ -14,6 +14,7 @@ from gearproto.packets import (
     RESPONSE,
     EchoReq,
     EchoRes,
+    Error,
     GrabJob,
     JobAssign,
     JobAssignAll,
@@ -28,11 +29,14 @@ from gearproto.packets import (
 
 from .servers import RunningServer
 
-__all__ = ["RawConnection", "packet_bytes"]
+__all__ = ["TURNED_AWAY", "RawConnection", "packet_bytes"]
 
 _TIMEOUT: Final = 15.0  # seconds; only a hang reaches it
 _SPECS: Final = decoders(Route.FROM_SERVER)
 _RAW_HEADER: Final = Struct("!4sII")
+
+TURNED_AWAY: Final = Error(b"TOO_MANY_CONNECTIONS", b"too many connections")
+"""What our server tells a connection that it has no room for."""
 
 _P = TypeVar("_P", bound=Packet)
 
@@ -163,6 +167,11 @@ class RawConnection:
         except TimeoutError:
             raise AssertionError("the server does not close the connection") from None
         assert data == b""
+
+    def expect_turned_away(self) -> None:
+        """Prove that the server has no room for the connection, and says so."""
+        self.expect(TURNED_AWAY)
+        self.expect_closed()
 
     # Requests of several steps
 

@@ -640,7 +640,7 @@ def test_idle_functions_are_limited_and_the_oldest_is_forgotten(start_ours: Star
 def test_connections_are_limited(start_ours: StartSite) -> None:
     ours = start_ours(max_connections=2)
     ours.connect().expect_nothing()
-    ours.connect().expect_closed()
+    ours.connect().expect_turned_away()
 
 
 def test_text_lines_are_limited(start_ours: StartSite) -> None:
