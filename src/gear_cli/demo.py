@@ -31,7 +31,7 @@ from gearproto import events as core
 from .exits import Exit, Failure, UsageError
 from .options import read_file
 from .signals import undisturbed
-from .stdio import Stdout
+from .stdio import Stdout, printable
 
 __all__ = ["count_words", "demo", "run_demo", "stdout_console"]
 
@@ -239,8 +239,9 @@ class _Display:
 
     def failed(self, job: Job, error: Exception) -> None:
         """Show that a job has no result."""
-        self._update(job, None, f"[red]{escape(str(error))}")
-        self._line(job, str(error))
+        text = printable(str(error))
+        self._update(job, None, f"[red]{escape(text)}")
+        self._line(job, text)
 
     def _update(self, job: Job, done: int | None, note: str) -> None:
         if job in self._rows:

@@ -95,6 +95,8 @@ def _parse(place: str) -> tuple[str, int]:
     else:
         host, colon, port = place.partition(":")
         port = port if colon else None
+    if "://" in place:
+        raise ValueError(f"{place!r} is not an address to listen on: leave out {place.partition('://')[0]}://")
     if not host:
         raise ValueError(f"{place!r} is not an address to listen on: it has no host; 0.0.0.0 and [::] are every one")
     if port is None:

@@ -90,6 +90,8 @@ MISTAKES = [
     ("serve --listen :4730", 2, "it has no host"),
     ("serve --listen '[::1]:x'", 2, NUMBER),
     ("serve --listen 127.0.0.1:\u00b2", 2, NUMBER),
+    ("serve --listen http://127.0.0.1:0", 2, "leave out http://"),
+    ("serve --listen tcp://127.0.0.1", 2, "leave out tcp://"),
     ("serve --listen unix:", 2, "it has no path"),
     ("serve --listen unix:{tmp}/none/socket", 1, "cannot listen on unix:{tmp}/none/socket: No such file or directory."),
     ("serve --listen unix:{tmp}/" + "x" * 108, 1, "AF_UNIX path too long"),
