@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.from_thread
 import anyio.lowlevel
 
 from gearproto import ConnectionLost, GearmanError, WorkerConnection
 from gearproto.assignments import Assignment
 from gearproto.events import JobAssigned
 from gearproto.tasks import as_payload
+
+from .threadsafe import ClosedError, ThreadsafeCalls
 
 if TYPE_CHECKING:
     from .post import Post
@@ -26,14 +26,16 @@ class WorkerJob(Assignment):
 
     Attributes:
         post: the server.
+        calls: those of other threads into the event loop.
     """
 
-    __slots__ = ("_process", "post")
+    __slots__ = ("_process", "calls", "post")
 
-    def __init__(self, assigned: JobAssigned, post: Post) -> None:
+    def __init__(self, assigned: JobAssigned, post: Post, calls: ThreadsafeCalls) -> None:
         """Make the job of an assignment."""
         super().__init__(assigned, post.conn)
         self.post = post
+        self.calls = calls
         self._process = os.getpid()
 
     @property
@@ -135,16 +137,9 @@ class ThreadJob:
         self._run(lambda: self._job.warn(data))
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        async def shielded() -> None:
-            # On asyncio it runs in the scope of the job, which may be cancelled and left by now: a checkpoint would
-            # wait without end for the cancellation to arrive. `check` ends the report instead.
-            with anyio.CancelScope(shield=True):
-                await call()
-
         self._job.check_process()
         self._job.check()
         try:
-            anyio.from_thread.run(shielded)
-        except BaseException:
-            self._job.check()  # rather than how the event loop puts it
-            raise
+            self._job.calls.wait(call)
+        except ClosedError:
+            raise ConnectionLost(f"job {self.handle!r} has gone to another worker: this one has ended") from None

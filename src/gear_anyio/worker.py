@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 import anyio
@@ -36,6 +35,7 @@ from .dial import Connect
 from .eventloop import clock
 from .hands import Hands
 from .post import Post
+from .threadsafe import ClosedError, ThreadsafeCalls
 
 __all__ = ["Worker"]
 
@@ -108,6 +108,8 @@ class Worker:
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
+        self._calls: ThreadsafeCalls | None = None
+        self._thread: int | None = None  # that of `run`
         self._in_hand: dict[WorkerJob, None] = {}
         self._assigned: deque[WorkerJob] = deque()  # for which there is no room yet
         self._running = 0
@@ -120,7 +122,7 @@ class Worker:
         self._due_at = math.inf  # until when `_tend` means to sleep
 
     def function(self, name: str | bytes | bytearray, *, timeout: float | None = None) -> Callable[[_H], _H]:
-        """Register the decorated function; at any time.
+        """Register the decorated function. From any thread, at any time.
 
         Args:
             name: what clients call it.
@@ -145,9 +147,13 @@ class Worker:
     ) -> None:
         """Register a function; see `function`."""
         function, call = as_bytes(name), call_of(handler)
-        self._grabber.can_do(function, server_timeout_ms(timeout))
-        self._functions[function] = (call, timeout)
-        self._settle_all()
+
+        def register() -> None:
+            self._grabber.can_do(function, server_timeout_ms(timeout))
+            self._functions[function] = (call, timeout)
+            self._settle_all()
+
+        self._in_loop(register)
 
     @overload
     def serve(
@@ -186,14 +192,21 @@ class Worker:
     def unregister(self, name: str | bytes | bytearray) -> None:
         """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
+        May be called from any thread, at any time.
+
         gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once
         they have ended, and asked for no job until then.
 
         Raises:
             LocalProtocolError: it is not registered.
         """
-        self._grabber.cant_do(as_bytes(name))
-        self._settle_all()  # its handler stays: a job may have been assigned just now
+        function = as_bytes(name)
+
+        def unregister() -> None:
+            self._grabber.cant_do(function)
+            self._settle_all()  # its handler stays: a job may have been assigned just now
+
+        self._in_loop(unregister)
 
     async def run(
         self,
@@ -217,14 +230,15 @@ class Worker:
         if self._hands is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
         self._now = clock()
+        self._thread = threading.get_ident()
+        self._calls = ThreadsafeCalls()
         try:
-            with self._receiving_signals() if handle_signals else nullcontext() as signals:
+            with receiving_signals(self._receive) if handle_signals else nullcontext():
                 async with anyio.create_task_group() as group:
                     self._hands = Hands(group, self._work)
+                    group.start_soon(self._calls.run, group)
                     for post in self._posts:
                         group.start_soon(post.run)
-                    if signals is not None:
-                        group.start_soon(self._handle_signals, signals)
                     task_status.started()
                     await self._tend()
                     if not self._aborting:
@@ -234,13 +248,31 @@ class Worker:
                 raise KeyboardInterrupt from self._interrupt
         finally:
             self._aborting = self._stopping = True
+            self._thread = None
+            self._calls.close()
             for post in self._posts:
                 post.close("closed by the worker")
 
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        """Make a call in the thread of `run`; in this one before `run` and after it."""
+        if self._thread in (None, threading.get_ident()):
+            call()
+            return
+        assert self._calls is not None
+        try:
+            self._calls.wait(call)
+        except ClosedError:
+            call()
+
     def stop(self) -> None:
-        """Make `run` return once the jobs in hand have ended. From tasks, and from functions that are coroutines."""
+        """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
         if self._stopping:
             return
+        if self._calls is not None:
+            if self._thread != threading.get_ident():
+                self._calls.soon(self.stop)
+                return
+            self._calls.soon(self._changed.set)  # the loop sleeps, if this is a signal handler
         self._stopping = True
         for post in self._posts:
             post.leaving = True
@@ -248,42 +280,30 @@ class Worker:
         self._changed.set()
 
     def abort(self) -> None:
-        """Stop without regard to the jobs in hand: cancel them, and cut the connections, so that others get them."""
+        """Stop without regard to the jobs in hand: cancel them, and cut the connections, so that others get them.
+
+        From any thread, from functions and signal handlers.
+        """
+        if self._calls is not None and self._thread != threading.get_ident():
+            self._calls.soon(self.abort)
+            return
         self.stop()
         self._aborting = True
         for post in self._posts:
             post.close("closed by the worker")
         self._changed.set()
 
-    @contextmanager
-    def _receiving_signals(self) -> Iterator[socket.socket | None]:
-        """Receive signals for the time of a block; yield a socket from which their numbers can be read, if any come."""
-        if threading.current_thread() is not threading.main_thread():
-            yield None
+    def _receive(self, number: int) -> None:
+        assert self._calls is not None
+        self._calls.soon(lambda: self._on_signal(number))
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping:
+            self.abort()
             return
-        reader, writer = socket.socketpair()
-        with reader, writer:
-            reader.setblocking(False)
-            writer.setblocking(False)
-
-            def receive(number: int) -> None:
-                with suppress(BlockingIOError):  # some hundred signals wait already
-                    writer.send(bytes([number]))
-
-            with receiving_signals(receive):
-                yield reader
-
-    async def _handle_signals(self, signals: socket.socket) -> None:
-        while True:
-            await anyio.wait_readable(signals)
-            for number in signals.recv(64):
-                if self._stopping:
-                    self.abort()
-                    continue
-                self.stop()
-                at_terminal = number == signal.SIGINT and self._in_hand
-                level = logging.WARNING if at_terminal else logging.INFO
-                _log.log(level, stopping(self._in_hand, self._stop_timeout))
+        self.stop()
+        level = logging.WARNING if number == signal.SIGINT and self._in_hand else logging.INFO  # at a terminal, say
+        _log.log(level, stopping(self._in_hand, self._stop_timeout))
 
     async def _tend(self) -> None:
         """Do what is due, until the worker has stopped."""
@@ -330,7 +350,8 @@ class Worker:
     def on_assigned(self, event: JobAssigned, post: Post) -> None:
         """Run a job, or let it wait: servers may assign more than there is room for."""
         self._grabber.assigned()
-        job = WorkerJob(event, post)
+        assert self._calls is not None
+        job = WorkerJob(event, post, self._calls)
         self._in_hand[job] = None
         self._assigned.append(job)
         self._start_jobs()

@@ -7,6 +7,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -92,6 +93,17 @@ async def test_functions_of_every_kind_tell_the_same(idiom: Idiom, client: AnyCl
         assert [type(event) for event in events] == [Progress, Data, Warned, Completed]
         assert outcome == Completed(b"furw")
         worker.stop()
+
+
+async def test_threads_that_a_function_starts_may_report(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:
+    def f(job: Any) -> bytes:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: job.send(b"%d" % number), range(10)))
+        return b"all"
+
+    await start(f=f)
+    job = await client.submit("f")
+    assert sorted(await job.result(LIMIT)) == sorted(b"0123456789all")
 
 
 async def test_generators_send_pieces(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, Final
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
 import gear_sync
 from gear_anyio import Task, ThreadJob, Worker, WorkerJob
+from gear_anyio.threadsafe import ThreadsafeCalls
 from gearproto import ConnectionLost, JobRaised
 from gearproto.packets import (
     CanDo,
@@ -383,12 +383,12 @@ async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
 ) -> None:
     reporting, ended, told = Gate(), Gate(), Gate()
     errors: list[BaseException] = []
-    run = anyio.from_thread.run
+    wait = ThreadsafeCalls.wait
 
-    def run_later(call: Callable[[], Any]) -> Any:
+    def wait_later(calls: ThreadsafeCalls, call: Callable[[], Any]) -> None:
         reporting.open()
         ended.wait()  # as a thread does that is slow
-        return run(call)
+        wait(calls, call)
 
     def f(job: ThreadJob) -> None:
         try:
@@ -397,7 +397,7 @@ async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
             errors.append(error)
         told.open()
 
-    monkeypatch.setattr(anyio.from_thread, "run", run_later)
+    monkeypatch.setattr(ThreadsafeCalls, "wait", wait_later)
     worker = place.worker(host)
     worker.register("f", f, timeout=0.01)
     await place.working(worker)
