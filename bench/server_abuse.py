@@ -307,6 +307,14 @@ def asking(port: int) -> None:
                 data = data[-3:] + sock.recv(MIB)
 
 
+def hung_sleepers(port: int) -> None:
+    """Sleep as a worker for the jobs of others, and do not come when woken."""
+    socks = [connect(port) for _ in range(2000)]
+    for sock in socks:
+        sock.sendall(packets.CanDo(CHECK).encode() + packets.PreSleep().encode())
+    time.sleep(60)
+
+
 def long_names(port: int) -> None:
     """Queue jobs that have no workload, but names of 8 KB."""
     with connect(port) as sock:
@@ -411,6 +419,7 @@ ABUSES: Final = {
     "due": Abuse("300,000 delayed jobs that are due in one second", due_at_once, 2),
     "leaving workers": Abuse("60 workers with 20,000 functions each, leaving at once", leaving_workers, 2),
     "asking": Abuse("600 connections that ask `workers` at once", asking, 2),
+    "hung": Abuse("2,000 sleeping workers that do not come when they are woken for a job of others", hung_sleepers),
     "names": Abuse("jobs with names of 8 KB and no workloads", long_names, 2, options=LITTLE),
     "many halves": Abuse("1,000 halves of packets of 32 MiB", many_halves, 2, options=LITTLE),
     "greedy": Abuse("workers that register 20,000 names of 8 KB each", greedy_workers, 2, options=LITTLE),

@@ -115,8 +115,12 @@ class Deadlines(Generic[T]):
         Returns:
             None if there is nothing due; or so much has been cancelled that it is better to look later again.
         """
-        heap = self._top()
-        if not heap or heap[0][0] - offset > now or heap[0][2].item is None:
+        heap = self.heap
+        if self.old or not heap or heap[0][2].item is None:
+            heap = self._top()
+            if not heap or heap[0][2].item is None:
+                return None
+        if heap[0][0] - offset > now:
             return None
         entry = heappop(heap)[2]
         item, entry.item = entry.item, None

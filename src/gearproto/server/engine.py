@@ -431,7 +431,8 @@ class Engine:
         """Wake somebody for a job whose time has come."""
         if self._trace:
             self._changed(job, None)
-        self._wake(job.function)
+        if job.function.sleepers:
+            self._wake(job.function)
 
     def stop_accepting(self) -> None:
         """Take no more submissions and hand out no more jobs; running ones may end."""

@@ -376,7 +376,8 @@ class JobQueue:
                 jobs = function.queues[priority] = deque()
             jobs.append(job)
         function.queued[priority] += 1
-        self._make_ready(function, priority)
+        if function.unready[priority]:
+            self._make_ready(function, priority)
 
     def _make_ready(self, function: FunctionQueue, priority: int) -> None:
         """Let the workers that have found no job of a function know that there is one."""
