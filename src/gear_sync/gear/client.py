@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
+from gearproto.packets import MAX_NUMBER_SIZE
+
 from . import constants
 from .base import BaseClient
 from .connection import Connection
@@ -280,8 +282,7 @@ class Client(BaseClient):
             UnknownJobError: it is not known.
         """
         job = packet.getJob()
-        job.numerator = bytes(packet.getArgument(1))
-        job.denominator = bytes(packet.getArgument(2))
+        _set_progress(job, packet.getArgument(1), packet.getArgument(2))
         return job
 
     def handleStatusRes(self, packet: Packet) -> Job:
@@ -296,8 +297,7 @@ class Client(BaseClient):
         job = packet.getJob()
         job.known = packet.getArgument(1) == b"1"
         job.running = packet.getArgument(2) == b"1"
-        job.numerator = bytes(packet.getArgument(3))
-        job.denominator = bytes(packet.getArgument(4))
+        _set_progress(job, packet.getArgument(3), packet.getArgument(4))
         return job
 
     def handleOptionRes(self, packet: Packet) -> None:
@@ -325,3 +325,9 @@ def _checked(what: str, value: bytes) -> bytes:
     if 0 in value:
         raise InvalidDataError(f"job {what} {value[:64]!r} holds a NUL byte")
     return value
+
+
+def _set_progress(job: Job, *numbers: bytes | bytearray) -> None:
+    """Note the progress of a job, unless it takes more bytes than any number does."""
+    if max(map(len, numbers)) <= MAX_NUMBER_SIZE:
+        job.numerator, job.denominator = map(bytes, numbers)

@@ -381,3 +381,23 @@ def test_broadcasting_and_sending(shop: Shop, server: gear.Server) -> None:
     with pytest.raises(gear.DisconnectError):
         client.sendPacket(gear.Packet(constants.REQ, constants.NOOP, b""), connection)
     client.broadcast(gear.Packet(constants.REQ, constants.NOOP, b""))
+
+
+def test_progress_of_any_length_is_not_kept(shop: Shop) -> None:
+    longest = b"1." + b"0" * 30
+
+    def script(peer: Peer) -> None:
+        peer.receive_until(SubmitJob)
+        peer.send(JobCreated(b"H:1"))
+        for numerator, denominator in ((b"1", longest), (b"2", longest + b"0"), (b"3" * 10**6, b"7")):
+            body = b"\0".join((b"H:1", numerator, denominator))
+            peer.send(bytes(gear.Packet(constants.RES, constants.WORK_STATUS, body).toBinary()))
+        peer.send(WorkComplete(b"H:1", b"r"))
+        peer.wait_for_end()
+
+    with HostileServer(script) as server:
+        client, job = shop.client(server.address), gear.Job("f", b"")
+        client.submitJob(job)
+        client.finish(job)
+        client.shutdown()
+    assert (job.numerator, job.denominator) == (b"1", longest)

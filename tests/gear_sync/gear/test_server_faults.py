@@ -466,3 +466,12 @@ def test_job_that_has_lost_three_workers_waits_before_it_is_handed_out_again(ser
     assert (list(server.normal_queue), server.waiting_jobs) == ([], 1)
     sleeper.expect(Noop())
     assert grab(sleeper).handle == handle
+
+
+def test_peer_may_be_disconnected_twice(server: gear.Server, raw: Open) -> None:
+    peer = raw()
+    handle = peer.submit(SubmitJobBg(b"f", b"", b"w"))
+    peer.close()
+    poll_until(lambda: not server.active_connections, "the server knows that the peer has gone")
+    server._call(lambda: server._engine.disconnect(PeerId(1), 0.0))
+    assert grab(worker_for(raw, b"f")).handle == handle
