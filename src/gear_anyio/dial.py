@@ -45,6 +45,7 @@ async def dial(
     Raises:
         OSError: the server cannot be reached.
     """
+    endpoints: list[Endpoint] = []
     with anyio.move_on_after(timeout) as scope:
         if connect is not None:
             return await _open(connect, address), None

@@ -98,4 +98,4 @@ if sys.platform == "linux":
             self._epoll.close()
 
 else:
-    Poller = SelectorPoller
+    Poller = SelectorPoller  # pyright: ignore[reportAssignmentType]  (the same methods)

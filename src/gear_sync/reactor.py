@@ -484,7 +484,7 @@ class Reactor:
                     break
                 peer, data = output
                 link = links[peer]
-                if link.direct and data.__class__ is bytes:
+                if link.direct and isinstance(data, bytes):
                     self._send(link, data, now)
                 else:
                     self._queue(link, [data] if isinstance(data, bytes) else data, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 __all__ = [
     "DEFAULT_PORT",
@@ -140,13 +140,13 @@ def parse_addresses(texts: ServerAddresses) -> list[Address]:
     Raises:
         ValueError: one is not a valid address, or there is none.
     """
-    several: Iterable[Any]
+    several: Iterable[ServerAddress]
     if isinstance(texts, str):
         several = [part.strip() for part in texts.split(",")]
     elif isinstance(texts, tuple) and len(texts) == 2 and (isinstance(texts[1], int) or _is_number(texts[1])):
-        several = [texts]
+        several = [cast("ServerAddress", texts)]
     else:
-        several = texts
+        several = cast("Iterable[ServerAddress]", texts)
     found = [parse_address(text) for text in several]
     if not found:
         raise ValueError("no server is given")

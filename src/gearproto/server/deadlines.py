@@ -83,6 +83,7 @@ class Deadlines(Generic[T]):
 
     def _top(self) -> list[tuple[float, int, Deadline[T]]]:
         """Return the heap with the earliest entry, from which some cancelled ones have been taken."""
+        heap = self.heap
         for _ in range(_AT_TOP):
             heap, old = self.heap, self.old
             if old and (not heap or old[0] < heap[0]):

@@ -100,7 +100,7 @@ class Job(Linked):
         self.state: JobState = NEW
         self.worker: Worker | None = None
         self.losses = 0
-        self.progress = (0, 0)
+        self.progress: tuple[int, int] = (0, 0)
         self.deadline: Deadline[Job] | None = None
         self.turn = 0
 
