@@ -1,6 +1,7 @@
 """The command as a whole."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -67,6 +68,18 @@ def test_missing_extra_is_one_sentence(refusal: Refusal, monkeypatch: pytest.Mon
         code, text = refusal(*words)
         assert code == 1
         assert "pip install 'gearproto[cli]'" in text
+
+
+def test_error_of_the_system_is_one_sentence(refusal: Refusal) -> None:
+    refusal("work", "f", "no-such-command")  # imports all that is needed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # no descriptor is free
+    try:
+        code, text = refusal("work", "f", "cat")
+        assert code == 1
+        assert text.endswith(": Too many open files.\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_interrupt_during_imports_ends_without_a_traceback(tmp_path: Path) -> None:
