@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
@@ -164,6 +165,48 @@ async def test_piece_that_is_not_bytes_is_an_exception_that_names_the_function(
         assert (data.data, more.data) == (b"one ", b"two")  # type: ignore[union-attr]
         assert outcome == Raised(b"TypeError: reverse yielded str; a piece has to be bytes")
         worker.stop()
+
+
+@pytest.mark.parametrize(("numerator", "denominator"), [(-1, 10), (1, -10), (10**30, 1)])
+async def test_progress_that_makes_no_sense_is_an_error_of_the_function(
+    idiom: Idiom, client: AnyClient, start: StartWorker, numerator: int, denominator: int
+) -> None:
+    def plain(job: Any) -> None:
+        job.progress(numerator, denominator)
+
+    async def in_task(job: Any) -> None:
+        await job.progress(numerator, denominator)
+
+    for function in [plain] if idiom == "gear_sync" else [plain, in_task]:
+        worker = await start(f=function)
+        outcome = await outcome_of(client, "f")
+        assert isinstance(outcome, Raised)
+        assert re.match(rb"LocalProtocolError: WORK_STATUS: (num|denom)", outcome.data)
+        worker.stop()
+
+
+async def test_each_end_of_a_job_is_one_line_of_the_log_with_its_time(
+    idiom: Idiom, client: AnyClient, start: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ends(job: Any) -> bytes:
+        if job.workload:
+            raise {b"fail": JobFailed("out of ink"), b"raise": KeyError("x")}[job.workload]
+        return b""
+
+    async def ends_in_task(job: Any) -> bytes:
+        return ends(job)
+
+    caplog.set_level(logging.INFO)
+    for function in [ends] if idiom == "gear_sync" else [ends, ends_in_task]:
+        worker = await start(f=function)
+        for workload in (b"", b"fail", b"raise"):
+            await outcome_of(client, "f", workload)
+        worker.stop()
+    done = r"job b'H:.*' of b'f' (done in|failed after|raised after) \d+\.\d{3} s(: JobFailed: out of ink)?"
+    lines = [record for record in caplog.records if re.fullmatch(done, record.getMessage())]
+    levels = [logging.INFO, logging.INFO, logging.ERROR]
+    assert [record.levelno for record in lines] == levels * (len(lines) // 3)
+    assert len(lines) == (3 if idiom == "gear_sync" else 6)
 
 
 async def test_function_that_returns_a_coroutine_is_told_of_without_a_warning(
