@@ -108,6 +108,7 @@ class Worker:
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
         self._hands: Hands[WorkerJob] | None = None
+        self._retired: set[bytes] = set()  # those of the functions that are not offered any more
         self._calls: ThreadsafeCalls | None = None
         self._thread: int | None = None  # that of `run`
         self._in_hand: dict[WorkerJob, None] = {}
@@ -151,6 +152,7 @@ class Worker:
         def register() -> None:
             self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (call, timeout)
+            self._retired.discard(function)
             self._settle_all()
 
         self._in_loop(register)
@@ -204,7 +206,9 @@ class Worker:
 
         def unregister() -> None:
             self._grabber.cant_do(function)
-            self._settle_all()  # its handler stays: a job may have been assigned just now
+            self._retired.add(function)  # a job may have been assigned just now
+            self._settle_all()
+            self._forget_functions()
 
         self._in_loop(unregister)
 
@@ -373,9 +377,17 @@ class Worker:
         """Ask servers for jobs, as far as there is room."""
         for conn in self._grabber.advance(self._now()):
             self._by_conn[conn].settle()
+        if self._retired:
+            self._forget_functions()
         due_at = self._grabber.next_deadline()
         if self._stopping or (due_at is not None and due_at < self._due_at):
             self._changed.set()
+
+    def _forget_functions(self) -> None:
+        """Forget the functions of which no job can come any more."""
+        for function in [function for function in self._retired if not self._grabber.may_assign(function)]:
+            self._retired.remove(function)
+            del self._functions[function]
 
     def _settle_all(self) -> None:
         """Send what has been queued on any connection."""

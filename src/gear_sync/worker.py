@@ -337,6 +337,7 @@ class Worker:
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Handler, float | None]] = {}
         self._assigned: deque[WorkerJob] = deque()
+        self._retired: set[bytes] = set()  # those of the functions that are not offered any more
         self._in_hand: dict[WorkerJob, None] = {}
         self._running: dict[WorkerJob, None] = {}  # those that have a time limit
         self._stopping = False
@@ -382,6 +383,7 @@ class Worker:
         with self._pump.gate, self._pump.lock:
             self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (handler, timeout)
+            self._retired.discard(function)
             self._settle_all()
         self._pump.wake()  # `run` has to know until when it waits for answers
 
@@ -424,7 +426,9 @@ class Worker:
         function = as_bytes(name)
         with self._pump.gate, self._pump.lock:
             self._grabber.cant_do(function)
-            self._settle_all()  # its handler stays: a job may have been assigned just now
+            self._retired.add(function)  # a job may have been assigned just now
+            self._settle_all()
+            self._forget_functions()
 
     def run(self) -> None:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
@@ -639,6 +643,14 @@ class Worker:
                 if server.conn is conn:
                     server.settle()
                     break
+        if self._retired:
+            self._forget_functions()
+
+    def _forget_functions(self) -> None:
+        """Forget the functions of which no job can come any more."""
+        for function in [function for function in self._retired if not self._grabber.may_assign(function)]:
+            self._retired.remove(function)
+            del self._functions[function]
 
     def on_moved(self) -> None:
         """Ask for jobs after the events of a connection, unless `run` does so when it has done the job that came."""

@@ -93,6 +93,10 @@ class Grabber:
             else:
                 conn.cant_do(function)
 
+    def may_assign(self, function: bytes) -> bool:
+        """Tell whether a server may have assigned a job of a function, or may do so: it is offered, or was just now."""
+        return function in self._functions or any(function in functions for functions in self._leaving.values())
+
     def attach(self, conn: WorkerConnection) -> None:
         """Introduce the worker to a server that has just been reached: its name, its functions."""
         if self._client_id is not None:

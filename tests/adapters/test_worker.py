@@ -556,6 +556,18 @@ async def test_functions_come_and_go_while_the_worker_runs(client: AnyClient, st
         worker.unregister("three")
 
 
+async def test_functions_that_were_unregistered_are_forgotten(client: AnyClient, start: StartWorker) -> None:
+    any_worker = await start(reverse=reverse)
+    worker = any_worker.worker if isinstance(any_worker, ThreadedWorker) else any_worker
+    for number in range(20):
+        worker.register(f"f{number}", reverse)
+        job = await client.submit(f"f{number}", b"ab")
+        assert await job.result(LIMIT) == b"ba"
+        worker.unregister(f"f{number}")
+    await (await client.submit("reverse")).result(LIMIT)
+    await until(lambda: {*worker._functions} == {b"reverse"})
+
+
 async def test_job_whose_function_is_unregistered_meanwhile_runs_once_and_ends(
     place: Place, host: Host, client: AnyClient
 ) -> None:

@@ -89,6 +89,25 @@ def test_function_is_taken_back_once_its_jobs_have_ended_and_nothing_is_asked_un
     assert output(busy)[1:] == [CantDo(F), GrabJobAll()]  # behind the report
 
 
+def test_jobs_of_a_function_may_come_until_every_server_has_been_told() -> None:
+    grabber = Grabber(2)
+    assert not grabber.may_assign(F)
+    grabber.can_do(F)
+    assert grabber.may_assign(F)
+    busy, idle = attached(grabber, 2)
+    grabber.advance(NOW)
+    asleep(grabber, idle)
+    grabber.cant_do(F)
+    assert grabber.may_assign(F)  # one was asked, and has not answered
+    assign(grabber, busy)
+    grabber.advance(NOW)
+    assert grabber.may_assign(F)
+    busy.work_complete(b"H:1", b"")
+    grabber.ended()
+    grabber.advance(NOW)
+    assert not grabber.may_assign(F)
+
+
 def test_server_that_may_just_be_assigning_a_job_is_told_after_its_answer() -> None:
     for answer in (NoJob(), JobAssignAll(b"H:1", F, b"", b"", b"")):
         grabber = Grabber()
