@@ -90,7 +90,8 @@ class Client:
             servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
             policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
             tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens the byte stream to a server, in place of TCP and TLS.
+            connect: opens the byte stream to a server, in place of TCP and TLS. If it raises anything,
+                the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds that each call may take to find a server and get its answer; None for no limit. A
                 submission waits while much output waits to be sent; when the time is over it goes on by itself.

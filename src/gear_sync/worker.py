@@ -304,7 +304,8 @@ class Worker:
             client_id: the name that administrators see.
             threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
             tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens a connected stream socket to a server, in place of TCP and TLS.
+            connect: opens a connected stream socket to a server, in place of TCP and TLS. If it raises anything,
+                the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
                 long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.

@@ -100,6 +100,8 @@ def _parsed(text: Any) -> Address:
         return _unix(text)
     if (scheme := _SCHEME.match(text)) is not None:
         raise ValueError(f"leave out {scheme[0]!r}")
+    if text.startswith("/"):
+        raise ValueError(f"a Unix socket is written unix:{text}")
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):

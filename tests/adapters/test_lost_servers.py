@@ -191,7 +191,7 @@ def hanging() -> Iterator[HangingServer]:
     server.close()
 
 
-PROBES: Final[dict[str, Any]] = {"probe_interval": 0.1, "probe_timeout": 0.1, "connect_timeout": 0.1}
+PROBES: Final[dict[str, Any]] = {"probe_interval": 0.25, "probe_timeout": 0.25, "connect_timeout": 0.25}
 
 
 @pytest.mark.parametrize("policy", ["ordered", "round_robin"])

@@ -47,6 +47,15 @@ def test_result_goes_to_stdout_unchanged(gear: Run, at: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\x00\xff\r\n", b"")
 
 
+def test_server_may_be_a_unix_socket(here: Here) -> None:
+    with tempfile.TemporaryDirectory(prefix="gear") as folder:
+        address = f"unix:{folder}/gear.sock"
+        with gear_sync.Server(listen=[address]):
+            code, out, err = here("f", "abc", "--background", f"--server={address}")
+            assert (code, err) == (0, b"")
+            assert out.startswith(b"H:")
+
+
 def test_unique_of_64_bytes_has_to_be_allowed(here: Here, at: str) -> None:
     code, out, err = here("echo", "abc", at, "--unique", "u" * 64)
     assert (code, out) == (2, b"")

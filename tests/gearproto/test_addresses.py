@@ -47,6 +47,7 @@ def test_the_port_is_gearmans_own_unless_given(host: str) -> None:
         ("tcp://[::1]:4730", "leave out 'tcp://'"),
         ("a:b:c", "'a:b:c' is not an IPv6 address"),
         ("[::1%]", "is not an IPv6 address"),
+        ("/run/gear.sock", "a Unix socket is written unix:/run/gear.sock"),
         ("unix:", "it has no path that a file can have"),
         ("unix:a\0b", "it has no path that a file can have"),
         (("host", 0), "the port has to be a number from 1 to 65535"),

@@ -488,6 +488,25 @@ def test_answer_to_a_text_command_is_what_it_tells() -> None:
     assert connection.reply(Status(), answer.event) == (FunctionStatus(b"f", 1, 0, 2),)
 
 
+def test_end_of_a_connection_costs_what_is_open_its_answer() -> None:
+    for unsent in (0, 10_000):
+        job = record()
+        connection = connected()
+        connection.submit([job])
+        left = len(connection.conn.data_to_send())
+        assert not connection.idle
+        lose(connection, unsent=min(unsent, left))
+        assert (connection.cost, connection.idle) == (True, True)
+    asked = connected()
+    asked.ask(lambda conn: conn.echo(b"x"), Answer())
+    lose(asked)
+    assert asked.cost
+    done = submitted(record())
+    pump(done, JobCreated(H), WorkComplete(H, b""))
+    lose(done)
+    assert not done.cost
+
+
 def test_event_that_belongs_to_no_request_is_nobodys() -> None:
     job = record()
     connection = submitted(job)
