@@ -12,7 +12,8 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import aclosing, closing, suppress
 from functools import partial
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -24,9 +25,11 @@ from gearproto.assignments import completed, described, ended_by, is_failure, is
 
 from .assignment import ThreadJob, WorkerJob
 
-__all__ = ["Call", "End", "call_of"]
+__all__ = ["Call", "End", "call_of", "is_blocking"]
 
 _log = logging.getLogger("gear_anyio.worker")
+
+_NO_FUNCTIONS: Final = ("anyio", "asyncio", "gear_anyio", "trio")  # packages that are not to be interrupted
 
 End = Completed | Failed | Raised
 
@@ -75,6 +78,15 @@ async def _run_in_task(call: Callable[[WorkerJob], Awaitable[Any]], job: WorkerJ
         end_child(None)
     _log_done(job, time.monotonic() - began)
     return end, None
+
+
+def is_blocking(frame: FrameType | None) -> bool:
+    """Tell whether a frame is that of a function in a task, and not that of the event loop or of this package."""
+    while frame is not None and frame.f_code is not _run_in_task.__code__:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _NO_FUNCTIONS:
+            return False
+        frame = frame.f_back
+    return frame is not None
 
 
 async def _not_cancelled(job: WorkerJob, error: BaseException) -> BaseException:

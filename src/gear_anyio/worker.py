@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from types import FrameType
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 import anyio
@@ -30,7 +31,7 @@ from gearproto.tasks import as_bytes
 from gearproto.time_limits import setting
 
 from .assignment import ThreadJob, WorkerJob
-from .calling import Call, End, call_of
+from .calling import Call, End, call_of, is_blocking
 from .dial import Connect
 from .eventloop import clock
 from .hands import Hands
@@ -112,6 +113,7 @@ class Worker:
         self._retired: set[bytes] = set()  # those of the functions that are not offered any more
         self._calls: ThreadsafeCalls | None = None
         self._thread: int | None = None  # that of `run`
+        self._signals = 0  # that the event loop has not taken yet
         self._in_hand: dict[WorkerJob, None] = {}
         self._assigned: deque[WorkerJob] = deque()  # for which there is no room yet
         self._running = 0
@@ -298,11 +300,15 @@ class Worker:
             post.close("closed by the worker")
         self._changed.set()
 
-    def _receive(self, number: int) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         assert self._calls is not None
         self._calls.soon(lambda: self._on_signal(number))
+        self._signals += 1
+        if self._signals > 1 and is_blocking(frame):
+            raise KeyboardInterrupt
 
     def _on_signal(self, number: int) -> None:
+        self._signals -= 1
         if self._stopping:
             self.abort()
             return
@@ -447,6 +453,9 @@ class Worker:
             if scope.cancelled_caught:
                 _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
         if interrupt is not None:
-            self._interrupt = interrupt
-            self.stop()
+            if self._signals:  # it was blocking the event loop when a second signal came
+                self.abort()
+            else:
+                self._interrupt = interrupt
+                self.stop()
         return end

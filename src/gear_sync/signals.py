@@ -32,21 +32,23 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _OF_LOOPS: Final = ("_signal", "asyncio.runners", "trio._core._ki")  # modules of handlers that are not an application's
 _WITHOUT_LOOP: Final = ("asyncio.unix_events", "uvloop.loop")  # of handlers that do nothing where no loop runs
 
-_receivers: list[Callable[[int], None]] = []  # of the workers that run
+Receiver = Callable[[int, FrameType | None], None]
+
+_receivers: list[Receiver] = []  # of the workers that run
 _before: dict[int, Any] = {}  # by number: the handler before the first of them
 _raised: list[BaseException] = []  # by handlers of the application
 _held = threading.local()  # in a thread that forks: its signal mask before
 
 
 @contextmanager
-def receiving_signals(receive: Callable[[int], None]) -> Iterator[None]:
+def receiving_signals(receive: Receiver) -> Iterator[None]:
     """Receive SIGTERM and SIGINT for the time of a block; does nothing outside of the main thread.
 
     What a handler of the application raises, such as SystemExit, is raised when the block ends, after the jobs in hand.
 
     Args:
-        receive: called with the number of each signal, in a signal handler, so that the main thread raises what it
-            raises.
+        receive: called with the number of each signal and the frame that it interrupts, in a signal handler: the main
+            thread raises what it raises.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -84,7 +86,7 @@ def _put_back() -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     try:
         for receive in _receivers:
-            receive(number)
+            receive(number, frame)
     finally:
         handler = _before.get(number)
         if callable(handler) and _module_of(handler) not in _OF_LOOPS:

@@ -510,7 +510,7 @@ class Worker:
         """Close the worker: see `close`."""
         self.close()
 
-    def _on_signal(self, number: int) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         if self._stopping:
             self.abort()
             raise KeyboardInterrupt

@@ -14,7 +14,7 @@ import pytest
 import gear_sync
 from tests.harness.idioms import IDIOMS
 from tests.harness.loops import RUN
-from tests.harness.servers import OurServer
+from tests.harness.servers import OurServer, poll_until
 from tests.harness.threads import LIMIT
 
 PROGRAM: Final = f"""
@@ -148,5 +148,50 @@ def test_child_of_a_function_is_on_its_own(program: str) -> None:
             said = process.stderr.read()
             for text in ("ValueError: in the child", "a word", "a function has returned in a process"):
                 assert said.count(text) == len(kinds), said
+        finally:
+            process.kill()
+
+
+PREFORK: Final = f"""
+{RUN}
+import os, signal, gear_anyio, gear_sync
+
+def f(job):
+    return b"%d" % os.getpid()
+
+if sys.argv[2].startswith("gear_sync"):
+    worker = gear_sync.Worker(sys.argv[1], threads=2 * sys.argv[2].endswith("threads"))
+else:
+    worker = gear_anyio.Worker(sys.argv[1])
+worker.register("f", f)
+children = []
+for _ in range(2):
+    if not (child := os.fork()):
+        worker.run() if sys.argv[2].startswith("gear_sync") else run(worker.run)
+        os._exit(0)
+    children.append(child)
+sys.stdin.read()
+for child in children:
+    os.kill(child, signal.SIGTERM)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+@pytest.mark.parametrize("program", [*IDIOMS, "gear_sync threads"])
+def test_worker_that_was_made_before_a_fork_runs_in_each_child(program: str) -> None:
+    server = OurServer()
+    words = [sys.executable, "-c", PREFORK, server.address, program]
+    with (
+        closing(server),
+        gear_sync.Client(server.address) as client,
+        subprocess.Popen(words, stdin=subprocess.PIPE) as process,
+    ):
+        try:
+            poll_until(lambda: [row.workers for row in client.admin.status()] == [2], "both children are there")
+            jobs = client.submit_many(gear_sync.Task("f") for _ in range(20))
+            assert all(job.result(LIMIT).isdigit() for job in jobs)
+            assert process.stdin is not None
+            process.stdin.close()
+            assert process.wait(LIMIT) == 0
         finally:
             process.kill()

@@ -610,6 +610,9 @@ worker = gear_anyio.Worker(sys.argv[1])
 def hang(job):
     print("begun", flush=True)
     time.sleep(3600)
+@worker.function("block")
+async def block(job):
+    hang(job)
 run(worker.run)
 print("left", flush=True)
 if sys.argv[2] != "trio":
@@ -617,7 +620,10 @@ if sys.argv[2] != "trio":
 """
 
 
-async def test_second_signal_ends_a_worker_though_a_thread_of_it_hangs(loop: Loop) -> None:
+@pytest.mark.parametrize("function", ["hang", "block"])
+async def test_second_signal_ends_a_worker_though_a_thread_hangs_or_a_coroutine_blocks_the_loop(
+    loop: Loop, function: str
+) -> None:
     def play() -> None:
         server = OurServer()
         arguments = [sys.executable, "-W", "error", "-c", HANGS, server.address, loop]
@@ -626,7 +632,7 @@ async def test_second_signal_ends_a_worker_though_a_thread_of_it_hangs(loop: Loo
                 gear_sync.Client(server.address) as client,
                 subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process,
             ):
-                job = client.submit("hang")
+                job = client.submit(function)
                 assert process.stdout is not None
                 assert process.stdout.readline() == "begun\n"
                 process.send_signal(signal.SIGTERM)

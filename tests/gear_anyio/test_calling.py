@@ -1,0 +1,65 @@
+"""Which code of a program a signal may interrupt: that of functions, and nothing of the event loop."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+import anyio
+import pytest
+
+from gear_anyio.calling import is_blocking
+from gear_anyio.worker import Worker
+from tests.harness.idioms import make_client
+from tests.harness.loops import LOOPS, Loop, run
+from tests.harness.servers import OurServer
+from tests.harness.threads import LIMIT
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
+    seen: dict[str, bool] = {}
+
+    def look(name: str) -> None:
+        seen[name] = is_blocking(sys._getframe())
+
+    class Looking(float):
+        def __ge__(self, other: float) -> bool:
+            look("within anyio")
+            return True
+
+    async def main() -> None:
+        look("no function")
+        server = OurServer()
+        worker = Worker(server.address)
+
+        @worker.function("f")
+        async def f(job: object) -> None:
+            look("function")
+            list(map(look, ["below it"]))
+            await anyio.sleep(Looking(0))
+
+        @worker.function("plain")
+        def plain(job: object) -> None:
+            look("in a thread")
+
+        async with make_client(loop, server.address) as client, anyio.create_task_group() as group:
+            group.start_soon(worker.run)
+            for name in ("f", "plain"):
+                await (await client.submit(name)).result(LIMIT)
+            worker.stop()
+        server.close()
+
+    run(loop, main)
+    assert seen == {
+        "no function": False,
+        "function": True,
+        "below it": True,
+        "within anyio": False,
+        "in a thread": False,
+    }
+
+
+def test_no_frame_is_not_blocking() -> None:
+    frame: FrameType | None = None
+    assert not is_blocking(frame)
