@@ -453,12 +453,14 @@ class Probe:
         return HEADER.unpack_from(data)[0], data[HEADER.size :]
 
     def run_job(self, delay: int = 0) -> float:
-        """Run a job; return how long it took, or how late it started if it was delayed."""
+        """Run a job; return how long it took, or was refused in, or how late it started if it was delayed."""
         start = time.time()
         if delay:
             due = int(start) + delay
             self.client.sendall(packets.SubmitJobEpoch(CHECK, b"", due, b"").encode())
-            handle = self.receive(self.client)[1]
+            kind, handle = self.receive(self.client)
+            if kind == packets.Error.spec.number:  # the server's memory is full
+                return 0.0
             self.worker.sendall(packets.PreSleep().encode())
             self.receive(self.worker)
             late = time.time() - due
@@ -467,7 +469,9 @@ class Probe:
             self.worker.sendall(packets.WorkComplete(handle, b"").encode())
             return late
         self.client.sendall(packets.SubmitJob(CHECK, b"", b"data").encode())
-        handle = self.receive(self.client)[1]
+        kind, handle = self.receive(self.client)
+        if kind == packets.Error.spec.number:
+            return time.time() - start
         self.worker.sendall(packets.GrabJob().encode())
         self.receive(self.worker)
         self.worker.sendall(packets.WorkComplete(handle, b"").encode())

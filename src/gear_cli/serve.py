@@ -77,6 +77,7 @@ def serve(
     max_connections: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 100_000,
     max_unsent: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 64 * 1024**2,
     max_behind: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 1024**3,
+    max_memory: Annotated[int | None, Parameter(group=_LIMITS, validator=_positive)] = None,
     max_functions: Annotated[int, Parameter(group=_LIMITS, validator=_positive)] = 20_000,
     max_idle_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 1000,
     max_kept_functions: Annotated[int, Parameter(group=_LIMITS, validator=_natural)] = 10_000,
@@ -118,11 +119,12 @@ def serve(
         exceptions: Send exceptions of workers to every client, even if it has not asked for them.
         handle_prefix: What job handles begin with; H: and the host's name unless given.
         max_jobs: Number of jobs that the server holds; more are refused.
-        max_queue_size: Bytes of workloads that the server holds; more are refused.
+        max_queue_size: Bytes of workloads, names and uniques of jobs that the server holds; more are refused.
         max_packet_size: Bytes of a packet; a peer that sends a larger one is told so, and closed.
         max_connections: Number of connections; more are closed at once.
         max_unsent: Bytes of output that a peer may have that reads nothing; with more it is closed.
         max_behind: Bytes of output that a peer may have that reads slowly; with more it is closed.
+        max_memory: Bytes that everybody together may make the server keep; half of the machine's memory unless given.
         max_functions: Number of functions that one worker may register.
         max_idle_functions: Number of functions without jobs and workers that are remembered.
         max_kept_functions: Number of functions that administrators may create or limit, which are never forgotten.
@@ -151,6 +153,7 @@ def serve(
         "max_connections": max_connections,
         "max_unsent": max_unsent,
         "max_behind": max_behind,
+        "max_memory": max_memory,
         "max_functions": max_functions,
         "max_idle_functions": max_idle_functions,
         "max_kept_functions": max_kept_functions,

@@ -34,12 +34,14 @@ from gearproto.server import (
     ShutdownRequested,
 )
 from gearproto.server.backlog import Backlogs
+from gearproto.server.memory import MemoryLimit
 from gearproto.server.turns import CLOSE_TIME, FEW, READ_TIME, RESUME_TIME, SEND_TIME, Turns
 
 from .expiry import warn_of_expiry
 from .handshakes import Handshakes
 from .limited_log import LimitedLog
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
+from .machine import machine_memory
 from .peer_socket import MIN_READ, NOBODY, PeerSocket
 from .poller import READ, WRITE, Poller
 from .tls import TLS, reason, server_context
@@ -74,6 +76,7 @@ class _Limits(TypedDict, total=False):
     pause_at: int
     max_unsent: int
     max_behind: int
+    max_memory: int | None
     handshake_timeout: float
 
 
@@ -125,6 +128,7 @@ class Reactor:
         pause_at: int = 1024 * 1024,
         max_unsent: int = 64 * 1024 * 1024,
         max_behind: int = 1024 * 1024 * 1024,
+        max_memory: int | None = None,
         keepalive: Keepalive | None = None,
         tls: ssl.SSLContext | None = None,
         handshake_timeout: float = 10.0,
@@ -138,6 +142,7 @@ class Reactor:
             pause_at: bytes of output that a peer has not read from which on its requests are left unread.
             max_unsent: bytes of output past which a peer is closed that reads nothing.
             max_behind: bytes of output past which a peer is closed that reads too slowly.
+            max_memory: bytes that peers may make the server keep, estimated; None for half of the machine's memory.
             keepalive: how TCP looks for peers that have gone without a word; None for not at all.
             tls: what connections from the listeners begin with; None for plain TCP.
             handshake_timeout: seconds within which a TLS handshake has to be over.
@@ -148,6 +153,7 @@ class Reactor:
         self.sent = 0
         self._max_connections = max_connections
         self._backlogs: Backlogs[PeerSocket] = Backlogs(pause_at=pause_at, max_unsent=max_unsent, max_behind=max_behind)
+        self._memory = MemoryLimit(machine_memory() // 2 if max_memory is None else max_memory)
         self._keepalive = keepalive
         self.tls = tls
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
@@ -236,6 +242,9 @@ class Reactor:
         if self._leaving or self._handshakes.begun or self._accept_at is not None or self._backlogs.open:
             self._tidy(now)
         self._settle(now)
+        memory = self._memory
+        if self.received >= memory.look_at or self._backlogs.size + engine.under_way > memory.mark:
+            self._look_at_memory(now)
         if self._draining and not engine.running_jobs:
             self._finish(now)
         return bool(busy) or unsent
@@ -366,10 +375,13 @@ class Reactor:
                 sock.close()
 
     def _is_full(self, now: float) -> bool:
-        full = len(self._links) + len(self._handshakes.begun) >= self._max_connections
-        if full:
+        if len(self._links) + len(self._handshakes.begun) >= self._max_connections:
             self._warnings.warning(now, "full", "refused a connection: limit %d", self._max_connections)
-        return full
+        elif self._memory.full:
+            self._warnings.warning(now, "memory", "refused a connection: memory limit %d", self._memory.limit)
+        else:
+            return False
+        return True
 
     def _prepare(self, sock: socket.socket, address: object, now: float) -> None:
         """Set an accepted socket's options, and begin with its peer, or with the TLS handshake."""
@@ -544,6 +556,16 @@ class Reactor:
             link.end_output()
         self._watch(link)
 
+    def _look_at_memory(self, now: float) -> None:
+        """Close peers that keep too much under way, if there is too much of everything."""
+        memory, was_full = self._memory, self._memory.full
+        tunnels = 0 if self.tls is None else len(self._links) + len(self._handshakes.begun)
+        for link, why in memory.look(self.engine, self._backlogs, self._links, self.received, tunnels):
+            self._give_up(link, why, now)
+        if memory.full != was_full:
+            text = "memory limit %d reached: nothing new is taken" if memory.full else "below the memory limit %d again"
+            self._warnings.warning(now, "limit", text, memory.limit)
+
     def _give_up(self, link: PeerSocket, why: str, now: float) -> None:
         """Close a peer that does not read."""
         self._warnings.warning(now, "unread", "peer %d (%s): closed with %s", link.peer, link.host, why)
@@ -655,8 +677,8 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
               begin on all addresses; None for plain TCP;
             - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
               part that differs from start to start follows, so that old handles never name new jobs;
-            - ``max_connections``, ``pause_at``, ``max_unsent``, ``max_behind``, ``handshake_timeout``: limits, see
-              `Reactor`.
+            - ``max_connections``, ``pause_at``, ``max_unsent``, ``max_behind``, ``max_memory``, ``handshake_timeout``:
+              limits, see `Reactor`.
 
     Raises:
         OSError: an address cannot be listened on.

@@ -35,6 +35,9 @@ class Decoder:
 
     Complete input stays immutable bytes, read through a cursor; only an unfinished message is gathered, and looked at
     again when it is whole. So one-byte chunks and huge packets both take linear time.
+
+    Attributes:
+        holds_back: whether input has been gathered since this was last set to False.
     """
 
     __slots__ = (
@@ -48,6 +51,7 @@ class Decoder:
         "_partial",
         "_safe_packet",
         "_specs",
+        "holds_back",
     )
 
     def __init__(
@@ -77,6 +81,7 @@ class Decoder:
         self._partial: bytearray | None = None
         self._missing = 0  # bytes that _partial lacks to be worth a look; 0 in a line, which ends at a newline
         self._big: _BigPacket | None = None
+        self.holds_back = False
 
     def feed(self, data: bytes) -> None:
         """Store what arrived. Never raises because of what the peer sent."""
@@ -125,11 +130,16 @@ class Decoder:
                 self._set_aside(end - len(data))
             else:
                 self._big = _BigPacket(spec, size)
+                self.holds_back = True
                 self._big.feed(data[body:])
                 self._data = b""
                 self._cursor = 0
             return None
         if start >= len(data):
+            if self._big is None:
+                self._data = b""  # all of it has been returned; it may be large, and the peer silent from now on
+                self._cursor = 0
+                return None
             return self._next_big()
         if data[start]:
             return self._next_line(data, start)
@@ -145,7 +155,8 @@ class Decoder:
     def _next_big(self) -> Event | None:
         """Return the big packet that is being gathered, if it is whole."""
         big = self._big
-        if big is None or big.missing > 0:
+        assert big is not None
+        if big.missing > 0:
             return None
         self._big = None
         packet, self._data = big.take()
@@ -175,6 +186,7 @@ class Decoder:
 
     def _set_aside(self, missing: int) -> None:
         self._partial = bytearray(memoryview(self._data)[self._cursor :])
+        self.holds_back = True
         self._missing = missing
         self._data = b""
         self._cursor = 0

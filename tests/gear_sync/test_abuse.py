@@ -20,7 +20,18 @@ from typing import Any, Final
 import pytest
 
 from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE
-from gearproto.packets import CanDo, EchoReq, Error, GrabJob, JobAssign, SubmitJob, SubmitJobBg, WorkComplete, WorkData
+from gearproto.packets import (
+    CanDo,
+    EchoReq,
+    EchoRes,
+    Error,
+    GrabJob,
+    JobAssign,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+)
 from tests.harness.raw import RawConnection, packet_bytes
 from tests.harness.servers import RunningServer, poll_until
 
@@ -188,6 +199,45 @@ def test_many_peers_that_broke_the_protocol_and_stay(start: Start) -> None:
             assert sock.recv(100) == b""
         poll_until(lambda: len(admin.ask_rows(b"workers")) == 1, "all bad peers are closed")
     server.check_job()
+
+
+# Much in little pieces
+
+
+def fill_with_long_names(server: ServerProcess, stack: contextlib.ExitStack) -> None:
+    client = stack.enter_context(RawConnection(server))
+    for first in range(0, 16_000, 500):
+        client.send(*(SubmitJobBg(b"%08000d" % number, b"", b"") for number in range(first, first + 500)))
+        for _ in range(500):
+            client.receive_raw()
+
+
+def fill_with_functions(server: ServerProcess, stack: contextlib.ExitStack) -> None:
+    for start in range(0, 16_000, 2000):
+        worker = stack.enter_context(RawConnection(server))
+        worker.send(*(CanDo(b"%08000d" % number) for number in range(start, start + 2000)), EchoReq(b"end"))
+        if list(iter(worker.receive_any, EchoRes(b"end"))):  # some have been refused
+            return
+
+
+def fill_with_halves(server: ServerProcess, stack: contextlib.ExitStack) -> None:
+    half = EchoReq(bytes(16 * _MIB)).encode()[: 8 * _MIB]
+    for _ in range(20):
+        with contextlib.suppress(ConnectionError):
+            stack.enter_context(RawConnection(server)).send_bytes(half)
+
+
+@pytest.mark.parametrize("fill", [fill_with_long_names, fill_with_functions, fill_with_halves])
+def test_all_that_peers_make_the_server_keep_has_one_limit(
+    start: Start, fill: Callable[[ServerProcess, contextlib.ExitStack], None]
+) -> None:
+    limit = 48 * _MIB
+    server = start(max_memory=limit)
+    with contextlib.ExitStack() as stack, RawConnection(server) as admin:
+        fill(server, stack)
+        admin.expect_nothing()
+        assert server.growth() < limit + limit // 3
+        assert server.log_line().startswith(("memory limit", "peer"))
 
 
 # What is announced, or never ends

@@ -9,6 +9,7 @@ from gearproto.events import Event
 from gearproto.framing import Decoder
 from gearproto.packets import CanDo, GrabJobUniq, JobAssignUniq, JobCreated, NoJob, Packet, PreSleep, Route, decoders
 from gearproto.server import Counters, Engine, PeerFailed, PeerId
+from gearproto.server.costs import ABILITY, CANCELLED, FUNCTION, JOB, JOIN, PEER
 from gearproto.server.jobs import Job, JobState
 from gearproto.server.queue import FunctionQueue, JobQueue
 
@@ -156,6 +157,7 @@ class Bench:
 
 def check_books(engine: Engine) -> None:
     """Check that everything the engine knows twice agrees, and that no worker sleeps beside a job for it."""
+    _check_sizes(engine)
     queue = engine._queue
     peers = set(engine._peers.values())
     for name, function in queue.functions.items():
@@ -184,6 +186,22 @@ def check_books(engine: Engine) -> None:
     delayed = [job for job in queue.jobs.values() if job.state is JobState.DELAYED]
     assert len(queue._delayed) == sum(job.turn == 0 for job in delayed)
     assert len(queue._resting) == sum(job.turn > 0 for job in delayed)
+
+
+def _check_sizes(engine: Engine) -> None:
+    """Check what the engine counts for limits on memory."""
+    queue, peers = engine._queue, engine._peers.values()
+    jobs = queue.jobs.values()
+    assert queue.size == sum(len(job.workload) + len(job.unique) + len(job.function.name) for job in jobs)
+    functions = sum(len(name) + FUNCTION for name in queue.functions)
+    leaving = sum(len(function.workers) for function in queue.functions.values())  # with workers that have just gone
+    assert queue.kept_size == queue.size + len(jobs) * JOB + functions + leaving * ABILITY
+    joins = sum(len(job.clients) - 1 for job in jobs if job.clients)
+    cancelled = sum(peer.cancelled_most for peer in peers)
+    assert engine.kept_size == queue.kept_size + len(peers) * PEER + joins * JOIN + cancelled * CANCELLED
+    assert all(len(peer.cancelled) <= peer.cancelled_most for peer in peers)
+    assert engine.under_way == sum(engine.under_way_of(peer.id) for peer in peers)
+    assert all(peer.input_size == peer.decoder.buffered for peer in peers if not peer.failed)
 
 
 def _check_function(queue: JobQueue, function: FunctionQueue) -> None:

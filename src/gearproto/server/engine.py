@@ -54,6 +54,7 @@ from gearproto.packets import (
 from .answers import Answer
 from .chores import Chores, emptied
 from .commands import Commands, refuse_http, status_row
+from .costs import CANCELLED, JOIN, PEER
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import QUEUED, RUNNING, Job
 from .linked import LinkedList
@@ -117,13 +118,16 @@ class Engine:
         epoch_offset: as given. Set it before each turn: clocks are put right, and a system may have slept. Delayed jobs
             follow.
         work_limit: as given; may be set at any time.
+        under_way: bytes that peers have sent and that wait, and of answers that are not whole yet.
     """
 
     # With 30 attributes or more, finding one without slots takes so much longer that jobs cost 3 % more.
     __slots__ = (
+        "_cancelled",
         "_chores",
         "_commands",
         "_created",
+        "_created_size",
         "_ended",
         "_events",
         "_exceptions",
@@ -131,6 +135,7 @@ class Engine:
         "_handle_head",
         "_handlers",
         "_hundred",
+        "_joins",
         "_last_job",
         "_last_peer",
         "_max_functions",
@@ -149,6 +154,7 @@ class Engine:
         "_trace",
         "_worker_wakeup",
         "epoch_offset",
+        "under_way",
         "work_limit",
     )
 
@@ -206,7 +212,7 @@ class Engine:
             max_text_size: bytes of an answer to a text command that are held back until it is whole.
             max_functions: how many functions one worker may register.
             max_jobs: how many jobs the server holds; more are refused.
-            max_queue_size: bytes of workloads that the server holds; more are refused.
+            max_queue_size: bytes of the workloads, names and uniques of jobs that the server holds; more are refused.
             max_idle_functions: how many functions without jobs and workers are remembered.
             max_kept_functions: how many functions administrators may create or limit, which are never forgotten.
             allow_shutdown: whether administrators may stop the server (``shutdown``); else it has no such command.
@@ -227,6 +233,7 @@ class Engine:
         self._hundred = 0  # which hundred of jobs is being numbered, and what their handles begin with
         self._handle_head = self._handle_format % 0
         self._created = _CREATED + (len(self._handle_head) + 2).to_bytes(4, "big")  # what stands before any handle
+        self._created_size = len(self._created + self._handle_head) + 2
         self._worker_wakeup = worker_wakeup
         self._exceptions = exceptions
         self._new_decoder = partial(Decoder, self._specs, max_packet_size=max_packet_size, max_line_size=max_line_size)
@@ -252,6 +259,9 @@ class Engine:
         self._send = self._output.send
         self._send_error = self._output.send_error
         self._reports = Reports(self._queue, self._output, self._end)
+        self.under_way = 0
+        self._joins = 0  # clients of jobs, but for the first of each
+        self._cancelled = 0
         self._paused: dict[PeerId, Peer] = {}
         self._chores = Chores(self._output)
         self._events: deque[Event] = deque()
@@ -325,6 +335,8 @@ class Engine:
             sender.decoder.feed(data)
             if peer not in self._paused:
                 self._serve(sender)
+            else:
+                self._count_input(sender)
 
     def disconnect(self, peer: PeerId, now: float) -> None:
         """Take note that a connection has gone, and do what follows from it; nothing the second time.
@@ -340,7 +352,11 @@ class Engine:
         gone.failed = gone.gone = True
         self._peer_list.remove(gone)
         self._output.drop(gone)
-        gone.answer = None
+        self.under_way -= gone.input_size
+        if gone.answer is not None:
+            self.under_way -= gone.answer.size
+            gone.answer = None
+        self._cancelled -= gone.cancelled_most
         gone.asleep = False
         self._paused.pop(peer, None)
         self._chores.begin(self._clear_up_behind(gone), now)
@@ -363,7 +379,9 @@ class Engine:
         del gone.waiting[job]
         assert job.clients is not None
         self._output.work += len(job.clients) >> 6
+        count = len(job.clients)
         job.clients = [client for client in job.clients if client is not gone]
+        self._joins -= count - (len(job.clients) or 1)
         if not job.wanted and job.state is not RUNNING:
             self._end(job, gone)
 
@@ -434,6 +452,25 @@ class Engine:
         if job.function.sleepers:
             self._wake(job.function)
 
+    def refuse(self, full: bool) -> None:
+        """Take nothing more that would be kept, such as jobs and functions, because of a limit on memory.
+
+        Args:
+            full: whether to refuse it; False takes it again.
+        """
+        self._queue.full = full
+
+    @property
+    def kept_size(self) -> int:
+        """Bytes that jobs, functions and connections take, as `gearproto.server.memory` counts them."""
+        own = len(self._peers) * PEER + self._joins * JOIN + self._cancelled * CANCELLED
+        return self._queue.kept_size + own
+
+    def under_way_of(self, peer: PeerId) -> int:
+        """Return how much of `under_way` is a peer's."""
+        known = self._peers[peer]
+        return known.input_size + (0 if known.answer is None else known.answer.size)
+
     def stop_accepting(self) -> None:
         """Take no more submissions and hand out no more jobs; running ones may end."""
         self._queue.accepting = False
@@ -460,7 +497,8 @@ class Engine:
 
     def _serve(self, peer: Peer) -> None:
         """Do what a peer's input asks for, until there is none, or its output or others have to come first."""
-        handlers, next_packet, output = self._handlers, peer.decoder.next, self._output
+        handlers, decoder, output = self._handlers, peer.decoder, self._output
+        next_packet = decoder.next
         limit, max_output = self.work_limit, self._max_output
         output.work = 0
         try:
@@ -469,15 +507,25 @@ class Engine:
             if peer.answer is None:
                 for _ in range(limit):
                     if (packet := next_packet()) is None:
+                        if decoder.holds_back:
+                            self._count_input(peer)
                         return
                     handlers[type(packet)](peer, packet)
                     if peer.output_size > max_output or output.work > limit:
                         break
             self._paused[peer.id] = peer
+            self._count_input(peer)
         except RemoteProtocolError as error:
             if error.reply is not None:
                 self._send(peer, error.reply.encode())
             self._fail(peer, str(error))
+
+    def _count_input(self, peer: Peer) -> None:
+        """Count what a peer has sent, and has not been dealt with."""
+        size = peer.decoder.buffered
+        peer.decoder.holds_back = size > 0
+        self.under_way += size - peer.input_size
+        peer.input_size = size
 
     def _fail(self, peer: Peer, reason: str) -> None:
         peer.failed = True
@@ -565,21 +613,22 @@ class Engine:
                 self._wake(function)
         elif background:
             job.background = True
-        elif job.clients is not None and len(job.clients) >= _MAX_CLIENTS:
-            self._send_error(peer, b"QUEUE_ERROR", b"Job queue is full")
+        elif job.clients is not None and (len(job.clients) >= _MAX_CLIENTS or queue.full):
+            text = b"Server is at its memory limit" if queue.full else b"Job queue is full"
+            self._send_error(peer, b"QUEUE_ERROR", text)
             return
         if not background:
-            if job.clients is None:
+            if not job.clients:
                 job.clients = [peer]
             else:
                 job.clients.append(peer)
+                self._joins += 1
             peer.waiting[job] = None
         output = peer.output
         if not output:
             self._output.dirty.append(peer)
-        answer = self._created + job.handle
-        output.append(answer)
-        peer.output_size += len(answer)
+        output.append(self._created + job.handle)
+        peer.output_size += self._created_size
 
     def _due(self, run_at: int) -> float | None:
         """Return when a job is to be run, in seconds since 1970; None if that has passed."""
@@ -615,9 +664,10 @@ class Engine:
         limit = None
         if isinstance(packet, CanDoTimeout) and packet.timeout > 0:
             limit = max(_MIN_TIME_LIMIT, packet.timeout / 1000)
-        if len(peer.abilities) >= self._max_functions and self._ability(peer, packet.function) is None:
-            text = f"{packet.spec.name}: limit of {self._max_functions} functions per worker"
-            self._send_error(peer, b"TOO_MANY_FUNCTIONS", text.encode())
+        full = self._queue.full
+        if (full or len(peer.abilities) >= self._max_functions) and self._ability(peer, packet.function) is None:
+            why = "memory limit of the server" if full else f"limit of {self._max_functions} functions per worker"
+            self._send_error(peer, b"TOO_MANY_FUNCTIONS", f"{packet.spec.name}: {why}".encode())
             return
         function = self._queue.function(packet.function)
         if self._queue.register(peer, function, limit):
@@ -715,8 +765,10 @@ class Engine:
         """Forget a job."""
         self._queue.end(job)
         self._ended += 1
-        if job.clients:
-            for client in job.clients:
+        if clients := job.clients:
+            if len(clients) > 1:
+                self._joins -= len(clients) - 1
+            for client in clients:
                 client.waiting.pop(job, None)
         if self._trace:
             self._changed(job, peer)
@@ -801,8 +853,11 @@ class Engine:
         answer, output = peer.answer, self._output
         assert answer is not None
         while output.work <= self.work_limit and peer.output_size <= self._max_output:
+            size = answer.size
             output.work += answer.make(self.work_limit - output.work, self._max_text_size)
+            self.under_way += answer.size - size
             if answer.ended or answer.size >= self._max_text_size:
+                self.under_way -= answer.size
                 for chunk in answer.take():
                     self._send(peer, chunk)
             if answer.ended:
@@ -810,12 +865,15 @@ class Engine:
                 return
 
     def _cancel(self, job: Job) -> None:
-        if job.worker is not None:
-            assert isinstance(job.worker, Peer)
-            cancelled = job.worker.cancelled
+        worker = job.worker
+        if isinstance(worker, Peer) and not worker.gone:
+            cancelled = worker.cancelled
             cancelled[job.handle] = None
             if len(cancelled) > _MAX_CANCELLED:
                 del cancelled[next(iter(cancelled))]
+            elif len(cancelled) > worker.cancelled_most:
+                worker.cancelled_most += 1
+                self._cancelled += 1
         self._fail_job(job, None)
 
     def _shut_down(self, graceful: bool) -> None:

@@ -55,6 +55,7 @@ class Job(Linked):
         losses: how often it was given back.
         progress: numerator and denominator of its last ``WORK_STATUS``.
         deadline: when its time comes, or its time limit ends; its place among the returned ones while it is queued.
+        size: bytes of its workload, names and unique, as they count.
         turn: a number in the order in which workers first got the jobs of the server; 0 until it had a worker.
     """
 
@@ -69,6 +70,7 @@ class Job(Linked):
         "priority",
         "progress",
         "reducer",
+        "size",
         "state",
         "turn",
         "unique",
@@ -102,6 +104,7 @@ class Job(Linked):
         self.losses = 0
         self.progress: tuple[int, int] = (0, 0)
         self.deadline: Deadline[Job] | None = None
+        self.size: int
         self.turn = 0
 
     @property

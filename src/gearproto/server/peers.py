@@ -23,6 +23,7 @@ class Peer(Worker):
         "address",
         "answer",
         "cancelled",
+        "cancelled_most",
         "client_id",
         "decoder",
         "descriptor",
@@ -31,6 +32,7 @@ class Peer(Worker):
         "gone",
         "has_sent_line",
         "id",
+        "input_size",
         "output",
         "output_size",
         "raised",
@@ -51,6 +53,8 @@ class Peer(Worker):
         self.output_size = 0
         self.waiting: dict[Job, None] = {}  # the jobs that it waits for
         self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
+        self.cancelled_most = 0  # the most there were of these
+        self.input_size = 0  # bytes that wait, as they were counted last
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION
         self.answer: Answer | None = None  # one that is not whole yet
         self.has_sent_line = False

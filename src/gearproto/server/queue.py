@@ -15,6 +15,7 @@ from typing import Final
 
 from gearproto.errors import GearmanError
 
+from .costs import ABILITY, FUNCTION, JOB
 from .deadlines import Deadlines
 from .jobs import DELAYED, ENDED, QUEUED, RUNNING, Job
 from .linked import Linked, LinkedList
@@ -46,6 +47,7 @@ class FunctionQueue(Linked):
 
     Attributes:
         name: the function's name.
+        name_size: its bytes.
         queues: its waiting jobs by priority, but for the returned ones; None until the first.
         returned: its waiting jobs that have lost a worker, by priority, in the order in which they first had one; all
             are older than those in the queues. Only priorities that have such jobs are there.
@@ -66,6 +68,7 @@ class FunctionQueue(Linked):
         "kept",
         "limits",
         "name",
+        "name_size",
         "queued",
         "queues",
         "removed",
@@ -80,6 +83,7 @@ class FunctionQueue(Linked):
     def __init__(self, name: bytes) -> None:
         """Begin without jobs and workers."""
         self.name = name
+        self.name_size = len(name)
         self.queues: list[deque[Job] | None] = [None, None, None]
         self.returned: dict[int, Deadlines[Job]] = {}
         self.queued = [0, 0, 0]
@@ -146,6 +150,7 @@ class JobQueue:
     __slots__ = (
         "_by_key",
         "_delayed",
+        "_functions_size",
         "_job_list_end",
         "_job_retries",
         "_kept",
@@ -155,7 +160,9 @@ class JobQueue:
         "_max_jobs",
         "_max_kept_functions",
         "_max_queue_size",
+        "_registrations",
         "_resting",
+        "_room",
         "_round_robin",
         "_turns",
         "_wakeup_timeout",
@@ -187,9 +194,11 @@ class JobQueue:
         self._job_list_end = self.job_list.end
         self.function_list: LinkedList[FunctionQueue] = LinkedList()
         self.accepting = True
-        self.size = 0  # bytes of all workloads
+        self.size = 0  # bytes of the workloads, names and uniques of all jobs
+        self._functions_size = 0  # bytes of all functions
+        self._registrations = 0  # how many abilities all workers have
         self._job_retries = job_retries
-        self._max_jobs = max_jobs
+        self._max_jobs = self._room = max_jobs
         self._max_queue_size = max_queue_size
         self._max_idle_functions = max_idle_functions
         self._max_kept_functions = max_kept_functions
@@ -208,6 +217,20 @@ class JobQueue:
             OrderedDict()
         )  # who was woken and has not asked yet, with a deadline; oldest first
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is taken, whatever the limits say."""
+        return self._room == 0
+
+    @full.setter
+    def full(self, full: bool) -> None:
+        self._room = 0 if full else self._max_jobs
+
+    @property
+    def kept_size(self) -> int:
+        """Bytes that jobs and functions take."""
+        return self.size + len(self.jobs) * JOB + self._functions_size + self._registrations * ABILITY
+
     # Functions
 
     def function(self, name: bytes) -> FunctionQueue:
@@ -215,6 +238,7 @@ class JobQueue:
         function = self.functions.get(name)
         if function is None:
             function = self.functions[name] = FunctionQueue(name)
+            self._functions_size += len(name) + FUNCTION
             self.function_list.add(function)
         elif self.idle:
             self.idle.pop(function, None)
@@ -223,7 +247,7 @@ class JobQueue:
     def create_function(self, name: bytes) -> bool:
         """Make a function known until `drop_function`; return False if there are too many of these."""
         known = self.functions.get(name)
-        if known is None and self._kept >= self._max_kept_functions:
+        if known is None and (self._kept >= self._max_kept_functions or self.full):
             return False
         return self._keep(known or self.function(name))
 
@@ -259,6 +283,7 @@ class JobQueue:
 
     def _forget(self, function: FunctionQueue) -> None:
         del self.functions[function.name]
+        self._functions_size -= len(function.name) + FUNCTION
         self.function_list.remove(function)
         self.idle.pop(function, None)
         self._kept -= function.kept
@@ -313,17 +338,20 @@ class JobQueue:
         Raises:
             QueueFull: there may be no more jobs.
         """
-        jobs, size, limit = self.jobs, self.size + len(workload), function.limits[priority]
+        jobs, limit = self.jobs, function.limits[priority]
+        own_size = len(workload) + len(unique) + function.name_size
+        size = self.size + own_size
         if (
-            len(jobs) >= self._max_jobs
+            len(jobs) >= self._room
             or size > self._max_queue_size
             or not self.accepting
             or (limit and function.total >= limit)
         ):
             self._maybe_idle(function)
-            raise QueueFull("Job queue is full" if self.accepting else "Server is shutting down")
+            raise QueueFull(self._why_full())
         jobs[handle] = job = Job(handle, function, unique, key, workload, priority, background, reducer)
         end = self._job_list_end  # what `job_list.add` does; a call would be 3 % of a background submission
+        job.size = own_size
         job.after, job.before = end, end.before
         end.before.after = end.before = job
         self.size = size
@@ -343,6 +371,11 @@ class JobQueue:
             job.deadline = self._delayed.add(due, job)
             function.delayed[priority] += 1
         return job
+
+    def _why_full(self) -> str:
+        if not self.accepting:
+            return "Server is shutting down"
+        return "Server is at its memory limit" if self.full else "Job queue is full"
 
     def _add_key(self, key: object, job: Job) -> None:
         found = self._by_key.setdefault(key, job)
@@ -492,7 +525,7 @@ class JobQueue:
         before, after = job.before, job.after  # what `job_list.remove` does
         before.after, after.before = after, before
         job.before = job.after = None
-        self.size -= len(job.workload)
+        self.size -= job.size
         job.workload = b""  # the job itself may stay in its deque for a while
         if job.key is not None:
             self._drop_key(job)
@@ -535,6 +568,7 @@ class JobQueue:
         if known:
             return False
         worker.abilities_changed()
+        self._registrations += 1
         if not worker.ready:
             worker.ready = (OrderedDict(), OrderedDict(), OrderedDict())
         function.workers[worker] = None
@@ -549,6 +583,7 @@ class JobQueue:
         """Note that a worker can no longer run a function that it could."""
         del worker.abilities[function]
         worker.abilities_changed()
+        self._registrations -= 1
         del function.workers[worker]
         function.sleepers.pop(worker, None)
         for tier, unready in zip(worker.ready, function.unready, strict=True):

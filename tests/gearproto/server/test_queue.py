@@ -65,7 +65,8 @@ def test_removed_jobs_are_never_handed_out_and_never_pile_up(data: st.DataObject
             (waiting,) = filter(None, queue.function(b"f").queues)
             assert len(waiting) <= 2 * queue.function(b"f").waiting + 130
             assert len(waiting) == queue.function(b"f").waiting + sum(queue.function(b"f").removed)
-    assert queue.size == len(kept)
+    assert queue.size == sum(len(job.workload) + len(job.unique) + len(b"f") for job in queue.jobs.values())
+    assert len(queue.jobs) == len(kept)
     assert taken(queue, worker_for(queue, b"f")) == [jobs[number] for number in sorted(kept)]
 
 
@@ -158,10 +159,10 @@ def test_job_that_nobody_wants_is_not_given_back() -> None:
 
 
 def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
-    queue = new_queue(max_jobs=4, max_queue_size=10)
+    queue = new_queue(max_jobs=4, max_queue_size=14)  # with the names
     add(queue, 1, workload=b"1234")
     with pytest.raises(QueueFull, match="Job queue is full"):
-        add(queue, 2, workload=b"1234567")
+        add(queue, 2, workload=b"1234567890")
     add(queue, 2, workload=b"123456")
     queue.set_limits(b"f", (0, 2, 3))
     with pytest.raises(QueueFull, match="Job queue is full"):
@@ -176,7 +177,30 @@ def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
     with pytest.raises(QueueFull, match="Server is shutting down"):
         add(queue, 5, priority=Priority.HIGH)
     assert list(queue.jobs) == [b"H:1", b"H:2", b"H:3", b"H:4"]
-    assert queue.size == 10
+    assert queue.size == 14
+
+
+def test_names_and_uniques_of_jobs_count_as_their_workloads_do() -> None:
+    queue = new_queue(max_queue_size=3000)
+    queue.new_job(b"H:1", queue.function(b"f" * 1000), b"u" * 1000, None, b"w" * 1000, Priority.HIGH, True)
+    with pytest.raises(QueueFull, match="Job queue is full"):
+        add(queue, 2, function=b"f")
+    queue.end(queue.jobs[b"H:1"])
+    assert queue.size == 0
+    add(queue, 2, function=b"f")
+
+
+def test_full_queue_takes_no_jobs_and_no_functions_of_administrators() -> None:
+    queue = new_queue()
+    job = add(queue, 1)
+    queue.full = True
+    with pytest.raises(QueueFull, match="memory limit"):
+        add(queue, 2)
+    assert not queue.create_function(b"g")
+    assert queue.create_function(b"f")
+    queue.end(job)
+    queue.full = False
+    add(queue, 3)
 
 
 def test_jobs_are_found_by_function_and_key_while_they_exist() -> None:

@@ -1,0 +1,33 @@
+"""What the machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["machine_memory"]
+
+_CGROUPS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_UNKNOWN: Final = 4 * 1024**3
+
+
+def machine_memory(cgroups: Iterable[Path] = _CGROUPS) -> int:
+    """Return the bytes of memory that this process may use: those of the machine, or of its container.
+
+    Args:
+        cgroups: files that hold the limit of a container.
+    """
+    try:
+        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        sizes = [_UNKNOWN]
+    for path in cgroups:
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():  # "max" otherwise
+            sizes.append(int(text))
+    return min(sizes)
