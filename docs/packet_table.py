@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gearproto.packets import EXTENSIONS, PACKETS, Argument, Packet, Route
+from gearproto.codec import EXTENSIONS, PACKETS, Argument, Packet, Route
 
 _INTRODUCTION = """\
 # Packets

@@ -9,7 +9,8 @@ import anyio
 import anyio.lowlevel
 
 from gearproto import StreamBlocked
-from gearproto.events import Event, StatusReceived
+from gearproto.event import Event
+from gearproto.events import StatusReceived
 from gearproto.job_events import Cursor, JobEvent
 from gearproto.outcomes import Outcome
 from gearproto.policies import Candidates

@@ -17,7 +17,7 @@ import anyio.lowlevel
 import gear_sync.link
 from gear_sync.tls import is_refusal
 from gearproto.connection import Connection
-from gearproto.events import Event
+from gearproto.event import Event
 
 from .eventloop import asyncio_loop, clock
 

@@ -12,7 +12,8 @@ from gear_sync.standing import LoggedStanding
 from gear_sync.tls import ClientTLS
 from gearproto import WorkerConnection
 from gearproto.addresses import Address
-from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
+from gearproto.event import Event
+from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
 
 from .dial import Connect, dial
 from .eventloop import clock

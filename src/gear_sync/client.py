@@ -25,7 +25,8 @@ from gearproto.addresses import Address, ServerAddress, ServerAddresses, parse_a
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.connection import Limits
 from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
-from gearproto.events import Event, RequestId, StatusReceived
+from gearproto.event import Event
+from gearproto.events import RequestId, StatusReceived
 from gearproto.functions import Function
 from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
 from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gearproto.connection import Connection
-from gearproto.events import Event
+from gearproto.event import Event
 
 from .tls import is_refusal, reason
 

@@ -21,8 +21,9 @@ from typing import Final, TypeAlias, TypedDict, Unpack, cast
 
 import gearproto
 from gearproto import DEFAULT_PORT
+from gearproto.codec import RESPONSE
 from gearproto.connection import TOO_MANY_CONNECTIONS
-from gearproto.packets import RESPONSE, Error
+from gearproto.packets import Error
 from gearproto.server import (
     Counters,
     Engine,

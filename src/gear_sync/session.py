@@ -11,7 +11,8 @@ from typing import Final
 from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.connection import Limits
-from gearproto.events import Answered, ConnectionClosed, Event
+from gearproto.event import Event
+from gearproto.events import Answered, ConnectionClosed
 from gearproto.records import Answer, Records
 
 from .dial import Dial, Endpoint

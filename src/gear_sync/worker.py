@@ -21,7 +21,8 @@ from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, W
 from gearproto.addresses import Address, ServerAddresses, parse_addresses
 from gearproto.assignments import Assignment, server_timeout_ms, stopping, timed_out
 from gearproto.connection import Limits
-from gearproto.events import Answered, ConnectionClosed, Event, JobAssigned, ReportRefused
+from gearproto.event import Event
+from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
 from gearproto.functions import Function
 from gearproto.grabbing import Grabber, jobs_at_once
 from gearproto.standing import DEFAULT_PAUSES

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast, dataclass_transform
 
+from .codec import MAX_NUMBER_SIZE
 from .errors import LocalProtocolError, RemoteProtocolError, ServerError
-from .events import Event, event
-from .packets import MAX_NUMBER_SIZE
+from .event import Event, event
 
 __all__ = [
     "COMMANDS",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Unpack
 
+from .codec import Packet, Route, decoders
 from .connection import Connection, Limits, Request
 from .errors import LocalProtocolError, RemoteProtocolError
+from .event import Event
 from .events import (
     Data,
-    Event,
     JobEnded,
     JobQueued,
     MalformedPacket,
@@ -28,9 +29,7 @@ from .packets import (
     GetStatusUnique,
     JobCreated,
     JobRequeued,
-    Packet,
     Priority,
-    Route,
     StatusRes,
     StatusResUnique,
     SubmitJobEpoch,
@@ -42,7 +41,6 @@ from .packets import (
     WorkFail,
     WorkStatus,
     WorkWarning,
-    decoders,
 )
 
 __all__ = ["ClientConnection", "submission"]

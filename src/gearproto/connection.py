@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, TypedDict
 
 from .admin import Command, ReplyReader
+from .codec import MAX_HANDLE_SIZE, Packet, Spec
 from .errors import LocalProtocolError, RemoteProtocolError
+from .event import Event
 from .events import (
     AdminReplied,
     Answered,
     ConnectionClosed,
     Echoed,
-    Event,
     Line,
     MalformedPacket,
     OptionSet,
@@ -23,7 +24,7 @@ from .events import (
     UnexpectedPacket,
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
-from .packets import MAX_HANDLE_SIZE, EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet, Spec
+from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
 from .time_limits import setting
 
 __all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "TOO_MANY_CONNECTIONS", "Connection", "Limits"]

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .packets import Error
-
 __all__ = [
     "ConnectionLost",
     "GearmanError",
@@ -43,13 +38,13 @@ class RemoteProtocolError(ProtocolError):
     """The peer broke the protocol. This is final: the connection has to be closed.
 
     Attributes:
-        reply: an ``ERROR`` packet that the peer should still get, or None.
+        code: the code of the ``ERROR`` packet that a server still sends, with the message as its text; None for none.
     """
 
-    def __init__(self, message: str, *, reply: Error | None = None) -> None:
-        """Store the message for people and the reply for the peer."""
+    def __init__(self, message: str, *, code: bytes | None = None) -> None:
+        """Store the message and the code."""
         super().__init__(message)
-        self.reply = reply
+        self.code = code
 
 
 class ConnectionLost(GearmanError):

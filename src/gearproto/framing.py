@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from .codec import HEADER, MAX_GROWTH, PACKETS, REQUEST, RESPONSE, MalformedArgumentsError, MalformedPacket, Spec
 from .errors import RemoteProtocolError
-from .events import Event, Line
-from .packets import HEADER, MAX_GROWTH, PACKETS, REQUEST, RESPONSE, Error, MalformedArgumentsError, Spec, malformed
+from .event import Event, event
 
-__all__ = ["DEFAULT_MAX_LINE_SIZE", "DEFAULT_MAX_PACKET_SIZE", "DEFAULT_MAX_SERVER_PACKET_SIZE", "Decoder"]
+__all__ = ["DEFAULT_MAX_LINE_SIZE", "DEFAULT_MAX_PACKET_SIZE", "DEFAULT_MAX_SERVER_PACKET_SIZE", "Decoder", "Line"]
 
 DEFAULT_MAX_SERVER_PACKET_SIZE: Final = 64 * 1024 * 1024 + 64 * 1024
 """Most bytes behind a packet's header that a server accepts unless told otherwise."""
@@ -28,6 +28,17 @@ _unpack_header: Final = HEADER.unpack_from
 _NEWLINE: Final = 10
 _BIG: Final = 65536  # packets from this size on are gathered in pieces
 _SMALL: Final = 4096  # pieces below this size are put together first
+
+
+@event
+class Line(Event):
+    """One line of the text protocol, without its line ending unless the decoder was told to keep it.
+
+    Attributes:
+        text: the line; never starts with NUL.
+    """
+
+    text: bytes
 
 
 class Decoder:
@@ -65,9 +76,9 @@ class Decoder:
         """Begin at the start of a stream.
 
         Args:
-            specs: what to make of packets, by header key: see `gearproto.packets.decoders`.
+            specs: what to make of packets, by header key: see `gearproto.codec.decoders`.
             max_packet_size: limit in bytes for what stands behind a packet's header; some packets count as more than
-                their own size, see `gearproto.packets.Spec`.
+                their own size, see `gearproto.codec.Spec`.
             max_line_size: limit in bytes for a line with its ending.
             line_endings: whether lines are returned with their endings, for those who want to see them as they came.
         """
@@ -125,7 +136,7 @@ class Decoder:
                 try:
                     return spec.decode(data[body:end])
                 except MalformedArgumentsError as error:
-                    return malformed(spec, error)
+                    return MalformedPacket(spec.name, str(error))
             if size < _BIG:
                 self._set_aside(end - len(data))
             else:
@@ -150,7 +161,7 @@ class Decoder:
         if size + spec.growth > self._max_packet:
             what = f"{size} bytes, {size + spec.growth} when it is assigned" if spec.growth else f"{size} bytes"
             text = f"{spec.name}: {what}, limit {self._max_packet}"
-            raise RemoteProtocolError(text, reply=Error(b"PACKET_TOO_LARGE", text.encode()))
+            raise RemoteProtocolError(text, code=b"PACKET_TOO_LARGE")
 
     def _next_big(self) -> Event | None:
         """Return the big packet that is being gathered, if it is whole."""
@@ -236,7 +247,7 @@ class _BigPacket:
                     return spec.make(*leading, b"".join(pieces)), behind
             return spec.decode(b"".join(pieces)), behind
         except MalformedArgumentsError as error:
-            return malformed(spec, error), behind
+            return MalformedPacket(spec.name, str(error)), behind
 
     def _cut_off(self, excess: int) -> bytes:
         """Take bytes off the end."""

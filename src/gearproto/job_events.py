@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Protocol
 
-from .events import Data, Progress, Restarted, Warned, event
+from .event import event
+from .events import Data, Progress, Restarted, Warned
 from .outcomes import Outcome
 
 __all__ = ["Cursor", "EventLog", "JobEvent", "Resubmitted", "Step"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .events import event
+from .event import event
 
 __all__ = ["Completed", "Failed", "Lost", "NotSent", "Outcome", "Raised", "Rejected"]
 

@@ -21,12 +21,12 @@ from .errors import (
     ServerError,
     StreamBlocked,
 )
+from .event import Event
 from .events import (
     AdminReplied,
     ConnectionClosed,
     Data,
     Echoed,
-    Event,
     JobEnded,
     JobQueued,
     Progress,

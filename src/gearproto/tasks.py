@@ -8,9 +8,10 @@ from typing import Final
 
 from .addresses import Address
 from .client import submission
+from .codec import Packet
 from .errors import LocalProtocolError
-from .events import event
-from .packets import Packet, Priority
+from .event import event
+from .packets import Priority
 
 __all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "Task", "as_bytes", "as_payload", "check_max_unique_size"]
 

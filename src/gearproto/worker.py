@@ -8,11 +8,12 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import ClassVar, Final, Unpack
 
+from .codec import HEADER, Packet, Route, decoders
 from .connection import Connection, Limits
 from .errors import LocalProtocolError, RemoteProtocolError
-from .events import Event, JobAssigned, ReportRefused
+from .event import Event
+from .events import JobAssigned, ReportRefused
 from .packets import (
-    HEADER,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -26,10 +27,8 @@ from .packets import (
     NoJob,
     Noop,
     OptionRes,
-    Packet,
     PreSleep,
     ResetAbilities,
-    Route,
     SetClientId,
     WorkComplete,
     WorkData,
@@ -37,7 +36,6 @@ from .packets import (
     WorkFail,
     WorkStatus,
     WorkWarning,
-    decoders,
 )
 
 __all__ = ["MAX_UNASKED", "Grab", "WorkerConnection"]

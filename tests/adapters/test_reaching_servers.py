@@ -17,7 +17,8 @@ import gearproto.grabbing
 from gear_sync import TLS, Server, Task
 from gearproto import ConnectionLost, JobLost, JobNotSent, LocalProtocolError, NotSent
 from gearproto.addresses import Address
-from gearproto.packets import GrabJobAll, Packet, WorkComplete
+from gearproto.codec import Packet
+from gearproto.packets import GrabJobAll, WorkComplete
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import (

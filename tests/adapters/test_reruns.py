@@ -9,7 +9,8 @@ import pytest
 
 from gearproto import Completed
 from gearproto.events import Data, Restarted
-from gearproto.packets import GrabJobAll, JobAssign, Report, WorkComplete, WorkData
+from gearproto.packets import GrabJobAll, JobAssign, WorkComplete, WorkData
+from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import AnyClient, Gate, Idiom, ThreadedWorker, in_thread, make_worker, until, working
 from tests.harness.places import Host, Place

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 from gear_sync import gear
+from gearproto.codec import REQUEST, RESPONSE, Packet
 from gearproto.packets import (
-    REQUEST,
-    RESPONSE,
     CanDo,
     CantDo,
     Error,
     GetStatus,
     Noop,
-    Packet,
     ResetAbilities,
     StatusRes,
     SubmitJob,

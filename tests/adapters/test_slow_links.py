@@ -7,15 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from gearproto.packets import (
-    GrabJobAll,
-    JobAssignAll,
-    JobCreated,
-    OptionRes,
-    Report,
-    SubmitJob,
-    WorkComplete,
-)
+from gearproto.packets import GrabJobAll, JobAssignAll, JobCreated, OptionRes, SubmitJob, WorkComplete
+from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import Idiom, ThreadedWorker, make_client, make_worker, until, working
 from tests.harness.threads import LIMIT

@@ -20,8 +20,10 @@ import pytest
 import gear_anyio
 import gear_sync
 from gearproto import Completed, Failed, JobFailed, JobRaised, JobRejected, LocalProtocolError, Raised
+from gearproto.codec import MAX_GROWTH
 from gearproto.events import Data, Progress, Warned
-from gearproto.packets import MAX_GROWTH, CanDo, GrabJobAll, JobAssignAll, Report, WorkFail
+from gearproto.packets import CanDo, GrabJobAll, JobAssignAll, WorkFail
+from gearproto.server import Report
 from tests.adapters.conftest import StartWorker
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import (

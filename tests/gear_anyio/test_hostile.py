@@ -14,8 +14,8 @@ from gear_anyio import TLS, Client, Task, Worker, WorkerJob
 from gear_sync.tls import client_context
 from gearproto import Completed, ConnectionLost, JobLost, JobNotSent, Lost, NotSent, Outcome, Rejected
 from gearproto.addresses import Address
+from gearproto.codec import RESPONSE, Packet
 from gearproto.packets import (
-    RESPONSE,
     CanDo,
     EchoReq,
     EchoRes,
@@ -25,13 +25,12 @@ from gearproto.packets import (
     JobCreated,
     NoJob,
     Noop,
-    Packet,
-    Report,
     StatusRes,
     SubmitJob,
     WorkComplete,
     WorkData,
 )
+from gearproto.server import Report
 from tests.harness import loops
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer

@@ -21,7 +21,9 @@ from anyio.abc import AnyByteStream, TaskGroup
 from anyio.streams.stapled import StapledObjectStream
 
 import gear_anyio.server
-from gearproto.events import Event, Line
+from gearproto.codec import Packet, Route, decoders
+from gearproto.event import Event
+from gearproto.events import Line
 from gearproto.framing import Decoder
 from gearproto.packets import (
     CanDo,
@@ -33,16 +35,13 @@ from gearproto.packets import (
     JobCreated,
     NoJob,
     Noop,
-    Packet,
     PreSleep,
-    Route,
     SubmitJob,
     SubmitJobBg,
     SubmitJobEpoch,
     WorkComplete,
     WorkData,
     WorkFail,
-    decoders,
 )
 from tests.harness.certificates import authority
 from tests.harness.raw import TURNED_AWAY

@@ -14,7 +14,7 @@ import pytest
 from gear_anyio import Client, Task, Worker, WorkerJob
 from gearproto import JobLost, JobNotSent
 from gearproto.addresses import Address
-from gearproto.events import Event
+from gearproto.event import Event
 from gearproto.packets import (
     EchoReq,
     EchoRes,

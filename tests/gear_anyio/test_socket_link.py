@@ -11,7 +11,8 @@ import trio.testing
 
 from gear_anyio.link import SocketLink
 from gearproto import ClientConnection
-from gearproto.packets import RESPONSE, EchoReq, EchoRes, SubmitJob
+from gearproto.codec import RESPONSE
+from gearproto.packets import EchoReq, EchoRes, SubmitJob
 from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 

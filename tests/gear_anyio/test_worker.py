@@ -29,11 +29,11 @@ from gearproto.packets import (
     NoJob,
     Noop,
     PreSleep,
-    Report,
     WorkComplete,
     WorkData,
     WorkException,
 )
+from gearproto.server import Report
 from tests.harness.idioms import AnyClient, Gate, in_thread, settle, until
 from tests.harness.loops import RUN, Loop
 from tests.harness.peers import PipePeer, Pipes, virtual_time

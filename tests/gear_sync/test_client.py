@@ -30,6 +30,7 @@ from gearproto import (
     Rejected,
     ServerError,
 )
+from gearproto.codec import Packet
 from gearproto.packets import (
     EchoReq,
     EchoRes,
@@ -42,7 +43,6 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     StatusRes,
     StatusResUnique,
     SubmitJob,

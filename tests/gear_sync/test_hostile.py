@@ -11,7 +11,8 @@ import pytest
 from gear_sync import Client, Task, Worker
 from gearproto import ConnectionLost, JobError, JobLost, JobNotSent, JobRejected, Lost, NotSent, Rejected, ServerError
 from gearproto.outcomes import Outcome
-from gearproto.packets import Report, WorkComplete
+from gearproto.packets import WorkComplete
+from gearproto.server import Report
 from tests.harness.hostile import (
     CONVERSATIONS,
     MISDEEDS,

@@ -25,13 +25,13 @@ from gearproto import (
     Rejected,
     ServerError,
 )
+from gearproto.codec import Packet
 from gearproto.events import Data, Progress, Warned
 from gearproto.packets import (
     EchoReq,
     EchoRes,
     Error,
     JobCreated,
-    Packet,
     SubmitJob,
     WorkComplete,
     WorkData,

@@ -12,7 +12,8 @@ import pytest
 
 from gear_sync.link import Link
 from gearproto import ClientConnection, Completed, Lost, NotSent
-from gearproto.events import ConnectionClosed, Echoed, Event, JobEnded, JobQueued
+from gearproto.event import Event
+from gearproto.events import ConnectionClosed, Echoed, JobEnded, JobQueued
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.hostile import Peer
 from tests.harness.threads import Call, nothing_left_open

@@ -18,7 +18,7 @@ import pytest
 import gear_sync
 from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
 from gear_sync.reactor import open_reactor
-from gearproto.packets import RESPONSE
+from gearproto.codec import RESPONSE
 from tests.harness.ports import HeldPort
 from tests.harness.raw import TURNED_AWAY
 from tests.harness.servers import poll_until

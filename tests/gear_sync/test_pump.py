@@ -20,7 +20,8 @@ from gear_sync import Client, Server, Worker
 from gear_sync.link import Link
 from gear_sync.pump import Pump
 from gearproto import ClientConnection
-from gearproto.events import ConnectionClosed, Echoed, Event, RequestId
+from gearproto.event import Event
+from gearproto.events import ConnectionClosed, Echoed, RequestId
 from gearproto.packets import EchoReq, EchoRes, SubmitJob
 from tests.harness.hostile import Peer
 from tests.harness.servers import poll_until

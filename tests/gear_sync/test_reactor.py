@@ -17,15 +17,13 @@ import pytest
 
 import gear_sync.reactor
 from gear_sync.reactor import Reactor, open_reactor
+from gearproto.codec import REQUEST, RESPONSE, Packet
 from gearproto.packets import (
-    REQUEST,
-    RESPONSE,
     CanDo,
     EchoReq,
     EchoRes,
     GrabJob,
     NoJob,
-    Packet,
     SubmitJob,
     SubmitJobBg,
     SubmitJobEpoch,

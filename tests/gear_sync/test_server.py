@@ -25,6 +25,7 @@ import gear_sync
 import gearproto
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import Completed, JobFailed, JobLost, JobNotSent, JobRejected, Lost
+from gearproto.codec import Packet
 from gearproto.packets import (
     CanDo,
     CanDoTimeout,
@@ -36,7 +37,6 @@ from gearproto.packets import (
     JobCreated,
     NoJob,
     Noop,
-    Packet,
     PreSleep,
     SubmitJob,
     SubmitJobBg,

@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from gearproto.packets import RESPONSE, CanDo, EchoReq, JobCreated, SubmitJob, WorkComplete, WorkData
+from gearproto.codec import RESPONSE
+from gearproto.packets import CanDo, EchoReq, JobCreated, SubmitJob, WorkComplete, WorkData
 from tests.harness.drivers import DRIVERS, Driver, ThreadedServer
 from tests.harness.raw import RawConnection
 from tests.harness.servers import poll_until

@@ -29,9 +29,9 @@ from gearproto import (
     Priority,
 )
 from gearproto.addresses import Address
+from gearproto.codec import RESPONSE, Packet
 from gearproto.events import Data
 from gearproto.packets import (
-    RESPONSE,
     CanDo,
     CanDoTimeout,
     EchoReq,
@@ -43,13 +43,12 @@ from gearproto.packets import (
     JobCreated,
     NoJob,
     Noop,
-    Packet,
     PreSleep,
-    Report,
     SetClientId,
     WorkComplete,
     WorkFail,
 )
+from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.servers import OurServer, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working

@@ -12,7 +12,8 @@ import gearproto.grabbing
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import ConnectionLost, Grab, JobFailed, JobRaised, LocalProtocolError
 from gearproto.events import Data, Progress, Warned
-from gearproto.packets import GrabJobAll, JobAssignAll, NoJob, Noop, PreSleep, Report
+from gearproto.packets import GrabJobAll, JobAssignAll, NoJob, Noop, PreSleep
+from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.servers import OurServer, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working

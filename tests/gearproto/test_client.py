@@ -9,12 +9,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, admin
 from gearproto.client import submission
+from gearproto.codec import RESPONSE, Packet
+from gearproto.event import Event
 from gearproto.events import (
     AdminReplied,
     ConnectionClosed,
     Data,
     Echoed,
-    Event,
     JobEnded,
     JobQueued,
     MalformedPacket,
@@ -29,7 +30,6 @@ from gearproto.events import (
 )
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from gearproto.packets import (
-    RESPONSE,
     EchoReq,
     EchoRes,
     Error,
@@ -39,7 +39,6 @@ from gearproto.packets import (
     JobCreated,
     JobRequeued,
     NoJob,
-    Packet,
     Priority,
     StatusRes,
     StatusResUnique,

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
+from gearproto.codec import Packet
 from gearproto.connection import DEFAULT_MAX_OUTPUT_SIZE, TOO_MANY_CONNECTIONS, Connection
+from gearproto.event import Event
 from gearproto.events import (
     AdminReplied,
     Answered,
     ConnectionClosed,
     Echoed,
-    Event,
     JobEnded,
     Line,
     OptionSet,
@@ -25,7 +26,7 @@ from gearproto.events import (
     RequestLost,
 )
 from gearproto.outcomes import Rejected
-from gearproto.packets import EchoReq, EchoRes, Error, OptionReq, OptionRes, Packet
+from gearproto.packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
 from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, sent
 

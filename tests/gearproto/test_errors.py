@@ -1,7 +1,6 @@
 import pytest
 
 from gearproto import errors
-from gearproto.packets import Error
 
 
 @pytest.mark.parametrize(
@@ -28,10 +27,9 @@ def test_raised_job_reads_as_its_data(data: bytes, message: str) -> None:
     assert error.data == data
 
 
-def test_broken_protocol_carries_what_the_peer_should_still_get() -> None:
-    reply = Error(b"PACKET_TOO_LARGE", b"limit 5")
-    assert errors.RemoteProtocolError("too large", reply=reply).reply is reply
-    assert errors.RemoteProtocolError("too large").reply is None
+def test_broken_protocol_carries_the_code_that_the_peer_should_still_get() -> None:
+    assert errors.RemoteProtocolError("too large", code=b"PACKET_TOO_LARGE").code == b"PACKET_TOO_LARGE"
+    assert errors.RemoteProtocolError("too large").code is None
 
 
 def test_every_exception_is_a_gearman_error() -> None:

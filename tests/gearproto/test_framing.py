@@ -11,12 +11,15 @@ from gearproto import (
     DEFAULT_MAX_SERVER_PACKET_SIZE,
     RemoteProtocolError,
 )
-from gearproto.events import Event, Line, MalformedPacket
+from gearproto.codec import REQUEST, Route, Spec, decoders
+from gearproto.event import Event
+from gearproto.events import Line, MalformedPacket
 from gearproto.framing import Decoder
-from gearproto.packets import REQUEST, EchoReq, Error, OptionReq, PreSleep, Route, Spec, SubmitJob, WorkData, decoders
+from gearproto.packets import EchoReq, Error, OptionReq, PreSleep, SubmitJob, WorkData
+from gearproto.server import server_decoders
 from tests.harness import strategies
 
-SERVER = decoders(Route.TO_SERVER)
+SERVER = server_decoders()
 CLIENT = decoders(Route.TO_CLIENT)
 HEADER_SIZE = 12
 
@@ -142,7 +145,7 @@ def test_header_that_no_table_knows_is_an_error_without_reply(head: bytes, messa
     with pytest.raises(RemoteProtocolError) as caught:
         decoder.next()
     assert str(caught.value).startswith(message)
-    assert caught.value.reply is None
+    assert caught.value.code is None
 
 
 @pytest.mark.parametrize("limit", [0, 1, 50, 100_000])
@@ -161,8 +164,8 @@ def test_size_over_the_limit_is_an_error_before_any_payload(limit: int, packet: 
         decoder.next()
     text = f"{packet.spec.name}: {limit + 1} bytes, limit {limit}"
     assert str(caught.value) == text
-    assert caught.value.reply == Error(b"PACKET_TOO_LARGE", text.encode())
-    caught.value.reply.validate()
+    assert caught.value.code == b"PACKET_TOO_LARGE"
+    Error(caught.value.code, text.encode()).validate()
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])

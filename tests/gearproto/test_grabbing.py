@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import Grab, LocalProtocolError, WorkerConnection
-from gearproto.events import Answered, Event, JobAssigned
+from gearproto.event import Event
+from gearproto.events import Answered, JobAssigned
 from gearproto.grabbing import DEFAULT_GRAB_TIMEOUT, Grabber
 from gearproto.packets import (
     CanDo,

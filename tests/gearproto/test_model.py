@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gearproto.admin import Shutdown
+from gearproto.codec import Packet
 from gearproto.packets import (
     SUBMISSIONS,
     CanDo,
@@ -27,7 +28,6 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     PreSleep,
     Priority,
     ResetAbilities,

@@ -5,17 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import LocalProtocolError, Priority, RemoteProtocolError, packets
-from gearproto.events import Event, MalformedPacket, UnexpectedPacket
-from gearproto.framing import Decoder
-from gearproto.packets import (
+from gearproto.codec import (
     EXTENSIONS,
     HEADER,
     MAX_NUMBER,
     PACKETS,
     REQUEST,
     RESPONSE,
-    SUBMISSIONS,
     Argument,
+    Packet,
+    Route,
+    decoders,
+)
+from gearproto.event import Event
+from gearproto.events import MalformedPacket, UnexpectedPacket
+from gearproto.framing import Decoder
+from gearproto.packets import (
+    SUBMISSIONS,
     CanDo,
     CanDoTimeout,
     EchoReq,
@@ -31,10 +37,7 @@ from gearproto.packets import (
     NoJob,
     Noop,
     OptionReq,
-    Packet,
     PreSleep,
-    Report,
-    Route,
     SetClientId,
     StatusRes,
     StatusResUnique,
@@ -49,8 +52,8 @@ from gearproto.packets import (
     WorkFail,
     WorkStatus,
     WorkWarning,
-    decoders,
 )
+from gearproto.server import Report, server_decoders
 from tests.harness import strategies
 
 # The protocol document's table: number, name, and for each line magic and who sends or receives it.
@@ -125,7 +128,7 @@ LONG = [cls for cls in PACKETS.values() if len(cls.spec.arguments) > 1]
 SIDES = {
     "client": decoders(Route.TO_CLIENT),
     "worker": decoders(Route.TO_WORKER),
-    "server": decoders(Route.TO_SERVER),
+    "server": server_decoders(),
 }
 LIMITED = [
     pytest.param(cls, name, rule, id=f"{cls.spec.name}-{name}")
@@ -197,7 +200,7 @@ def ends_in_payload(cls: type[Packet]) -> bool:
 def test_extensions_are_far_from_the_document_and_only_clients_receive_them() -> None:
     assert min(EXTENSIONS) >= 10 * max(PACKETS)
     for number, cls in EXTENSIONS.items():
-        assert (cls.spec.number, cls.spec.route, cls.spec.magic) == (number, Route.TO_CLIENT, RESPONSE)
+        assert (cls.spec.number, cls.spec.route) == (number, Route.TO_CLIENT)
         packet = smallest(cls, handle=b"H:1")
         assert decode(packet.encode(), "client") == packet
         for receiver in ("server", "worker"):

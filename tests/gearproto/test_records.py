@@ -17,6 +17,7 @@ from gearproto import (
 )
 from gearproto.addresses import parse_address
 from gearproto.admin import FunctionStatus, Status, Version
+from gearproto.codec import Packet
 from gearproto.events import ConnectionClosed, Data, Progress, RequestId, Restarted, StatusReceived, Warned
 from gearproto.job_events import Cursor, JobEvent, Resubmitted
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
@@ -25,7 +26,6 @@ from gearproto.packets import (
     Error,
     JobCreated,
     JobRequeued,
-    Packet,
     StatusRes,
     SubmitJobBg,
     WorkComplete,

@@ -11,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from gearproto import ClientConnection, LocalProtocolError, StreamBlocked
 from gearproto.addresses import parse_address
+from gearproto.codec import Packet
 from gearproto.events import Data, Progress, RequestId, Restarted, Warned
 from gearproto.job_events import Cursor, EventLog, JobEvent, Resubmitted
 from gearproto.outcomes import Completed, Failed, Lost, Outcome
-from gearproto.packets import JobCreated, Packet, WorkComplete, WorkData, WorkFail
+from gearproto.packets import JobCreated, WorkComplete, WorkData, WorkFail
 from gearproto.policies import Candidates, Policy, ServerChooser
 from gearproto.records import Answer, JobRecord, Records
 from gearproto.streams import StreamLog, Unread

@@ -5,8 +5,8 @@ import pytest
 
 from gearproto import LocalProtocolError, Priority
 from gearproto.addresses import parse_address
+from gearproto.codec import Packet
 from gearproto.packets import (
-    Packet,
     SubmitJob,
     SubmitJobBg,
     SubmitJobEpoch,

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from gearproto import Grab, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
+from gearproto.codec import RESPONSE, Packet
+from gearproto.event import Event
 from gearproto.events import (
     AdminReplied,
     ConnectionClosed,
     Echoed,
-    Event,
     JobAssigned,
     OptionSet,
     ReportRefused,
@@ -20,7 +21,6 @@ from gearproto.events import (
     RequestLost,
 )
 from gearproto.packets import (
-    RESPONSE,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -38,9 +38,7 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     PreSleep,
-    Report,
     ResetAbilities,
     SetClientId,
     WorkComplete,
@@ -50,6 +48,7 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
+from gearproto.server import Report
 from gearproto.worker import MAX_UNASKED
 from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, received_by_server, sent

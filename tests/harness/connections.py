@@ -1,12 +1,13 @@
 """Drives connections in tests: bytes of a server in, events out."""
 
 from gearproto import RemoteProtocolError
+from gearproto.codec import RESPONSE, Packet
 from gearproto.connection import Connection
-from gearproto.events import Event
+from gearproto.event import Event
 from gearproto.framing import Decoder
-from gearproto.packets import RESPONSE, Packet, Route, decoders
+from gearproto.server import server_decoders
 
-_TO_SERVER = decoders(Route.TO_SERVER)
+_TO_SERVER = server_decoders()
 
 
 def sent(*packets: Packet) -> bytes:

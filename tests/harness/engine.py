@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
-from gearproto.events import Event
+from gearproto.codec import Packet, Route, decoders
+from gearproto.event import Event
 from gearproto.framing import Decoder
-from gearproto.packets import CanDo, GrabJobUniq, JobAssignUniq, JobCreated, NoJob, Packet, PreSleep, Route, decoders
+from gearproto.packets import CanDo, GrabJobUniq, JobAssignUniq, JobCreated, NoJob, PreSleep
 from gearproto.server import Counters, Engine, PeerFailed, PeerId
 from gearproto.server.costs import ABILITY, CANCELLED, FUNCTION, JOB, JOIN, PEER
 from gearproto.server.jobs import Job, JobState

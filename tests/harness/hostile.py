@@ -11,11 +11,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from gearproto.events import Event, Line
+from gearproto.codec import RESPONSE, Packet
+from gearproto.event import Event
+from gearproto.events import Line
 from gearproto.framing import Decoder
 from gearproto.outcomes import Completed, Failed, Lost, Outcome, Raised, Rejected
 from gearproto.packets import (
-    RESPONSE,
     EchoReq,
     EchoRes,
     Error,
@@ -28,9 +29,6 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
-    Report,
-    Route,
     StatusRes,
     StatusResUnique,
     SubmitJob,
@@ -41,8 +39,8 @@ from gearproto.packets import (
     WorkFail,
     WorkStatus,
     WorkWarning,
-    decoders,
 )
+from gearproto.server import Report, server_decoders
 
 from .ports import HeldPort
 
@@ -66,7 +64,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._decoder = Decoder(decoders(Route.TO_SERVER))
+        self._decoder = Decoder(server_decoders())
         sock.settimeout(_WAIT)
 
     def receive(self) -> Event:

@@ -27,16 +27,8 @@ from gearproto import (
 )
 from gearproto.admin import CancelJob, Refused, Status
 from gearproto.connection import Connection
-from gearproto.events import (
-    AdminReplied,
-    ConnectionClosed,
-    Event,
-    JobAssigned,
-    JobEnded,
-    JobQueued,
-    ReportRefused,
-    RequestId,
-)
+from gearproto.event import Event
+from gearproto.events import AdminReplied, ConnectionClosed, JobAssigned, JobEnded, JobQueued, ReportRefused, RequestId
 from gearproto.packets import GrabJob, GrabJobAll, GrabJobUniq
 from gearproto.server import Engine, JobChanged, JobGivenUp, PeerId
 from gearproto.server.jobs import JobState

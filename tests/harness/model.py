@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
-from gearproto.packets import JobRequeued, Packet, Priority, WorkException, WorkFail
+from gearproto.codec import Packet
+from gearproto.packets import JobRequeued, Priority, WorkException, WorkFail
 
 from .engine import nth_handle
 

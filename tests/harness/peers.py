@@ -11,9 +11,10 @@ import trio.testing
 from anyio.streams.stapled import StapledObjectStream
 
 from gearproto.addresses import Address
-from gearproto.events import Event
+from gearproto.codec import RESPONSE, Packet
+from gearproto.event import Event
 from gearproto.framing import Decoder
-from gearproto.packets import RESPONSE, Packet, Route, decoders
+from gearproto.server import server_decoders
 
 from .places import pipe
 
@@ -33,7 +34,7 @@ class PipePeer:
 
     def __init__(self, stream: anyio.abc.AnyByteStream) -> None:
         self.stream = stream
-        self._decoder = Decoder(decoders(Route.TO_SERVER))
+        self._decoder = Decoder(server_decoders())
 
     async def receive(self, kind: type[_E]) -> _E:
         """Return the next packet or line of a kind; others are dropped."""

@@ -9,9 +9,8 @@ from struct import Struct
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from gearproto.codec import HEADER, RESPONSE, Packet, Route, decoders
 from gearproto.packets import (
-    HEADER,
-    RESPONSE,
     EchoReq,
     EchoRes,
     Error,
@@ -21,10 +20,7 @@ from gearproto.packets import (
     JobAssignUniq,
     JobCreated,
     NoJob,
-    Packet,
     PreSleep,
-    Route,
-    decoders,
 )
 
 from .servers import RunningServer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from gearproto import admin
-from gearproto.packets import EXTENSIONS, MAX_NUMBER, PACKETS, Argument, Packet, Route
+from gearproto.codec import EXTENSIONS, MAX_NUMBER, PACKETS, Argument, Packet, Route
 
 NAME_SIZE = 24
 """Longest name that the strategies make where the protocol allows more."""

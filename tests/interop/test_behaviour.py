@@ -9,10 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from gearproto.codec import PACKETS, REQUEST, RESPONSE, Packet
 from gearproto.packets import (
-    PACKETS,
-    REQUEST,
-    RESPONSE,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -32,7 +30,6 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     PreSleep,
     ResetAbilities,
     SetClientId,

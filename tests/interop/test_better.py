@@ -6,10 +6,8 @@ import socket
 
 import pytest
 
+from gearproto.codec import PACKETS, REQUEST, RESPONSE, Packet
 from gearproto.packets import (
-    PACKETS,
-    REQUEST,
-    RESPONSE,
     AllYours,
     CanDo,
     CanDoTimeout,
@@ -25,7 +23,6 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     PreSleep,
     SetClientId,
     StatusRes,

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from gearproto.packets import MAX_NUMBER_SIZE
+from gearproto.codec import MAX_NUMBER_SIZE
 
 from . import constants
 from .base import BaseClient

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from gearproto import packets
+from gearproto import codec, packets
 
-REQ: Final = packets.REQUEST
-RES: Final = packets.RESPONSE
+REQ: Final = codec.REQUEST
+RES: Final = codec.RESPONSE
 
 CAN_DO: Final = packets.CanDo.spec.number
 CANT_DO: Final = packets.CantDo.spec.number
@@ -51,5 +51,5 @@ JOB_ASSIGN_ALL: Final = packets.JobAssignAll.spec.number
 GET_STATUS_UNIQUE: Final = packets.GetStatusUnique.spec.number
 STATUS_RES_UNIQUE: Final = packets.StatusResUnique.spec.number
 
-types: Final = {number: cls.spec.name for number, cls in packets.PACKETS.items()}
+types: Final = {number: cls.spec.name for number, cls in codec.PACKETS.items()}
 """The name of each packet type by its number."""

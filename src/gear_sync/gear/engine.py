@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, Unpack
 
+from gearproto.codec import MalformedArgumentsError, MalformedPacket, Spec, header_key
 from gearproto.events import Line
-from gearproto.packets import (
-    JobAssignUniq,
-    MalformedArgumentsError,
-    Report,
-    Route,
-    SetClientId,
-    Spec,
-    WorkStatus,
-    decoders,
-    malformed,
-)
-from gearproto.server import Engine, EngineOptions, PeerId
+from gearproto.packets import JobAssignUniq, SetClientId, WorkStatus
+from gearproto.server import Engine, EngineOptions, PeerId, Report, server_decoders
 from gearproto.server.jobs import Job, JobState
 from gearproto.server.peers import Peer as EnginePeer
 from gearproto.server.queue import FunctionQueue, JobQueue, Worker
@@ -34,9 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HookedEngine"]
 
-_TYPED: Final = {
-    (key & 0xFFFFFFFF, (key >> 32).to_bytes(4, "big")): spec for key, spec in decoders(Route.TO_SERVER).items()
-}
+_TYPED: Final = server_decoders()
 
 
 class HookedEngine(Engine):
@@ -122,13 +111,13 @@ class HookedEngine(Engine):
     def serve(self, packet: Packet) -> None:
         """Do what a packet asks for, as the job server does."""
         peer = self._peer(packet.connection)
-        spec = _TYPED.get((packet.ptype, bytes(packet.code)))
+        spec = _TYPED.get(header_key(bytes(packet.code), packet.ptype))
         if peer is None or spec is None:
             return
         try:
             event = spec.decode(bytes(packet.data))
         except MalformedArgumentsError as error:
-            event = malformed(spec, error)
+            event = MalformedPacket(spec.name, str(error))
         self._submitter = self.peers[peer.id]
         self._handlers[type(event)](peer, event)
         if isinstance(event, Report) and event.packet is WorkStatus:

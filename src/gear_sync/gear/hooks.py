@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from gearproto.packets import PACKETS
+from gearproto.codec import PACKETS
 
 from . import constants
 from .text import convert_to_bytes, decode

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from gearproto.events import Event
-from gearproto.packets import PACKETS
+from gearproto.codec import HEADER, PACKETS, header_key
+from gearproto.event import Event
 
 from . import constants
 from .errors import InvalidDataError, UnknownJobError
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Packet"]
 
-_HEADER: Final = Struct("!4sII")
 _NUL: Final = b"\0"
 _BINARY: Final = (bytes, bytearray)
 _SHOWN: Final = {
@@ -84,7 +82,7 @@ class Packet(Event):
 
     def toBinary(self) -> bytearray:
         """Return the packet as it goes over the wire."""
-        wire = bytearray(_HEADER.pack(bytes(self.code), self.ptype, len(self.data)))
+        wire = bytearray(HEADER.pack(header_key(bytes(self.code), self.ptype), len(self.data)))
         wire += self.data
         return wire
 

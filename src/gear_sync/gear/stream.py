@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
+from gearproto.codec import MAX_GROWTH, PACKETS, Route, Spec, header_key
 from gearproto.framing import Decoder
-from gearproto.packets import MAX_GROWTH, PACKETS, SUBMISSIONS, Route, Spec
+from gearproto.packets import SUBMISSIONS
 
 from . import constants
 from .packet import Packet
@@ -25,7 +26,7 @@ class _RawSpecs(dict[int, Spec]):
     """Makes a `Packet` of every packet with a magic of the protocol, whatever its type."""
 
     def __init__(self) -> None:
-        keys = [_key(magic, number) for magic in (constants.REQ, constants.RES) for number in PACKETS]
+        keys = [header_key(magic, number) for magic in (constants.REQ, constants.RES) for number in PACKETS]
         super().__init__((key, _spec(key)) for key in keys)
 
     def get(self, key: int, default: Spec | None = None, /) -> Spec | None:  # type: ignore[override]
@@ -34,10 +35,6 @@ class _RawSpecs(dict[int, Spec]):
         if spec is None and key.to_bytes(8, "big")[:4] in (constants.REQ, constants.RES):
             return _spec(key)
         return spec
-
-
-def _key(magic: bytes, number: int) -> int:
-    return int.from_bytes(magic + number.to_bytes(4, "big"), "big")
 
 
 def _spec(key: int) -> Spec:

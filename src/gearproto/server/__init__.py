@@ -3,6 +3,7 @@
 from .engine import Engine, EngineOptions
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .peers import PeerId
+from .reports import Report, server_decoders
 
 __all__ = [
     "Counters",
@@ -12,5 +13,7 @@ __all__ = [
     "JobGivenUp",
     "PeerFailed",
     "PeerId",
+    "Report",
     "ShutdownRequested",
+    "server_decoders",
 ]

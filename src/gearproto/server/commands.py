@@ -36,7 +36,7 @@ from gearproto.admin import (
     unknown_command,
 )
 from gearproto.errors import RemoteProtocolError
-from gearproto.events import Event
+from gearproto.event import Event
 
 from .jobs import Job
 from .linked import LinkedList

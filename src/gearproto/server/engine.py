@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, KeysView, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, TypedDict
 
+from gearproto.codec import MAX_HANDLE_SIZE, MAX_NAME_SIZE, MAX_UNIQUE_SIZE, RESPONSE, Packet, Spec
 from gearproto.errors import RemoteProtocolError
-from gearproto.events import Event, Line, MalformedPacket, UnexpectedPacket
+from gearproto.event import Event
+from gearproto.events import Line, MalformedPacket, UnexpectedPacket
 from gearproto.framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_SERVER_PACKET_SIZE, Decoder
 from gearproto.packets import (
-    MAX_HANDLE_SIZE,
-    MAX_NAME_SIZE,
-    MAX_UNIQUE_SIZE,
-    RESPONSE,
     SUBMISSIONS,
     AllYours,
     CanDo,
@@ -35,20 +33,15 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     PreSleep,
-    Report,
     ResetAbilities,
-    Route,
     SetClientId,
-    Spec,
     StatusRes,
     StatusResUnique,
     SubmitJobEpoch,
     SubmitJobSched,
     SubmitReduceJob,
     SubmitReduceJobBackground,
-    decoders,
 )
 
 from .answers import Answer
@@ -61,7 +54,7 @@ from .linked import LinkedList
 from .output import BIG, Output
 from .peers import Peer, PeerId
 from .queue import FunctionQueue, JobQueue, QueueFull, Worker
-from .reports import Reports
+from .reports import Report, Reports, server_decoders
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -158,7 +151,7 @@ class Engine:
         "work_limit",
     )
 
-    _specs: ClassVar[Mapping[int, Spec]] = decoders(Route.TO_SERVER)
+    _specs: ClassVar[Mapping[int, Spec]] = server_decoders()
     _queue_type: ClassVar[type[JobQueue]] = JobQueue
 
     def __init__(
@@ -516,8 +509,8 @@ class Engine:
             self._paused[peer.id] = peer
             self._count_input(peer)
         except RemoteProtocolError as error:
-            if error.reply is not None:
-                self._send(peer, error.reply.encode())
+            if error.code is not None:
+                self._send_error(peer, error.code, str(error).encode())
             self._fail(peer, str(error))
 
     def _count_input(self, peer: Peer) -> None:

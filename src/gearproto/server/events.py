@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gearproto.admin import FunctionStatus
-from gearproto.events import Event, event
+from gearproto.event import Event, event
 
 from .jobs import JobState
 from .peers import PeerId

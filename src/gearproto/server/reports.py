@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import Struct
+from dataclasses import replace
 from typing import Final
 
-from gearproto.packets import (
+from gearproto.codec import (
+    HEADER,
+    MAX_GROWTH,
     MAX_HANDLE_SIZE,
+    PACKETS,
     RESPONSE,
-    JobRequeued,
+    MalformedArgumentsError,
     Packet,
-    Report,
+    Route,
+    Spec,
+    decoders,
+    header_key,
+    read_number,
+    split_arguments,
+)
+from gearproto.event import Event, event
+from gearproto.packets import (
+    SUBMISSIONS,
+    JobRequeued,
     WorkComplete,
     WorkData,
     WorkException,
@@ -25,9 +38,9 @@ from .output import BIG, Output
 from .peers import Peer
 from .queue import JobQueue
 
-__all__ = ["Reports"]
+__all__ = ["Report", "Reports", "server_decoders"]
 
-_HEADER: Final = Struct("!4sII")
+_NUL: Final = b"\0"
 _NOT_FOUND: Final[dict[type[Packet], bytes]] = {
     **dict.fromkeys((WorkStatus, WorkComplete, WorkFail), b"Job given in work result not found"),
     **dict.fromkeys((WorkData, WorkWarning), b"Job does not exist on server"),
@@ -35,6 +48,79 @@ _NOT_FOUND: Final[dict[type[Packet], bytes]] = {
 }
 _HANDLE_TOO_LARGE: Final = b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
 _ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
+_KINDS: Final[tuple[type[Packet], ...]] = (*_NOT_FOUND, JobRequeued)
+_KEYS: Final = {kind: header_key(RESPONSE, kind.spec.number) for kind in _KINDS}
+
+
+@event
+class Report(Event):
+    """A report of a worker as a server sees it: ``WORK_STATUS``, ``WORK_DATA`` and their kin, ready to be passed on.
+
+    Attributes:
+        packet: class of the packet.
+        handle: the job it is about.
+        body: all bytes behind the header, to be forwarded as they are.
+    """
+
+    packet: type[Packet]
+    handle: bytes
+    body: bytes
+
+    @property
+    def data(self) -> bytes:
+        """What follows the handle."""
+        return self.body[len(self.handle) + 1 :]
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Numerator and denominator of a ``WORK_STATUS``."""
+        numerator, denominator = map(read_number, split_arguments(self.data, 2, payload=False))
+        return numerator, denominator
+
+
+def server_decoders() -> dict[int, Spec]:
+    """Return what the decoder of a server needs to know, as `decoders` does.
+
+    Reports come out as `Report`, and submissions count as long as their assignments are.
+    """
+    table = decoders(Route.TO_SERVER)
+    for cls in PACKETS.values():
+        spec = cls.spec
+        if cls in SUBMISSIONS:
+            table[spec.key] = replace(spec, growth=MAX_GROWTH)
+        elif cls in _NOT_FOUND:
+            table[spec.key] = replace(spec, decode=_report_decoder(cls), make=None)
+    return table
+
+
+def _report_decoder(cls: type[Packet]) -> Callable[[bytes], Event]:
+    """Prepare what a server does with a report: find the handle, look at the rest only as far as it is checked."""
+    arguments = cls.spec.arguments
+    if arguments[-1][2].payload:
+
+        def decode(body: bytes) -> Event:
+            end = body.find(0)
+            if end < 0:  # Perl's worker leaves the NUL out where there is no data
+                return Report(cls, body, body + _NUL)
+            return Report(cls, body[:end], body)
+
+        return decode
+    if len(arguments) == 1:
+
+        def decode_handle(body: bytes) -> Event:
+            (handle,) = split_arguments(body, 1, payload=False)
+            return Report(cls, handle, handle)
+
+        return decode_handle
+
+    def decode_numbers(body: bytes) -> Event:
+        handle, *numbers = split_arguments(body, len(arguments), payload=False)
+        for raw, (_name, _kind, rule) in zip(numbers, arguments[1:], strict=True):
+            if read_number(raw) < 0 and not rule.negative:
+                raise MalformedArgumentsError(f"{raw!r} is negative")
+        return Report(cls, handle, body)
+
+    return decode_numbers
 
 
 class Reports:
@@ -64,7 +150,7 @@ class Reports:
             self._relay_exception(job, report)
             peer.raised = job.handle
         elif job.clients:
-            self._relay(job.clients, kind.spec.number, report.body)
+            self._relay(job.clients, kind, report.body)
         if kind in _ENDS:
             self._end(job, peer)
         elif kind is WorkStatus:
@@ -72,12 +158,12 @@ class Reports:
 
     def fail(self, job: Job) -> None:
         """Tell the clients of a job that it has failed, without a report of a worker."""
-        self._relay(job.clients or [], WorkFail.spec.number, job.handle)
+        self._relay(job.clients or [], WorkFail, job.handle)
 
     def requeued(self, job: Job) -> None:
         """Tell the clients of a job that have asked for it that a run was lost, and that another will follow."""
         asked = [client for client in job.clients or () if client.reruns]
-        self._relay(asked, JobRequeued.spec.number, job.handle)
+        self._relay(asked, JobRequeued, job.handle)
 
     def _on_stray_report(self, peer: Peer, report: Report) -> None:
         """Answer a report on a job that the peer does not hold, unless it may well believe that it does."""
@@ -93,9 +179,9 @@ class Reports:
         else:
             self._output.send_error(peer, b"JOB_NOT_FOUND", _NOT_FOUND[report.packet])
 
-    def _relay(self, clients: list[Peer], number: int, body: bytes) -> None:
+    def _relay(self, clients: list[Peer], kind: type[Packet], body: bytes) -> None:
         """Pass a report on to all who wait for its job."""
-        header = _HEADER.pack(RESPONSE, number, len(body))
+        header = HEADER.pack(_KEYS[kind], len(body))
         output = self._output
         if len(clients) >= 8:
             output.work += len(clients) >> 3
@@ -115,5 +201,5 @@ class Reports:
     def _relay_exception(self, job: Job, report: Report) -> None:
         """Send ``WORK_EXCEPTION`` to those who have asked for it, ``WORK_FAIL`` to the others."""
         clients = job.clients or ()
-        self._relay([client for client in clients if client.exceptions], WorkException.spec.number, report.body)
-        self._relay([client for client in clients if not client.exceptions], WorkFail.spec.number, job.handle)
+        self._relay([client for client in clients if client.exceptions], WorkException, report.body)
+        self._relay([client for client in clients if not client.exceptions], WorkFail, job.handle)

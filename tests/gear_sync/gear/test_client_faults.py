@@ -25,7 +25,6 @@ from gearproto.packets import (
     NoJob,
     OptionReq,
     PreSleep,
-    Report,
     StatusRes,
     SubmitJob,
     SubmitJobBg,
@@ -33,6 +32,7 @@ from gearproto.packets import (
     WorkException,
     WorkFail,
 )
+from gearproto.server import Report
 from gearproto.standing import DEFAULT_PAUSES, Standing
 from tests.harness.gear_api import Shop, WatchedClient, tls_files
 from tests.harness.hostile import HostileServer, Peer

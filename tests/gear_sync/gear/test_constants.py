@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gear_sync import gear
 from gear_sync.gear import constants
-from gearproto.packets import PACKETS
+from gearproto.codec import PACKETS
 
 
 def test_every_packet_type_has_its_constant() -> None:

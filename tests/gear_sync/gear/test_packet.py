@@ -7,7 +7,9 @@ import pytest
 from gear_sync import gear
 from gear_sync.gear import constants
 from gear_sync.gear.stream import RAW
-from gearproto.packets import MAX_GROWTH, SUBMISSIONS, Route, decoders
+from gearproto.codec import MAX_GROWTH
+from gearproto.packets import SUBMISSIONS
+from gearproto.server import server_decoders
 
 REQ = constants.REQ
 
@@ -90,7 +92,7 @@ def test_the_job_of_a_packet() -> None:
 
 
 def test_server_counts_submissions_as_the_assignments_that_they_become() -> None:
-    assert {key: RAW[key].growth for key in decoders(Route.TO_SERVER) if key in RAW} == {
-        key: spec.growth for key, spec in decoders(Route.TO_SERVER).items() if key in RAW
+    assert {key: RAW[key].growth for key in server_decoders() if key in RAW} == {
+        key: spec.growth for key, spec in server_decoders().items() if key in RAW
     }
     assert sum(spec.growth == MAX_GROWTH for spec in RAW.values()) == len(SUBMISSIONS)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import gearproto.server.engine
 from gearproto.admin import JobListed, WorkerListed, unescape
-from gearproto.events import Line
-from gearproto.packets import (
+from gearproto.codec import (
     HEADER,
     MAX_GROWTH,
     MAX_HANDLE_SIZE,
@@ -21,6 +20,11 @@ from gearproto.packets import (
     PACKETS,
     REQUEST,
     RESPONSE,
+    Packet,
+    Route,
+)
+from gearproto.events import Line
+from gearproto.packets import (
     SUBMISSIONS,
     AllYours,
     CanDo,
@@ -43,11 +47,9 @@ from gearproto.packets import (
     Noop,
     OptionReq,
     OptionRes,
-    Packet,
     PreSleep,
     Priority,
     ResetAbilities,
-    Route,
     SetClientId,
     StatusRes,
     StatusResUnique,

@@ -1,0 +1,424 @@
+"""How packets are written and read: the machinery behind the classes in `gearproto.packets`.
+
+A packet is a header of 12 bytes (magic, type number and size, big-endian) and arguments with one NUL between them; only
+the last argument may hold NUL bytes, and only where it is a `Payload`. A class declares its arguments as annotations;
+`packet` prepares its encoder and its decoder from them, once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from enum import Flag, auto
+from functools import cache
+from operator import attrgetter
+from struct import Struct
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, cast, dataclass_transform, get_args
+
+from .errors import LocalProtocolError
+from .event import Event, event
+
+__all__ = [
+    "EXTENSIONS",
+    "HEADER",
+    "MAX_GROWTH",
+    "MAX_HANDLE_SIZE",
+    "MAX_NAME_SIZE",
+    "MAX_NUMBER",
+    "MAX_NUMBER_SIZE",
+    "MAX_UNIQUE_SIZE",
+    "PACKETS",
+    "REQUEST",
+    "RESPONSE",
+    "Argument",
+    "Count",
+    "Handle",
+    "MalformedArgumentsError",
+    "MalformedPacket",
+    "Name",
+    "Packet",
+    "Payload",
+    "Route",
+    "Spec",
+    "Text",
+    "UnexpectedPacket",
+    "Unique",
+    "decoders",
+    "header_key",
+    "packet",
+    "read_number",
+    "split_arguments",
+]
+
+REQUEST: Final = b"\0REQ"
+"""Magic of packets to a server."""
+
+RESPONSE: Final = b"\0RES"
+"""Magic of packets from a server."""
+
+HEADER: Final = Struct("!QI")
+"""The header: a key made of magic and type number (`header_key`), then the size of what follows in bytes."""
+
+MAX_HANDLE_SIZE: Final = 63
+"""Longest job handle in bytes; the protocol document says 64 with a terminator."""
+
+MAX_UNIQUE_SIZE: Final = 64
+"""Longest unique, and longest reducer, in bytes."""
+
+MAX_NAME_SIZE: Final = 8191
+"""Longest function name, client id or option in bytes; what fits into gearmand's buffer for arguments."""
+
+MAX_NUMBER: Final = 10**19 - 1
+"""Greatest number, either way from 0, that an argument may hold: 19 digits."""
+
+MAX_NUMBER_SIZE: Final = 32
+"""Most bytes that a number may take on the wire, with its blanks and its fraction."""
+
+MAX_GROWTH: Final = MAX_HANDLE_SIZE + 2
+"""How many bytes longer than the submission of a job the ``JOB_ASSIGN_ALL`` that hands it out may be.
+
+A server counts submissions as that much more, so that a worker with the limit of the server can take every job.
+"""
+
+_NUL: Final = b"\0"
+_NUMBER: Final = re.compile(rb"\s*([+-]?[0-9]{1,19})(?:\.[0-9]*)?\s*")
+
+
+def header_key(magic: bytes, number: int) -> int:
+    """Return the first 8 bytes of a header as one number.
+
+    Args:
+        magic: `REQUEST` or `RESPONSE`.
+        number: type number of the packet.
+    """
+    return int.from_bytes(magic, "big") << 32 | number
+
+
+class Route(Flag):
+    """Who sends a packet to whom; stands for the columns magic and type of the protocol's table."""
+
+    FROM_CLIENT = auto()
+    FROM_WORKER = auto()
+    TO_CLIENT = auto()
+    TO_WORKER = auto()
+    TO_SERVER = FROM_CLIENT | FROM_WORKER
+    FROM_SERVER = TO_CLIENT | TO_WORKER
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What an argument may be: decides validation, and nothing else.
+
+    Attributes:
+        limit: its longest size in bytes, or None where only the packet's size is limited.
+        empty: whether it may be empty.
+        payload: whether it may hold NUL bytes; only the last argument of a packet can.
+        negative: whether a number may be below 0. Clients take such numbers all the same, as gearmand passes them on.
+    """
+
+    limit: int | None = None
+    empty: bool = True
+    payload: bool = False
+    negative: bool = True
+
+
+Name = Annotated[bytes, Argument(limit=MAX_NAME_SIZE, empty=False)]
+Handle = Annotated[bytes, Argument(limit=MAX_HANDLE_SIZE, empty=False)]
+Unique = Annotated[bytes, Argument(limit=MAX_UNIQUE_SIZE)]
+Text = Annotated[bytes, Argument(limit=MAX_NAME_SIZE)]
+Count = Annotated[int, Argument(negative=False)]
+Payload = Annotated[bytes, Argument(payload=True)]
+"""Opaque data, the rest of the packet."""
+
+
+class MalformedArgumentsError(ValueError):
+    """The arguments of a whole packet do not fit its class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A packet class prepared for the decoder.
+
+    Attributes:
+        name: wire name, such as ``SUBMIT_JOB_BG``.
+        number: type number.
+        route: who sends it to whom.
+        arguments: name, type (bytes, int or bool) and rule of each argument.
+        decode: turns the bytes behind the header into an event.
+        growth: how many bytes more than its own it counts against the limit of a server: see `MAX_GROWTH`.
+        make: turns arguments and payload into the same event, where that needs no more than putting them together;
+            spares big payloads a copy.
+        key: what its header begins with unless told otherwise: see `header_key`. Reports, which may have either magic,
+            are requests then.
+    """
+
+    name: str
+    number: int
+    route: Route
+    arguments: tuple[tuple[str, type, Argument], ...]
+    decode: Callable[[bytes], Event]
+    make: Callable[..., Event] | None = None
+    growth: int = 0
+    key: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Choose the magic."""
+        magic = REQUEST if self.route & Route.TO_SERVER else RESPONSE
+        object.__setattr__(self, "key", header_key(magic, self.number))
+
+
+@event
+class MalformedPacket(Event):
+    """A whole packet whose arguments make no sense. What follows it is untouched.
+
+    Attributes:
+        packet: name of the packet, such as ``WORK_STATUS``.
+        reason: what is wrong with it, for people.
+    """
+
+    packet: str
+    reason: str
+
+
+@event
+class UnexpectedPacket(Event):
+    """A whole, known packet that this side never receives, such as a response sent to a server.
+
+    Attributes:
+        packet: name of the packet.
+        response: whether it came with the magic of a response.
+    """
+
+    packet: str
+    response: bool
+
+
+class Packet(Event):
+    """Base of all packets.
+
+    Attributes:
+        spec: the packet's row of the protocol's table.
+    """
+
+    __slots__ = ()
+    spec: ClassVar[Spec]
+    _encode_body: ClassVar[Callable[[Packet], bytes]]
+
+    def encode(self, magic: bytes | None = None) -> bytes:
+        """Return the packet as bytes.
+
+        Args:
+            magic: `REQUEST` or `RESPONSE`. None means the one that fits; reports, which have both, become requests.
+        """
+        spec = self.spec
+        body = type(self)._encode_body(self)
+        return HEADER.pack(spec.key if magic is None else header_key(magic, spec.number), len(body)) + body
+
+    def validate(self) -> None:
+        """Check every argument against its rule.
+
+        Raises:
+            LocalProtocolError: one breaks it; the message names packet, argument and limit.
+        """
+        for name, kind, rule in self.spec.arguments:
+            value = getattr(self, name)
+            base = bytes if kind is bytes else int
+            if not isinstance(value, base):
+                raise self._invalid(name, f"must be {base.__name__}, not {type(value).__name__}")
+            if isinstance(value, int):
+                if abs(value) > MAX_NUMBER:
+                    raise self._invalid(name, "has over 19 digits")
+                if value < 0 and not rule.negative:
+                    raise self._invalid(name, "must not be negative")
+            elif rule.payload:
+                continue
+            elif 0 in value:
+                raise self._invalid(name, "must not hold NUL bytes")
+            elif rule.limit is not None and len(value) > rule.limit:
+                raise self._invalid(name, f"has {len(value)} bytes, limit {rule.limit}")
+            elif not rule.empty and not value:
+                raise self._invalid(name, "must not be empty")
+
+    def _invalid(self, name: str, text: str) -> LocalProtocolError:
+        return LocalProtocolError(f"{self.spec.name}: {name} {text}")
+
+
+PACKETS: Final[dict[int, type[Packet]]] = {}
+"""Every packet class of the protocol document by its type number."""
+
+EXTENSIONS: Final[dict[int, type[Packet]]] = {}
+"""Packet classes that the document does not have, by their type numbers, which are far from those of the document.
+
+A server sends them only on connections that have asked for them (``OPTION_REQ``).
+"""
+
+_P = TypeVar("_P", bound=type[Packet])
+
+
+def read_number(raw: bytes) -> int:
+    """Read a decimal argument. Empty is 0, as some servers leave unknown numbers out; a fraction is cut off."""
+    if not raw:
+        return 0
+    if len(raw) > MAX_NUMBER_SIZE:
+        raise MalformedArgumentsError(f"number of {len(raw)} bytes, limit {MAX_NUMBER_SIZE}")
+    if (match := _NUMBER.fullmatch(raw)) is None:
+        raise MalformedArgumentsError(f"{raw[:24]!r} is not a number of at most 19 digits")
+    return int(match[1])
+
+
+def _truth(raw: bytes) -> bool:
+    return read_number(raw) != 0
+
+
+def split_arguments(body: bytes, count: int, *, payload: bool) -> list[bytes]:
+    """Cut a packet's body into its arguments."""
+    parts = body.split(_NUL, count - 1)
+    if len(parts) != count:
+        raise MalformedArgumentsError(f"{len(parts)} arguments, not {count}")
+    if not payload:
+        # Some servers end the last argument with a NUL that the protocol does not have.
+        last = parts[-1] = parts[-1].removesuffix(_NUL)
+        if 0 in last:
+            raise MalformedArgumentsError("NUL byte in the last argument")
+    return parts
+
+
+def _body_decoder(cls: type[Packet], arguments: tuple[tuple[str, type, Argument], ...]) -> Callable[[bytes], Event]:
+    """Prepare the decoder of one class."""
+    if not arguments:
+        instance = cls()
+        return lambda _body: instance  # what stands behind such a packet's header is ignored, as gearmand does
+    count = len(arguments)
+    payload = arguments[-1][2].payload
+    readers: dict[type, Callable[[bytes], int]] = {int: read_number, bool: _truth}
+    numbers = [(index, readers[kind]) for index, (_name, kind, _rule) in enumerate(arguments) if kind in readers]
+    if payload and not numbers:
+        if count == 1:
+            return cls
+        last = count - 1
+
+        def decode(body: bytes) -> Event:
+            parts = body.split(_NUL, last)
+            if len(parts) != count:
+                raise MalformedArgumentsError(f"{len(parts)} arguments, not {count}")
+            return cls(*parts)
+
+        return decode
+
+    def decode_checked(body: bytes) -> Event:
+        parts: list[Any] = split_arguments(body, count, payload=payload)
+        for index, read in numbers:
+            parts[index] = read(parts[index])
+        return cls(*parts)
+
+    return decode_checked
+
+
+def _maker(cls: type[Packet], arguments: tuple[tuple[str, type, Argument], ...]) -> Callable[..., Event] | None:
+    """Return the class itself where its arguments are bytes before a payload."""
+    plain = arguments and arguments[-1][2].payload and all(kind is bytes for _name, kind, _rule in arguments)
+    return cls if plain else None
+
+
+def _body_encoder(arguments: tuple[tuple[str, type, Argument], ...]) -> Callable[[Packet], bytes]:
+    """Prepare the encoder of one class."""
+    if not arguments:
+        return lambda _packet: b""
+    get: Any = attrgetter(*(name for name, _kind, _rule in arguments))
+    if len(arguments) == 1:
+        return lambda packet: cast("bytes", get(packet))
+    numbers = [index for index, (_name, kind, _rule) in enumerate(arguments) if kind is not bytes]
+    if not numbers:
+        return lambda packet: _NUL.join(get(packet))
+
+    def encode(packet: Packet) -> bytes:
+        parts = list(get(packet))
+        for index in numbers:
+            parts[index] = b"%d" % parts[index]
+        return _NUL.join(parts)
+
+    return encode
+
+
+def decoders(receives: Route) -> dict[int, Spec]:
+    """Return what a decoder needs to know, by header key.
+
+    Args:
+        receives: the routes whose packets this side receives.
+
+    Returns:
+        A spec for every known packet under either magic. Those that this side never receives decode to
+        `UnexpectedPacket`.
+    """
+    table: dict[int, Spec] = {}
+    for magic, routes in ((REQUEST, Route.TO_SERVER), (RESPONSE, Route.FROM_SERVER)):
+        for number in range(1, max(PACKETS) + 1):
+            table[header_key(magic, number)] = _spec_for(number, routes & receives, magic == RESPONSE)
+    extensions = (cls.spec for cls in EXTENSIONS.values())
+    return table | {spec.key: spec for spec in extensions if spec.route & receives}
+
+
+def _spec_for(number: int, routes: Route, response: bool) -> Spec:
+    """Return what one side makes of one header."""
+    if (cls := PACKETS.get(number)) is None:  # type 5
+        return _unexpected("(unused)", number, response)
+    return cls.spec if cls.spec.route & routes else _unexpected(cls.spec.name, number, response)
+
+
+def _unexpected(name: str, number: int, response: bool) -> Spec:
+    found = UnexpectedPacket(name, response)
+    return Spec(name, number, Route(0), (), lambda _body: found)
+
+
+def _wire_name(class_name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).upper()
+
+
+def _rules(cls: type[Packet]) -> Iterable[tuple[str, type, Argument]]:
+    for argument in fields(cls):  # type: ignore[arg-type]
+        yield argument.name, *_kind(str(argument.type))
+
+
+@cache
+def _kind(annotation: str) -> tuple[type, Argument]:
+    """Return the type and the rule that an annotation stands for; reading each once spares most of the time."""
+    hint = eval(annotation)
+    kind, *extras = get_args(hint) or (hint,)
+    return kind, extras[0] if extras else Argument()
+
+
+if TYPE_CHECKING:
+
+    @dataclass_transform(frozen_default=True)
+    def packet(number: int, route: Route, table: dict[int, type[Packet]] = PACKETS) -> Callable[[_P], _P]:
+        """Make a class the packet with this type number and route.
+
+        Args:
+            number: the type number.
+            route: who sends it to whom.
+            table: where the class is entered.
+        """
+        ...
+
+else:
+
+    def packet(number, route, table=PACKETS):
+        """Make a class the packet with this type number and route."""
+
+        def decorate(cls):
+            cls = event(cls)
+            arguments = tuple(_rules(cls))
+            cls.spec = Spec(
+                _wire_name(cls.__name__),
+                number,
+                route,
+                arguments,
+                _body_decoder(cls, arguments),
+                _maker(cls, arguments),
+            )
+            cls._encode_body = staticmethod(_body_encoder(arguments))
+            table[number] = cls
+            return cls
+
+        return decorate
