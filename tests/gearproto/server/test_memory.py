@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gearproto.packets import CanDo, EchoReq, EchoRes, Error, Packet, SubmitJob, SubmitJobBg
+from gearproto.codec import Packet
+from gearproto.packets import CanDo, EchoReq, EchoRes, Error, SubmitJob, SubmitJobBg
 from gearproto.server.backlog import Backlogs
 from gearproto.server.memory import MemoryLimit
 from tests.harness.engine import Bench, Peer
