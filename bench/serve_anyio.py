@@ -11,8 +11,8 @@ import anyio
 
 import gear_anyio
 from gear_cli.serve import tune_memory
-from gear_sync.reactor import ServerOptions
-from gear_sync.tls import TLS
+from gear_net.reactor import ServerOptions
+from gear_net.tls import TLS
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Gearman for asyncio and trio, through anyio."""
 
-from gear_sync.tls import TLS
+from gear_net.tls import TLS
 from gearproto import Priority
 from gearproto.policies import Policy
 from gearproto.tasks import Task

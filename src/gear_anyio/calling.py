@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from gear_sync.signals import end_child
+from gear_net.signals import end_child
 from gearproto import Completed, ConnectionLost, Failed, Raised
 from gearproto.assignments import completed, described, ended_by, is_failure, is_interrupt, piece
 

@@ -18,8 +18,8 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from gear_sync.standing import LoggedStanding
-from gear_sync.tls import TLS, ClientTLS
+from gear_net.standing import LoggedStanding
+from gear_net.tls import TLS, ClientTLS
 from gearproto import (
     ClientConnection,
     GearmanError,

@@ -11,8 +11,8 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 
-from gear_sync.dial import Dial, Endpoint, failure_of_connect, unix_endpoint
-from gear_sync.tls import ClientTLS
+from gear_net.connecting import Dial, Endpoint, failure_of_connect, unix_endpoint
+from gear_net.tls import ClientTLS
 from gearproto.addresses import Address
 
 __all__ = ["Connect", "Transport", "dial"]

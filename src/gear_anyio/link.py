@@ -14,8 +14,8 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-import gear_sync.link
-from gear_sync.tls import is_refusal
+import gear_net.link
+from gear_net.tls import is_refusal
 from gearproto.connection import Connection
 from gearproto.event import Event
 
@@ -178,7 +178,7 @@ async def keep_time(link: Link) -> None:
         link.settle()
 
 
-class SocketLink(gear_sync.link.Link):
+class SocketLink(gear_net.link.Link):
     """A socket, read and written directly: event loops only tell when it is ready.
 
     The first output after something was read is sent at once; what is made after it is sent all together in the next

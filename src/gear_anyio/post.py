@@ -8,8 +8,8 @@ from typing import Protocol
 
 import anyio
 
-from gear_sync.standing import LoggedStanding
-from gear_sync.tls import ClientTLS
+from gear_net.standing import LoggedStanding
+from gear_net.tls import ClientTLS
 from gearproto import WorkerConnection
 from gearproto.addresses import Address
 from gearproto.event import Event

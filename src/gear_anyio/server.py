@@ -11,7 +11,7 @@ from typing import Unpack
 import anyio
 import anyio.abc
 
-from gear_sync.reactor import Reactor, ServerBase, ServerOptions, Snapshot
+from gear_net.reactor import Reactor, ServerBase, ServerOptions, Snapshot
 from gearproto import DEFAULT_PORT
 
 from .eventloop import asyncio_loop

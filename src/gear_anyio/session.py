@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from gear_sync.standing import LoggedStanding
-from gear_sync.tls import ClientTLS
+from gear_net.standing import LoggedStanding
+from gear_net.tls import ClientTLS
 from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.connection import Limits

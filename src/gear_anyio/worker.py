@@ -16,9 +16,9 @@ from typing import Any, Final, Literal, TypeVar, Unpack, overload
 import anyio
 import anyio.abc
 
-from gear_sync.signals import receiving_signals
-from gear_sync.standing import LoggedStanding
-from gear_sync.tls import TLS, ClientTLS
+from gear_net.signals import receiving_signals
+from gear_net.standing import LoggedStanding
+from gear_net.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
 from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.assignments import server_timeout_ms, stopping, timed_out

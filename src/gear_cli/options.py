@@ -154,7 +154,7 @@ def client_tls(tls: bool, ca: Path | None, certificate: Path | None, key: Path |
     Raises:
         ValueError: a certificate comes without a key.
     """
-    from gear_sync.tls import TLS
+    from gear_net.tls import TLS
 
     return TLS(certificate=certificate, key=key, ca=ca) if tls or ca or certificate or key else None
 

@@ -22,7 +22,7 @@ from .stderr_log import StderrHandler
 from .stdio import printable, write_line
 
 if TYPE_CHECKING:
-    from gear_sync.reactor import ServerOptions
+    from gear_net.reactor import ServerOptions
     from gear_sync.server import Server
 
 __all__ = ["serve", "tune_memory"]
@@ -131,9 +131,9 @@ def serve(
         allow_shutdown: Let everybody who can connect stop the server with the command shutdown.
         verbose: see Verbose.
     """
-    from gear_sync.listening import Keepalive, inherited_sockets
+    from gear_net.listening import Keepalive, inherited_sockets
+    from gear_net.tls import TLS
     from gear_sync.server import Server
-    from gear_sync.tls import TLS
 
     log_to_stderr(verbose, StderrHandler())
     places = _places(host, port, listen)

@@ -1,5 +1,6 @@
 """Gearman over blocking sockets, and a job server in one loop; needs nothing but the standard library."""
 
+from gear_net.tls import TLS
 from gearproto import Priority
 from gearproto.policies import Policy
 from gearproto.tasks import Task
@@ -7,7 +8,6 @@ from gearproto.tasks import Task
 from .client import Client
 from .job import Job
 from .server import Server
-from .tls import TLS
 from .worker import Worker, WorkerJob
 
 __all__ = ["TLS", "Client", "Job", "Policy", "Priority", "Server", "Task", "Worker", "WorkerJob"]

@@ -12,10 +12,9 @@ from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from gear_net.signals import end_child
 from gearproto import Completed, ConnectionLost, Failed, Raised
 from gearproto.assignments import completed, described, ended_by, is_failure, is_interrupt, piece
-
-from .signals import end_child
 
 if TYPE_CHECKING:
     from .worker import WorkerJob

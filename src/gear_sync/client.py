@@ -11,6 +11,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
+from gear_net.connecting import Connect, open_socket, resolve
+from gear_net.standing import LoggedStanding
+from gear_net.tls import TLS, ClientTLS
 from gearproto import (
     ClientConnection,
     GearmanError,
@@ -36,13 +39,10 @@ from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, Task, as_bytes, 
 from gearproto.time_limits import deadline, setting
 
 from .admin import Admin
-from .dial import Connect, open_socket, resolve
 from .job import Job
 from .pump import Pump
 from .session import Session
-from .standing import LoggedStanding
 from .survey import Question
-from .tls import TLS, ClientTLS
 
 __all__ = ["Client"]
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, Unpack
 
+from gear_net.reactor import ServerBase, ServerOptions, Snapshot
 from gearproto import DEFAULT_PORT
-
-from .reactor import ServerBase, ServerOptions, Snapshot
 
 __all__ = ["Server"]
 

@@ -8,6 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from gear_net.connecting import Dial, Endpoint
+from gear_net.link import Link
+from gear_net.standing import LoggedStanding
+from gear_net.tls import ClientTLS
 from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.connection import Limits
@@ -15,11 +19,7 @@ from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
 from gearproto.records import Answer, Records
 
-from .dial import Dial, Endpoint
 from .job import Job
-from .link import Link
-from .standing import LoggedStanding
-from .tls import ClientTLS
 
 __all__ = ["Session"]
 

@@ -17,6 +17,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
+from gear_net.connecting import Connect, Dial, Endpoint, open_socket, resolve
+from gear_net.link import Link
+from gear_net.signals import receiving_signals
+from gear_net.standing import LoggedStanding
+from gear_net.tls import TLS, ClientTLS
 from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
 from gearproto.addresses import Address, ServerAddresses, parse_addresses
 from gearproto.assignments import Assignment, server_timeout_ms, stopping, timed_out
@@ -30,12 +35,7 @@ from gearproto.tasks import as_bytes, as_payload
 from gearproto.time_limits import setting
 
 from . import calling
-from .dial import Connect, Dial, Endpoint, open_socket, resolve
-from .link import Link
 from .pump import Pump
-from .signals import receiving_signals
-from .standing import LoggedStanding
-from .tls import TLS, ClientTLS
 
 __all__ = ["Worker", "WorkerJob"]
 

@@ -15,7 +15,7 @@ import trio
 
 import gear_anyio
 import gear_sync
-from gear_sync.signals import SIGNALS
+from gear_net.signals import SIGNALS
 from tests.harness.idioms import IDIOMS, Gate, Idiom
 from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.servers import OurServer

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from gear_net.tls import client_context
 from gear_sync import TLS, Task
-from gear_sync.tls import client_context
 from gearproto import ConnectionLost, JobLost, JobNotSent
 from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.hostile import HostileServer, Peer

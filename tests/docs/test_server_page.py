@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import gear_sync
-from gear_sync.listening import DEFAULT_BACKLOG, Keepalive
-from gear_sync.reactor import Reactor, ServerOptions
+from gear_net.listening import DEFAULT_BACKLOG, Keepalive
+from gear_net.reactor import Reactor, ServerOptions
 from gearproto.server import Engine
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "server.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 import gear_sync
 from gear_anyio import TLS, Client, Task, Worker, WorkerJob
-from gear_sync.tls import client_context
+from gear_net.tls import client_context
 from gearproto import Completed, ConnectionLost, JobLost, JobNotSent, Lost, NotSent, Outcome, Rejected
 from gearproto.addresses import Address
 from gearproto.codec import RESPONSE, Packet

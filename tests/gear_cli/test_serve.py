@@ -19,9 +19,9 @@ import pytest
 import gear_sync
 from gear_cli.serve import DEFAULT_HOST, serve
 from gear_cli.stderr_log import StderrHandler
-from gear_sync.listening import DEFAULT_BACKLOG, Keepalive
-from gear_sync.reactor import Reactor
-from gear_sync.tls import TLS, client_context
+from gear_net.listening import DEFAULT_BACKLOG, Keepalive
+from gear_net.reactor import Reactor
+from gear_net.tls import TLS, client_context
 from gearproto import DEFAULT_PORT, JobRejected, ServerError
 from gearproto.server import Engine
 from tests.harness.certificates import authority, copy_files, replace_files

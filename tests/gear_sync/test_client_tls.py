@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gear_net.tls import client_context
 from gear_sync import TLS, Client, Server, Worker
-from gear_sync.tls import client_context
 from gearproto import ConnectionLost, JobNotSent
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer

@@ -16,8 +16,8 @@ from typing import Final
 
 import pytest
 
+from gear_net.link import Link
 from gear_sync import Client, Server, Worker
-from gear_sync.link import Link
 from gear_sync.pump import Pump
 from gearproto import ClientConnection
 from gearproto.event import Event

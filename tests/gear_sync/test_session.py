@@ -6,8 +6,8 @@ import logging
 import socket
 import time
 
+from gear_net.standing import LoggedStanding
 from gear_sync.session import Session
-from gear_sync.standing import LoggedStanding
 from gearproto.addresses import Address
 from gearproto.standing import DEFAULT_PAUSES
 from tests.harness.servers import full_listener

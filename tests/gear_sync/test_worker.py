@@ -17,8 +17,8 @@ import pytest
 
 import gear_sync.worker
 import gearproto.grabbing
+from gear_net.standing import LoggedStanding
 from gear_sync import Client, Server, Worker, WorkerJob
-from gear_sync.standing import LoggedStanding
 from gearproto import (
     DEFAULT_MAX_SERVER_PACKET_SIZE,
     ConnectionLost,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gear_sync.tls import TLS
+from gear_net.tls import TLS
 
 __all__ = ["Authority", "authority", "copy_files", "replace_file", "replace_files"]
 

@@ -12,7 +12,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import gear_anyio
 import gear_sync
-from gear_sync.reactor import Reactor, Snapshot
+from gear_net.reactor import Reactor, Snapshot
 
 from .ports import HOST
 from .servers import RunningServer

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from gear_sync.listening import Keepalive
-from gear_sync.tunnel import Tunnel
+from gear_net.listening import Keepalive
+from gear_net.tunnel import Tunnel
 from gearproto import RemoteProtocolError
 from gearproto.events import Line
 

@@ -7,10 +7,10 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from gear_sync.reactor import Reactor
+from gear_net.reactor import Reactor
 
 if TYPE_CHECKING:
-    from gear_sync.peer_socket import PeerSocket
+    from gear_net.peer_socket import PeerSocket
 
     from .engine import HookedEngine
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import gearproto
-from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, listen
+from gear_net.listening import DEFAULT_BACKLOG, Keepalive, listen
 from gearproto import Priority
 
 from . import constants

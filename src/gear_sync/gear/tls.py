@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from gear_sync import tls
+from gear_net import tls
 
 from .errors import ConfigurationError
 

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from gear_sync.tls import reason
-from gear_sync.tunnel import Tunnel
+from gear_net.tls import reason
+from gear_net.tunnel import Tunnel
 
 from .errors import DisconnectError
 

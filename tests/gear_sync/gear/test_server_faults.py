@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from gear_net.reactor import Reactor
 from gear_sync import gear
 from gear_sync.gear import constants
-from gear_sync.reactor import Reactor
 from gearproto.packets import (
     CanDo,
     CantDo,

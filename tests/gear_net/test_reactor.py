@@ -1,4 +1,4 @@
-"""`gear_sync.reactor`: turn by turn, over real sockets."""
+"""`gear_net.reactor`: turn by turn, over real sockets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import pytest
 
-import gear_sync.reactor
-from gear_sync.reactor import Reactor, open_reactor
+import gear_net.reactor
+from gear_net.reactor import Reactor, open_reactor
 from gearproto.codec import REQUEST, RESPONSE, Packet
 from gearproto.packets import (
     CanDo,
@@ -161,7 +161,7 @@ def test_turns_under_load_are_limited(start: Open, monkeypatch: pytest.MonkeyPat
     assert 1 < len(turns) <= 100
     assert set(turns) == {0}
     turns.clear()
-    monkeypatch.setattr(gear_sync.reactor, "_TIME_AT_ONCE", -1.0)
+    monkeypatch.setattr(gear_net.reactor, "_TIME_AT_ONCE", -1.0)
     server.reactor.turn_while_busy()
     assert turns == [0]
     monkeypatch.setattr(server.reactor, "turn", lambda timeout: turns.clear())
@@ -212,7 +212,7 @@ def test_peers_for_which_a_turn_has_no_time_come_first_in_the_next(
     server = start()
     peers = [server.connect(stack) for _ in range(20)]
     server.settle()
-    monkeypatch.setattr(gear_sync.reactor, "time", SlowClock(0.004))
+    monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.004))
     answers = [0] * len(peers)
     for peer in peers:
         peer.send_bytes(b"version\n")
@@ -236,7 +236,7 @@ def test_output_for_which_a_turn_has_no_time_leaves_in_the_next(
     handle = {server.served(lambda client=client: client.submit(request)) for client in clients}.pop()  # type: ignore[misc]
     worker.send(CanDo(b"f"))
     server.served(worker.grab)
-    monkeypatch.setattr(gear_sync.reactor, "time", SlowClock(0.012))
+    monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.012))
     worker.send(WorkComplete(handle, b"result"))
     sizes = []
     while server.reactor.turn(0) or server.reactor.next_deadline() == 0.0:
@@ -255,7 +255,7 @@ def test_peers_that_have_had_their_time_are_closed_in_several_turns_if_there_are
     for peer in peers:
         peer.send_bytes(b"\0BAD\0\0\0\1\0\0\0\0")
     server.settle()
-    monkeypatch.setattr(gear_sync.reactor, "time", SlowClock(0.004, ahead=1000.0))
+    monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.004, ahead=1000.0))
     turns = 0
     while server.reactor.connections:
         server.reactor.turn(0)
@@ -317,7 +317,7 @@ def driven_by(listener: Listener, stack: contextlib.ExitStack) -> Driven:
 def test_without_room_accepting_pauses_and_goes_on_later(
     stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(gear_sync.reactor, "_ACCEPT_PAUSE", 1000.0)
+    monkeypatch.setattr(gear_net.reactor, "_ACCEPT_PAUSE", 1000.0)
     stack.enter_context(nothing_left_open())
     listener = Listener()
     server = driven_by(listener, stack)
@@ -341,7 +341,7 @@ def test_without_room_accepting_pauses_and_goes_on_later(
 
 
 def test_pause_ends_by_itself(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_sync.reactor, "_ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(gear_net.reactor, "_ACCEPT_PAUSE", 0.01)
     listener = Listener()
     listener.failures = [errno.EMFILE] * 3
     server = driven_by(listener, stack)
@@ -504,7 +504,7 @@ def test_peer_that_sends_no_more_still_gets_all_its_answers(start: Open, stack: 
 def test_peer_that_breaks_the_protocol_reads_why_and_is_closed_though_it_stays(
     start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    monkeypatch.setattr(gear_sync.reactor, "_LINGER", 0.02)
+    monkeypatch.setattr(gear_net.reactor, "_LINGER", 0.02)
     server = start()
     peer, other = server.connect(stack), server.connect(stack)
     peer.send(EchoReq(b"before"))
@@ -618,7 +618,7 @@ def test_draining_ends_when_no_job_runs_and_all_is_sent(start: Open, stack: cont
 def test_draining_does_not_wait_for_ever_for_a_peer_that_does_not_read(
     start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gear_sync.reactor, "_LAST_WORDS", 0.05)
+    monkeypatch.setattr(gear_net.reactor, "_LAST_WORDS", 0.05)
     server = start()
     _client, worker, handle = with_running_job(server, stack)
     server.reactor.drain()

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import pytest
 
-import gear_sync.handshakes
-import gear_sync.reactor
-from gear_sync.reactor import open_reactor
-from gear_sync.tls import TLS, client_context, server_context
-from gear_sync.tunnel import Tunnel
+import gear_net.handshakes
+import gear_net.reactor
+import gear_sync
+from gear_net.reactor import open_reactor
+from gear_net.tls import TLS, client_context, server_context
+from gear_net.tunnel import Tunnel
 from gearproto.packets import CanDo, EchoReq, EchoRes, GrabJob, JobAssign, SubmitJob, WorkComplete, WorkData
 from gearproto.server import PeerId
 from tests.harness.certificates import authority, copy_files, replace_files
@@ -241,7 +242,7 @@ def test_peer_that_has_said_its_last_gets_its_answers(start: Start) -> None:
 
 
 def test_many_at_once_are_all_served(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_sync.handshakes, "_STEPS_PER_TURN", 2)
+    monkeypatch.setattr(gear_net.handshakes, "_STEPS_PER_TURN", 2)
     server = start()
 
     def echo() -> None:
@@ -331,9 +332,9 @@ def test_handshake_that_stalls_ends(start: Start, caplog: pytest.LogCaptureFixtu
 def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gear_sync.handshakes, "_MANY", 3)
-    monkeypatch.setattr(gear_sync.handshakes, "_SHORT_PATIENCE", 0.05)
-    monkeypatch.setattr(gear_sync.reactor, "_CROWD_PAUSE", 0.005)
+    monkeypatch.setattr(gear_net.handshakes, "_MANY", 3)
+    monkeypatch.setattr(gear_net.handshakes, "_SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(gear_net.reactor, "_CROWD_PAUSE", 0.005)
     server = start(handshake_timeout=1000)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(plain(server)) for _ in range(10)]

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from gear_sync.machine import machine_memory
+from gear_net.machine import machine_memory
 from gearproto.packets import CanDo, EchoReq, Error, SubmitJob, SubmitJobBg, WorkComplete, WorkData
 from tests.harness.drivers import DRIVERS, Driver, ThreadedServer
 from tests.harness.raw import RawConnection

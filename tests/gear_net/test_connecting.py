@@ -1,4 +1,4 @@
-"""`gear_sync.dial`: a connection is opened without blocking, each address of a server in its turn, and in time."""
+"""`gear_net.connecting`: a connection is opened without blocking, each address of a server in its turn, and in time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from gear_net.connecting import Dial, resolve
+from gear_net.tls import ClientTLS
 from gear_sync import TLS, Server
-from gear_sync.dial import Dial, resolve
-from gear_sync.tls import ClientTLS
 from gearproto.addresses import Address
 from tests.harness.certificates import authority
 from tests.harness.ports import HeldPort

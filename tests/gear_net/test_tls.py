@@ -1,4 +1,4 @@
-"""`gear_sync.tls`: contexts from files, and TLS connections in memory."""
+"""`gear_net.tls`: contexts from files, and TLS connections in memory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gear_sync
-from gear_sync.tls import TLS, ClientTLS, client_context, reason, server_context
-from gear_sync.tunnel import Tunnel
+from gear_net.tls import TLS, ClientTLS, client_context, reason, server_context
+from gear_net.tunnel import Tunnel
 from tests.harness.certificates import authority, copy_files, replace_file, replace_files
 
 GOOD, OTHER = authority("good"), authority("other")

@@ -1,4 +1,4 @@
-"""`gear_sync.handshakes`: how many steps a turn takes, and who has had time enough."""
+"""`gear_net.handshakes`: how many steps a turn takes, and who has had time enough."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gear_sync.handshakes
-from gear_sync.handshakes import Handshakes
+import gear_net.handshakes
+from gear_net.handshakes import Handshakes
 
 
 def begun(timeout: float, *times: float) -> Handshakes[int]:
@@ -45,7 +45,7 @@ def test_handshake_that_is_over_is_not_overdue_and_ends_once() -> None:
 def test_very_many_have_less_time_until_there_are_fewer(
     monkeypatch: pytest.MonkeyPatch, timeout: float, patience: float
 ) -> None:
-    monkeypatch.setattr(gear_sync.handshakes, "_MANY", 3)
+    monkeypatch.setattr(gear_net.handshakes, "_MANY", 3)
     handshakes = begun(timeout, 0.0, 0.0)
     assert not handshakes.crowded
     handshakes.begin(2, 0.0)
@@ -58,7 +58,7 @@ def test_very_many_have_less_time_until_there_are_fewer(
 
 
 def test_turn_takes_so_many_steps_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_sync.handshakes, "_STEPS_PER_TURN", 2)
+    monkeypatch.setattr(gear_net.handshakes, "_STEPS_PER_TURN", 2)
     handshakes = begun(10.0)
     for _turn in range(2):
         handshakes.new_turn()

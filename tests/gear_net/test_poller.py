@@ -1,4 +1,4 @@
-"""`gear_sync.poller`: which sockets are ready."""
+"""`gear_net.poller`: which sockets are ready."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gear_sync.poller import READ, WRITE, Poller, SelectorPoller
+from gear_net.poller import READ, WRITE, Poller, SelectorPoller
 
 BOTH = READ | WRITE
 

@@ -670,11 +670,11 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
         port: TCP port; 0 lets the system choose.
         **options: the options of `gearproto.server.Engine`, and
 
-            - ``listen``: addresses to listen on instead of host and port: see `gear_sync.listening.listen`;
+            - ``listen``: addresses to listen on instead of host and port: see `gear_net.listening.listen`;
             - ``sockets``: listening sockets to use as they are; the reactor closes them;
             - ``backlog``: how many connections may wait to be accepted;
             - ``keepalive``: how TCP looks for peers that have gone without a word; None for not at all;
-            - ``tls``: a `gear_sync.tls.TLS` with certificate and key, or a context for servers, with which connections
+            - ``tls``: a `gear_net.tls.TLS` with certificate and key, or a context for servers, with which connections
               begin on all addresses; None for plain TCP;
             - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
               part that differs from start to start follows, so that old handles never name new jobs;

@@ -16,8 +16,8 @@ from typing import Final
 import pytest
 
 import gear_sync
-from gear_sync.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
-from gear_sync.reactor import open_reactor
+from gear_net.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
+from gear_net.reactor import open_reactor
 from gearproto.codec import RESPONSE
 from tests.harness.ports import HeldPort
 from tests.harness.raw import TURNED_AWAY
@@ -254,7 +254,7 @@ def test_the_file_of_a_socket_that_was_handed_over_stays(tmp_path: Path) -> None
 _CHILD: Final = """
 import os, sys
 import gear_sync
-from gear_sync.listening import inherited_sockets
+from gear_net.listening import inherited_sockets
 sockets = inherited_sockets()
 assert all(not os.get_inheritable(sock.fileno()) for sock in sockets)
 print(len(sockets), flush=True)

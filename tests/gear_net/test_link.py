@@ -1,4 +1,4 @@
-"""`gear_sync.link`: bytes between a socket and a connection, and what the end of either means for the other."""
+"""`gear_net.link`: bytes between a socket and a connection, and what the end of either means for the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gear_sync.link import Link
+from gear_net.link import Link
 from gearproto import ClientConnection, Completed, Lost, NotSent
 from gearproto.event import Event
 from gearproto.events import ConnectionClosed, Echoed, JobEnded, JobQueued
