@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 import gear_anyio
 import gear_sync
-from gear_sync import Task
+from gear_sync import JobRequest
 
 __all__ = ["AsyncioAdapter", "SyncAdapter", "TrioAdapter"]
 
@@ -35,7 +35,7 @@ class SyncAdapter:
 
     def submit_bg_batch(self, n: int, data: bytes) -> None:
         for start in range(0, n, BATCH):
-            results = self.client.submit_background_many([Task("f0", data)] * min(BATCH, n - start))
+            results = self.client.submit_background_many([JobRequest("f0", data)] * min(BATCH, n - start))
             assert all(isinstance(result, bytes) for result in results)
 
     def fg_seq(self, n: int, data: bytes) -> None:
@@ -44,7 +44,9 @@ class SyncAdapter:
 
     def fg_100(self, n: int, data: bytes) -> None:
         for start in range(0, n, 100):
-            for job in self.client.as_completed(self.client.submit_many([Task("f0", data)] * min(100, n - start))):
+            for job in self.client.as_completed(
+                self.client.submit_many([JobRequest("f0", data)] * min(100, n - start))
+            ):
                 assert job.result() == data
 
     def worker_connect(self, host: str, port: int) -> None:
@@ -93,7 +95,7 @@ class AsyncioAdapter:
     def submit_bg_batch(self, n: int, data: bytes) -> None:
         async def use(client: gear_anyio.Client) -> None:
             for start in range(0, n, BATCH):
-                results = await client.submit_background_many([Task("f0", data)] * min(BATCH, n - start))
+                results = await client.submit_background_many([JobRequest("f0", data)] * min(BATCH, n - start))
                 assert all(isinstance(result, bytes) for result in results)
 
         self.run(use)

@@ -2,8 +2,7 @@
 
 from gear_net.tls import TLS
 from gearproto import Priority
-from gearproto.policies import Policy
-from gearproto.tasks import Task
+from gearproto.client import JobRequest, Policy
 
 from .assignment import ThreadJob, WorkerJob
 from .client import Client
@@ -11,4 +10,4 @@ from .job import Job
 from .server import Server
 from .worker import Worker
 
-__all__ = ["TLS", "Client", "Job", "Policy", "Priority", "Server", "Task", "ThreadJob", "Worker", "WorkerJob"]
+__all__ = ["TLS", "Client", "Job", "JobRequest", "Policy", "Priority", "Server", "ThreadJob", "Worker", "WorkerJob"]

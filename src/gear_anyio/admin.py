@@ -14,7 +14,7 @@ from gearproto.admin import (
     UniqueListed,
     WorkerListed,
 )
-from gearproto.tasks import as_bytes
+from gearproto.arguments import as_bytes
 
 __all__ = ["Admin"]
 

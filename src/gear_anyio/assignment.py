@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 
 from gearproto import ConnectionLost, GearmanError, WorkerConnection
-from gearproto.assignments import Assignment
+from gearproto.arguments import as_payload
 from gearproto.events import JobAssigned
-from gearproto.tasks import as_payload
+from gearproto.worker import Assignment
 
 from .threadsafe import ClosedError, ThreadsafeCalls
 

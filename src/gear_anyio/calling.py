@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from gear_net.signals import end_child
 from gearproto import Completed, ConnectionLost, Failed, Raised
-from gearproto.assignments import completed, described, ended_by, is_failure, is_interrupt, piece
+from gearproto.worker import completed, described, ended_by, is_failure, is_interrupt, piece
 
 from .assignment import ThreadJob, WorkerJob
 

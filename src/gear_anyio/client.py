@@ -32,17 +32,33 @@ from gearproto import (
 )
 from gearproto.addresses import Address, ServerAddress, ServerAddresses, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
+from gearproto.arguments import as_bytes, as_payload
+from gearproto.client import (
+    DEFAULT_MAX_UNIQUE_SIZE,
+    DEFAULT_MAX_UNREAD,
+    DEFAULT_RESUBMIT_TIMEOUT,
+    Candidates,
+    Dispatch,
+    JobHandle,
+    JobRequest,
+    OpenRequests,
+    Policy,
+    ServerChooser,
+    Try,
+    Unread,
+    WaitUntil,
+    as_query,
+    check_max_unique_size,
+    check_submissions,
+    status_of_all,
+    unreachable,
+)
 from gearproto.connection import Limits
-from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.event import Event
 from gearproto.events import RequestId, StatusReceived
 from gearproto.functions import Function
-from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
-from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Records
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
-from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, Task, as_bytes, as_payload, check_max_unique_size
-from gearproto.time_limits import deadline, setting
+from gearproto.timeouts import deadline, setting
 
 from .admin import Admin
 from .dial import Connect
@@ -216,8 +232,8 @@ class Client:
             JobNotSent: no server could be reached.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        task = Task(function, workload, unique, priority, None, reducer)
-        job = self._job(task, resubmit=resubmit, unread=self._unread if stream else None)
+        request = JobRequest(function, workload, unique, priority, None, reducer)
+        job = self._job(request, resubmit=resubmit, unread=self._unread if stream else None)
         return await self._submit(job)
 
     async def _submit(self, job: Job, until: float | None = None) -> Job:
@@ -250,7 +266,7 @@ class Client:
             TimeoutError: the time has passed. The job goes on.
         """
         until = deadline(timeout, anyio.current_time())
-        job = self._job(Task(function.name, function.workload(value), unique, priority))
+        job = self._job(JobRequest(function.name, function.workload(value), unique, priority))
         await self._submit(job, min(until, self._until()))
         with anyio.CancelScope(deadline=until):
             await job.wait()
@@ -258,21 +274,21 @@ class Client:
             raise TimeoutError(f"{job} has not ended within {timeout:g} s; it goes on")
         return function.result(job.result_data())
 
-    async def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
+    async def submit_many(self, requests: Iterable[JobRequest], *, resubmit: bool = False) -> list[Job]:
         """Submit many jobs, in one write for each server.
 
         Args:
-            tasks: the jobs.
+            requests: the jobs.
             resubmit: as in `submit`.
 
         Returns:
-            The jobs, in the order of the tasks; those for which no server could be reached have the outcome `NotSent`.
-            `as_completed` gives them as they end.
+            The jobs, in the order of the requests; those for which no server could be reached have the outcome
+            `NotSent`. `as_completed` gives them as they end.
 
         Raises:
-            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+            LocalProtocolError: a request breaks a rule of the protocol; none is submitted.
         """
-        jobs = self._jobs(tasks, resubmit=resubmit)
+        jobs = self._jobs(requests, resubmit=resubmit)
         await self._launch(jobs)
         return jobs
 
@@ -327,26 +343,26 @@ class Client:
             StreamBlocked: jobs that stream hold so much unread that the answer is not read; likewise.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
+        job = self._job(JobRequest(function, workload, unique, priority, run_at, reducer), background=True)
         until = self._until()
         await self._launch([job], until)
         return await self._taken(job, until)
 
     async def submit_background_many(
-        self, tasks: Iterable[Task]
+        self, requests: Iterable[JobRequest]
     ) -> list[JobHandle | JobError | TimeoutError | StreamBlocked]:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
 
         Args:
-            tasks: the jobs.
+            requests: the jobs.
 
         Returns:
-            For each task, in order, its handle, or the error that `submit_background` would have raised for it.
+            For each request, in order, its handle, or the error that `submit_background` would have raised for it.
 
         Raises:
-            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+            LocalProtocolError: a request breaks a rule of the protocol; none is submitted.
         """
-        jobs = self._jobs(tasks, background=True)
+        jobs = self._jobs(requests, background=True)
         until = self._until()
         await self._launch(jobs, until)
         results: list[JobHandle | JobError | TimeoutError | StreamBlocked] = []
@@ -379,19 +395,19 @@ class Client:
         return math.inf if self._timeout is None else anyio.current_time() + self._timeout
 
     def _job(
-        self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
+        self, request: JobRequest, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
     ) -> Job:
-        prepared = task.prepared(self._max_unique_size)
+        prepared = request.prepared(self._max_unique_size)
         candidates = self._chooser.candidates(as_bytes(prepared.unique))
         return Job(self, prepared, candidates, background=background, resubmit=resubmit, unread=unread)
 
-    def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
-        """Make the jobs of tasks.
+    def _jobs(self, requests: Iterable[JobRequest], *, background: bool = False, resubmit: bool = False) -> list[Job]:
+        """Make the jobs of requests.
 
         Raises:
             LocalProtocolError: one breaks a rule.
         """
-        jobs = [self._job(task, background=background, resubmit=resubmit) for task in tasks]
+        jobs = [self._job(request, background=background, resubmit=resubmit) for request in requests]
         if len(self._sessions) > 1:  # else the one session submits all or none
             check_submissions(jobs, self._limits)
         return jobs
@@ -607,13 +623,13 @@ class Client:
             finally:
                 del self._scopes[scope]
 
-    async def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
+    async def _use(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached."""
         return await self._try(session, call) or (
             await session.reach(self._start) and not self._closed and await self._try(session, call)
         )
 
-    async def _try(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
+    async def _try(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
         """Queue something for a server, if there is a connection; return whether there is."""
         self._check_open()
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -687,7 +703,7 @@ class Client:
 
     async def _ask(
         self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float
-    ) -> tuple[Records[Job, Answer], Event]:
+    ) -> tuple[OpenRequests[Job, Answer], Event]:
         """Send a request to the first server that can be reached, and wait for its answer.
 
         Args:
@@ -703,10 +719,10 @@ class Client:
         self._check_open()
         failures: dict[Address, OSError] = {}
         answer = Answer()
-        used: list[Records[Job, Answer]] = []
+        used: list[OpenRequests[Job, Answer]] = []
         session: Session | None = None
 
-        def call(records: Records[Job, Answer]) -> None:
+        def call(records: OpenRequests[Job, Answer]) -> None:
             records.ask(request, answer)
             used.append(records)
 

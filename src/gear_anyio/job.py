@@ -9,15 +9,11 @@ import anyio
 import anyio.lowlevel
 
 from gearproto import StreamBlocked
+from gearproto.client import Candidates, Cursor, JobEvent, JobHandle, JobRecord, JobRequest, Unread
 from gearproto.event import Event
 from gearproto.events import StatusReceived
-from gearproto.job_events import Cursor, JobEvent
 from gearproto.outcomes import Outcome
-from gearproto.policies import Candidates
-from gearproto.records import JobRecord
-from gearproto.streams import Unread
-from gearproto.tasks import JobHandle, Task
-from gearproto.time_limits import deadline, wait_limit
+from gearproto.timeouts import deadline, wait_limit
 
 __all__ = ["Job", "JobEvents"]
 
@@ -54,7 +50,7 @@ class Job(JobRecord):
     def __init__(
         self,
         owner: Owner,
-        task: Task,
+        request: JobRequest,
         candidates: Candidates,
         *,
         background: bool = False,
@@ -62,7 +58,7 @@ class Job(JobRecord):
         unread: Unread | None = None,
     ) -> None:
         """Make the record of a submission; clients do that."""
-        super().__init__(task, candidates, background=background, resubmit=resubmit, unread=unread)
+        super().__init__(request, candidates, background=background, resubmit=resubmit, unread=unread)
         self._owner = owner
         self._changed: anyio.Event | None = None
 
@@ -192,7 +188,7 @@ class Job(JobRecord):
         Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
         streams. Progress that an iteration has not yielded before the next comes is dropped.
         `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
-        `gearproto.records.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
+        `gearproto.client.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
         is no part of the result, and is not kept.
 
         Args:

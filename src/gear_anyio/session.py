@@ -10,11 +10,11 @@ from gear_net.standing import LoggedStanding
 from gear_net.tls import ClientTLS
 from gearproto import ClientConnection
 from gearproto.addresses import Address
+from gearproto.client import Answer as AnswerRecord
+from gearproto.client import OpenRequests
 from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
-from gearproto.records import Answer as AnswerRecord
-from gearproto.records import Records
 
 from .dial import Connect, dial
 from .eventloop import clock
@@ -108,9 +108,9 @@ class Session:
         self._dialed: anyio.Event | None = None  # while the server is being connected to
         self.records = self._new_records(0.0)
 
-    def _new_records(self, now: float) -> Records[Job, Answer]:
+    def _new_records(self, now: float) -> OpenRequests[Job, Answer]:
         options: Limits = {"now": now, **self._limits}
-        return Records(ClientConnection(**options), self.address)
+        return OpenRequests(ClientConnection(**options), self.address)
 
     # What a ServerChooser has to know
 

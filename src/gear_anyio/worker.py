@@ -21,14 +21,13 @@ from gear_net.standing import LoggedStanding
 from gear_net.tls import TLS, ClientTLS
 from gearproto import Failed, WorkerConnection
 from gearproto.addresses import ServerAddresses, parse_addresses
-from gearproto.assignments import server_timeout_ms, stopping, timed_out
+from gearproto.arguments import as_bytes
 from gearproto.connection import Limits
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
-from gearproto.grabbing import Grabber, jobs_at_once
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.tasks import as_bytes
-from gearproto.time_limits import setting
+from gearproto.timeouts import setting
+from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
 
 from .assignment import ThreadJob, WorkerJob
 from .calling import Call, End, call_of, is_blocking

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from gear_sync import Client, Job, Server, Task, Worker, WorkerJob
+from gear_sync import Client, Job, JobRequest, Server, Worker, WorkerJob
 from gearproto import JobError, LocalProtocolError
 from gearproto import events as core
 
@@ -144,7 +144,7 @@ def run_demo(text: str, pieces: int, console: Console, *, count: Count = count_w
             Client(server.address) as client,
         ):
             try:
-                jobs = client.submit_many(Task(function=_FUNCTION, workload=part.encode()) for part in parts)
+                jobs = client.submit_many(JobRequest(function=_FUNCTION, workload=part.encode()) for part in parts)
             except LocalProtocolError as error:
                 raise Failure(f"a piece of the text is too large for a job, split it into more: {error}.") from error
             _watch(jobs, accident, finished, console)

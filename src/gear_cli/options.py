@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from gearproto import DEFAULT_MAX_SERVER_PACKET_SIZE
 from gearproto.addresses import Address, parse_addresses
-from gearproto.assignments import described
+from gearproto.worker import described
 
 from .exits import UsageError, reason
 from .stdio import printable

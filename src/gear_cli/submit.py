@@ -26,8 +26,8 @@ from gearproto import (
     Priority,
     Rejected,
 )
+from gearproto.client import DEFAULT_MAX_UNIQUE_SIZE, JobRequest
 from gearproto.events import Data, Progress, Restarted, Warned
-from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, Task
 
 from .exits import Exit, Failure, UsageError, reason
 from .options import (
@@ -125,8 +125,8 @@ def submit(
         raise UsageError("--unique names one job, --lines makes many.")
     work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     try:
-        task = Task(work.function, unique=work.unique, priority=work.priority)
-        task.prepared(max_unique_size).packet(background=background).validate()  # before a server is looked for
+        request = JobRequest(work.function, unique=work.unique, priority=work.priority)
+        request.prepared(max_unique_size).packet(background=background).validate()  # before a server is looked for
         client = Client(
             server_addresses(server),
             policy=policy,

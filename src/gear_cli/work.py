@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from gearproto import LocalProtocolError
-from gearproto.assignments import described
+from gearproto.worker import described
 
 from .exits import Exit, Failure, UsageError
 from .options import (

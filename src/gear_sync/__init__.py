@@ -2,12 +2,11 @@
 
 from gear_net.tls import TLS
 from gearproto import Priority
-from gearproto.policies import Policy
-from gearproto.tasks import Task
+from gearproto.client import JobRequest, Policy
 
 from .client import Client
 from .job import Job
 from .server import Server
 from .worker import Worker, WorkerJob
 
-__all__ = ["TLS", "Client", "Job", "Policy", "Priority", "Server", "Task", "Worker", "WorkerJob"]
+__all__ = ["TLS", "Client", "Job", "JobRequest", "Policy", "Priority", "Server", "Worker", "WorkerJob"]

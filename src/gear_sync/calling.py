@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gear_net.signals import end_child
 from gearproto import Completed, ConnectionLost, Failed, Raised
-from gearproto.assignments import completed, described, ended_by, is_failure, is_interrupt, piece
+from gearproto.worker import completed, described, ended_by, is_failure, is_interrupt, piece
 
 if TYPE_CHECKING:
     from .worker import WorkerJob

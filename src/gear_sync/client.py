@@ -26,17 +26,34 @@ from gearproto import (
 )
 from gearproto.addresses import Address, ServerAddress, ServerAddresses, parse_address, parse_addresses
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
+from gearproto.arguments import as_bytes, as_payload
+from gearproto.client import (
+    DEFAULT_MAX_UNIQUE_SIZE,
+    DEFAULT_MAX_UNREAD,
+    DEFAULT_RESUBMIT_TIMEOUT,
+    Answer,
+    Candidates,
+    Dispatch,
+    JobHandle,
+    JobRequest,
+    OpenRequests,
+    Policy,
+    ServerChooser,
+    Try,
+    Unread,
+    WaitUntil,
+    as_query,
+    check_max_unique_size,
+    check_submissions,
+    status_of_all,
+    unreachable,
+)
 from gearproto.connection import Limits
-from gearproto.dispatch import Dispatch, as_query, check_submissions, status_of_all, unreachable
 from gearproto.event import Event
 from gearproto.events import RequestId, StatusReceived
 from gearproto.functions import Function
-from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
-from gearproto.records import DEFAULT_RESUBMIT_TIMEOUT, Answer, Records
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.streams import DEFAULT_MAX_UNREAD, Unread
-from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, Task, as_bytes, as_payload, check_max_unique_size
-from gearproto.time_limits import deadline, setting
+from gearproto.timeouts import deadline, setting
 
 from .admin import Admin
 from .job import Job
@@ -173,8 +190,8 @@ class Client:
             JobNotSent: no server could be reached.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        task = Task(function, workload, unique, priority, None, reducer)
-        job = self._job(task, resubmit=resubmit, unread=self._unread if stream else None)
+        request = JobRequest(function, workload, unique, priority, None, reducer)
+        job = self._job(request, resubmit=resubmit, unread=self._unread if stream else None)
         return self._submit(job, self._until())
 
     def _submit(self, job: Job, until: float) -> Job:
@@ -207,27 +224,27 @@ class Client:
             TimeoutError: the time has passed. The job goes on.
         """
         until = deadline(timeout, time.monotonic())
-        job = self._job(Task(function.name, function.workload(value), unique, priority))
+        job = self._job(JobRequest(function.name, function.workload(value), unique, priority))
         self._submit(job, min(until, self._until()))
         if not job.wait(_left(until)):
             raise TimeoutError(f"{job} has not ended within {timeout:g} s; it goes on")
         return function.result(job.result_data())
 
-    def submit_many(self, tasks: Iterable[Task], *, resubmit: bool = False) -> list[Job]:
+    def submit_many(self, requests: Iterable[JobRequest], *, resubmit: bool = False) -> list[Job]:
         """Submit many jobs, in one write for each server.
 
         Args:
-            tasks: the jobs.
+            requests: the jobs.
             resubmit: as in `submit`.
 
         Returns:
-            The jobs, in the order of the tasks; those for which no server could be reached have the outcome `NotSent`.
-            `as_completed` gives them as they end.
+            The jobs, in the order of the requests; those for which no server could be reached have the outcome
+            `NotSent`. `as_completed` gives them as they end.
 
         Raises:
-            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+            LocalProtocolError: a request breaks a rule of the protocol; none is submitted.
         """
-        jobs = self._jobs(tasks, resubmit=resubmit)
+        jobs = self._jobs(requests, resubmit=resubmit)
         self._launch(jobs, self._until())
         return jobs
 
@@ -307,27 +324,27 @@ class Client:
             StreamBlocked: jobs that stream hold so much unread that the answer is not read; likewise.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        job = self._job(Task(function, workload, unique, priority, run_at, reducer), background=True)
+        job = self._job(JobRequest(function, workload, unique, priority, run_at, reducer), background=True)
         (result,) = self._taken([job])
         if isinstance(result, Exception):
             raise result
         return result
 
     def submit_background_many(
-        self, tasks: Iterable[Task]
+        self, requests: Iterable[JobRequest]
     ) -> list[JobHandle | JobError | TimeoutError | StreamBlocked]:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
 
         Args:
-            tasks: the jobs.
+            requests: the jobs.
 
         Returns:
-            For each task, in order, its handle, or the error that `submit_background` would have raised for it.
+            For each request, in order, its handle, or the error that `submit_background` would have raised for it.
 
         Raises:
-            LocalProtocolError: a task breaks a rule of the protocol; none is submitted.
+            LocalProtocolError: a request breaks a rule of the protocol; none is submitted.
         """
-        return self._taken(self._jobs(tasks, background=True))
+        return self._taken(self._jobs(requests, background=True))
 
     def _taken(self, jobs: list[Job]) -> list[JobHandle | JobError | TimeoutError | StreamBlocked]:
         """Submit background jobs, and wait until servers have taken them; return the handle of each, or the error."""
@@ -351,19 +368,19 @@ class Client:
         return _NEVER if self._timeout is None else time.monotonic() + self._timeout
 
     def _job(
-        self, task: Task, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
+        self, request: JobRequest, *, background: bool = False, resubmit: bool = False, unread: Unread | None = None
     ) -> Job:
-        prepared = task.prepared(self._max_unique_size)
+        prepared = request.prepared(self._max_unique_size)
         candidates = self._chooser.candidates(as_bytes(prepared.unique))
         return Job(self, prepared, candidates, background=background, resubmit=resubmit, unread=unread)
 
-    def _jobs(self, tasks: Iterable[Task], *, background: bool = False, resubmit: bool = False) -> list[Job]:
-        """Make the jobs of tasks.
+    def _jobs(self, requests: Iterable[JobRequest], *, background: bool = False, resubmit: bool = False) -> list[Job]:
+        """Make the jobs of requests.
 
         Raises:
             LocalProtocolError: one breaks a rule.
         """
-        jobs = [self._job(task, background=background, resubmit=resubmit) for task in tasks]
+        jobs = [self._job(request, background=background, resubmit=resubmit) for request in requests]
         if len(self._sessions) > 1:  # else the one session submits all or none
             check_submissions(jobs, self._limits)
         return jobs
@@ -645,7 +662,7 @@ class Client:
                     dispatch.failed(session.address, late or session.failure, jobs)
             waiting = still
 
-    def _use(self, session: Session, call: Callable[[Records[Job, Answer]], object], until: float) -> bool:
+    def _use(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object], until: float) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached.
 
         Args:
@@ -655,7 +672,7 @@ class Client:
         """
         return self._try(session, call) or (self._reach(session, until) and self._try(session, call))
 
-    def _try(self, session: Session, call: Callable[[Records[Job, Answer]], object]) -> bool:
+    def _try(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
         """Queue something for a server, if there is a connection; return whether there is."""
         pump = self._pump
         pump.check_process()
@@ -727,7 +744,7 @@ class Client:
 
     def _ask(
         self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float
-    ) -> tuple[Records[Job, Answer], Event]:
+    ) -> tuple[OpenRequests[Job, Answer], Event]:
         """Send a request to the first server that can be reached, and wait for its answer.
 
         Args:
@@ -742,10 +759,10 @@ class Client:
         """
         failures: dict[Address, OSError] = {}
         answer = Answer()
-        used: list[Records[Job, Answer]] = []
+        used: list[OpenRequests[Job, Answer]] = []
         address: Address | None = None
 
-        def call(records: Records[Job, Answer]) -> None:
+        def call(records: OpenRequests[Job, Answer]) -> None:
             records.ask(request, answer)
             used.append(records)
 

@@ -8,13 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from gearproto import StreamBlocked
+from gearproto.client import Candidates, JobEvent, JobHandle, JobRecord, JobRequest, Unread
 from gearproto.events import StatusReceived
-from gearproto.job_events import JobEvent
-from gearproto.policies import Candidates
-from gearproto.records import JobRecord
-from gearproto.streams import Unread
-from gearproto.tasks import JobHandle, Task
-from gearproto.time_limits import deadline, wait_limit
+from gearproto.timeouts import deadline, wait_limit
 
 __all__ = ["Job", "JobEvents"]
 
@@ -51,7 +47,7 @@ class Job(JobRecord):
     def __init__(
         self,
         owner: Owner,
-        task: Task,
+        request: JobRequest,
         candidates: Candidates,
         *,
         background: bool = False,
@@ -59,7 +55,7 @@ class Job(JobRecord):
         unread: Unread | None = None,
     ) -> None:
         """Make the record of a submission; clients do that."""
-        super().__init__(task, candidates, background=background, resubmit=resubmit, unread=unread)
+        super().__init__(request, candidates, background=background, resubmit=resubmit, unread=unread)
         self._owner = owner
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -147,7 +143,7 @@ class Job(JobRecord):
         Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
         streams. Progress that an iteration has not yielded before the next comes is dropped.
         `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
-        `gearproto.records.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
+        `gearproto.client.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
         is no part of the result, and is not kept.
 
         Args:

@@ -14,10 +14,10 @@ from gear_net.standing import LoggedStanding
 from gear_net.tls import ClientTLS
 from gearproto import ClientConnection
 from gearproto.addresses import Address
+from gearproto.client import Answer, OpenRequests
 from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
-from gearproto.records import Answer, Records
 
 from .job import Job
 
@@ -70,9 +70,9 @@ class Session:
         self.records = self._new_records()
         self.failure: OSError | None = None
 
-    def _new_records(self) -> Records[Job, Answer]:
+    def _new_records(self) -> OpenRequests[Job, Answer]:
         options: Limits = {"now": time.monotonic(), **self._limits}
-        return Records(ClientConnection(**options), self.address)
+        return OpenRequests(ClientConnection(**options), self.address)
 
     # What a ServerChooser has to know
 

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gearproto import ClientConnection, ConnectionLost
-from gearproto.dispatch import NO_ANSWER, unreachable
+from gearproto.client import NO_ANSWER, Answer, OpenRequests, unreachable
 from gearproto.events import RequestId, StatusReceived
-from gearproto.records import Answer, Records
 
 from .job import Job
 from .session import Session
@@ -42,11 +41,11 @@ class Question:
         self._request = request
         self._worthwhile = worthwhile
         self._answer = Answer()
-        self._records: Records[Job, Answer] | None = None
+        self._records: OpenRequests[Job, Answer] | None = None
         self._dialed = False
         self._awaits_dial = False
 
-    def ask(self, records: Records[Job, Answer]) -> None:
+    def ask(self, records: OpenRequests[Job, Answer]) -> None:
         """Queue the request on a connection to the server."""
         records.ask(self._request, self._answer)
         self._records = records
@@ -60,7 +59,7 @@ class Question:
 
     def advance(
         self,
-        use: Callable[[Session, Callable[[Records[Job, Answer]], None]], bool],
+        use: Callable[[Session, Callable[[OpenRequests[Job, Answer]], None]], bool],
         dial: Callable[[Session], None],
     ) -> None:
         """Do what can be done without waiting.
@@ -77,7 +76,7 @@ class Question:
         elif not use(self.session, self.ask):
             self._reach(dial)
 
-    def _take_answer(self, records: Records[Job, Answer]) -> None:
+    def _take_answer(self, records: OpenRequests[Job, Answer]) -> None:
         if self._answer.event is not None:
             try:
                 self.result = records.status(self._answer.event)

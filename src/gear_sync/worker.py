@@ -24,15 +24,14 @@ from gear_net.standing import LoggedStanding
 from gear_net.tls import TLS, ClientTLS
 from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
 from gearproto.addresses import Address, ServerAddresses, parse_addresses
-from gearproto.assignments import Assignment, server_timeout_ms, stopping, timed_out
+from gearproto.arguments import as_bytes, as_payload
 from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
 from gearproto.functions import Function
-from gearproto.grabbing import Grabber, jobs_at_once
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.tasks import as_bytes, as_payload
-from gearproto.time_limits import setting
+from gearproto.timeouts import setting
+from gearproto.worker import Assignment, Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
 
 from . import calling
 from .pump import Pump

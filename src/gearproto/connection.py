@@ -25,7 +25,7 @@ from .events import (
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
 from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
-from .time_limits import setting
+from .timeouts import setting
 
 __all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "TOO_MANY_CONNECTIONS", "Connection", "Limits"]
 

@@ -11,7 +11,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-from gear_sync import Task
+from gear_sync import JobRequest
 from gearproto import ConnectionLost, GearmanError, Lost, NotSent
 from gearproto.packets import JobCreated, OptionRes, SubmitJob, WorkData
 from tests.harness.hostile import HostileServer, Peer, bytes_of
@@ -83,9 +83,9 @@ async def read_stream(site: Site) -> None:
 
 CALLS: Final[dict[str, Callable[[Site], Awaitable[object]]]] = {
     "submit": lambda site: site.client.submit("f"),
-    "submit_many": lambda site: site.client.submit_many([Task("f")] * 3),
+    "submit_many": lambda site: site.client.submit_many([JobRequest("f")] * 3),
     "submit_background": lambda site: late(site.client.submit_background("f")),
-    "submit_background_many": lambda site: site.client.submit_background_many([Task("f")] * 3),
+    "submit_background_many": lambda site: site.client.submit_background_many([JobRequest("f")] * 3),
     "wait": lambda site: site.other.wait(SOON),
     "wait_queued": lambda site: late(site.other.wait_queued(SOON)),
     "result": lambda site: late(site.other.result(SOON)),

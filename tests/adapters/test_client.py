@@ -30,10 +30,9 @@ from gearproto import (
     ServerError,
 )
 from gearproto.addresses import Address
+from gearproto.client import JobHandle, Resubmitted
 from gearproto.events import Data, Line, Progress, Warned
 from gearproto.packets import JobCreated, OptionRes, SubmitJob
-from gearproto.records import Resubmitted
-from gearproto.tasks import JobHandle
 from tests.adapters.conftest import StartWorker
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import AnyClient, AnyJob, Gate, Idiom, in_thread, make_client, settle, until
@@ -42,7 +41,7 @@ from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
 
-Task = gear_sync.Task
+JobRequest = gear_sync.JobRequest
 YEAR: Final = timedelta(days=365)
 
 
@@ -145,7 +144,7 @@ async def test_submissions_with_one_unique_are_one_job(
 async def test_many_jobs_come_back_as_they_end_each_with_its_own_result(client: AnyClient, start: StartWorker) -> None:
     await start({"concurrency": 4}, reverse=reverse)
     workloads = [b"job %d" % number for number in range(100)]
-    jobs: Any = await client.submit_many(Task("reverse", workload) for workload in workloads)
+    jobs: Any = await client.submit_many(JobRequest("reverse", workload) for workload in workloads)
     ended = [job async for job in client.as_completed(jobs, LIMIT)]
     assert len(ended) == len(jobs)
     assert {*ended} == {*jobs}
@@ -166,7 +165,7 @@ async def test_jobs_that_take_too_long_for_as_completed_go_on(client: AnyClient,
         return b"slow"
 
     await start({"concurrency": 2}, slow=slow, reverse=reverse)
-    jobs: Any = await client.submit_many([Task("slow"), Task("reverse", b"ab")])
+    jobs: Any = await client.submit_many([JobRequest("slow"), JobRequest("reverse", b"ab")])
     assert await jobs[1].wait(LIMIT)
     seen: list[AnyJob] = []
     with pytest.raises(TimeoutError, match="1 jobs have not ended within"):
@@ -180,7 +179,7 @@ async def test_many_jobs_are_submitted_or_none(client: AnyClient, start: StartWo
     await start(reverse=reverse)
     for submit in (client.submit_many, client.submit_background_many):
         with pytest.raises(LocalProtocolError):
-            await submit([Task("reverse"), Task("reverse", b"", "x" * 65)])
+            await submit([JobRequest("reverse"), JobRequest("reverse", b"", "x" * 65)])
     await until(lambda: is_registered(client, b"reverse"))
     assert [row.total for row in await client.admin.status()] == [0]
 
@@ -190,7 +189,7 @@ async def test_background_jobs_run_and_their_handles_are_known(
 ) -> None:
     seen: set[bytes] = set()
     handles = [await client.submit_background("note", b"0")]
-    for handle in await client.submit_background_many(Task("note", b"%d" % number) for number in range(1, 20)):
+    for handle in await client.submit_background_many(JobRequest("note", b"%d" % number) for number in range(1, 20)):
         assert isinstance(handle, JobHandle)
         handles.append(handle)
     assert len({*handles}) == 20
@@ -452,7 +451,7 @@ async def test_full_queue_rejects_a_job(client: AnyClient) -> None:
     assert job.outcome == Rejected(b"QUEUE_ERROR", b"Job queue is full")
     with pytest.raises(JobRejected, match="QUEUE_ERROR: Job queue is full"):
         await client.submit_background("full")
-    handle, error = await client.submit_background_many([Task("other"), Task("full")])
+    handle, error = await client.submit_background_many([JobRequest("other"), JobRequest("full")])
     assert isinstance(handle, JobHandle)
     assert isinstance(error, JobRejected)
 
@@ -475,9 +474,9 @@ async def test_absent_server_is_told_as_not_sent(place: Place, host: Host) -> No
             await client.submit("f")
     with pytest.raises(JobNotSent):
         await client.submit_background("f")
-    (job,) = await client.submit_many([Task("f")])
+    (job,) = await client.submit_many([JobRequest("f")])
     assert isinstance(job.outcome, NotSent)
-    (error,) = await client.submit_background_many([Task("f")])
+    (error,) = await client.submit_background_many([JobRequest("f")])
     assert isinstance(error, JobNotSent)
     with pytest.raises(ConnectionLost, match="no server could be reached"):
         await client.echo(b"")
@@ -553,7 +552,9 @@ async def test_lost_job_is_submitted_again_if_that_is_asked_for(
     client: AnyClient, host: Host, start: StartWorker
 ) -> None:
     jobs = [await client.submit("reverse", b"ab", unique="u", resubmit=True)]
-    jobs += await client.submit_many([Task("reverse", b"cd", "v"), Task("reverse", b"ef", "w")], resubmit=True)
+    jobs += await client.submit_many(
+        [JobRequest("reverse", b"cd", "v"), JobRequest("reverse", b"ef", "w")], resubmit=True
+    )
     await client.echo(b"")
     await host.restart()
     await start(reverse=reverse)
@@ -614,7 +615,7 @@ async def test_job_without_a_unique_is_not_to_be_submitted_again(client: AnyClie
     with pytest.raises(LocalProtocolError, match="resubmit needs a unique"):
         await client.submit("f", resubmit=True)
     with pytest.raises(LocalProtocolError, match="resubmit needs a unique"):
-        await client.submit_many([Task("f", b"", "u"), Task("f")], resubmit=True)
+        await client.submit_many([JobRequest("f", b"", "u"), JobRequest("f")], resubmit=True)
 
 
 # Queries
@@ -735,7 +736,7 @@ async def test_jobs_go_to_the_servers_in_turn(place: Place) -> None:
             assert (await client.status(bytes(handle))).known
         for host in hosts:
             assert [row.total for row in await client.admin_of(host.address).status()] == [2]
-        many = await client.submit_background_many([Task("f")] * 4)
+        many = await client.submit_background_many([JobRequest("f")] * 4)
         assert [handle.server for handle in many if isinstance(handle, JobHandle)] == servers * 2
 
 

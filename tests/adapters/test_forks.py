@@ -188,7 +188,7 @@ def test_worker_that_was_made_before_a_fork_runs_in_each_child(program: str) -> 
     ):
         try:
             poll_until(lambda: [row.workers for row in client.admin.status()] == [2], "both children are there")
-            jobs = client.submit_many(gear_sync.Task("f") for _ in range(20))
+            jobs = client.submit_many(gear_sync.JobRequest("f") for _ in range(20))
             assert all(job.result(LIMIT).isdigit() for job in jobs)
             assert process.stdin is not None
             process.stdin.close()

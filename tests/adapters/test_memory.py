@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from gear_sync import Task
+from gear_sync import JobRequest
 from gearproto import JobFailed
 from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import OurServer
@@ -67,13 +67,14 @@ async def test_memory_does_not_grow_with_jobs_that_have_ended(idiom: Idiom) -> N
             async def run() -> None:
                 for number in range(ROUNDS):
                     tasks = [
-                        Task("reverse", b"%d" % index, unique=b"%d %d" % (number, index)) for index in range(BATCH)
+                        JobRequest("reverse", b"%d" % index, unique=b"%d %d" % (number, index))
+                        for index in range(BATCH)
                     ]
-                    tasks += [Task("talk")] * BATCH + [Task("fail")] * BATCH
+                    tasks += [JobRequest("talk")] * BATCH + [JobRequest("fail")] * BATCH
                     jobs: Any = await client.submit_many(tasks)
                     async for job in client.as_completed(jobs, LIMIT):
                         assert job.outcome is not None
-                    await client.submit_background_many([Task("reverse", b"%d" % number)] * BATCH)
+                    await client.submit_background_many([JobRequest("reverse", b"%d" % number)] * BATCH)
                 await until(is_idle)
 
             async def is_idle() -> bool:

@@ -13,8 +13,8 @@ from typing import Any, Final
 import anyio
 import pytest
 
-import gearproto.grabbing
-from gear_sync import TLS, Server, Task
+import gearproto.worker.grabbing
+from gear_sync import TLS, JobRequest, Server
 from gearproto import ConnectionLost, JobLost, JobNotSent, LocalProtocolError, NotSent
 from gearproto.addresses import Address
 from gearproto.codec import Packet
@@ -185,13 +185,13 @@ async def test_silent_server_keeps_no_job_of_a_worker_waiting(
     silence: Callable[[], contextlib.AbstractContextManager[tuple[str, int]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
     with silence() as address:
         async with (
             running(make_worker(idiom, [address, server.address], connect_timeout=2 * LIMIT)),
             make_client(idiom, server.address) as client,
         ):
-            for job in await client.submit_many([Task("reverse", b"ab")] * 5):
+            for job in await client.submit_many([JobRequest("reverse", b"ab")] * 5):
                 assert await job.result(LIMIT) == b"ba"
 
 
@@ -230,7 +230,7 @@ async def test_silent_server_keeps_no_job_for_another_waiting(
             make_client(idiom, [address, server.address], policy="round_robin", connect_timeout=2 * LIMIT) as client,
             anyio.create_task_group() as group,
         ):
-            group.start_soon(client.submit_many, [Task("note", b"%d" % number) for number in range(4)])
+            group.start_soon(client.submit_many, [JobRequest("note", b"%d" % number) for number in range(4)])
             await until(lambda: len(ran) == 2)
             group.cancel_scope.cancel()
             client.close()
@@ -291,7 +291,7 @@ async def test_report_and_the_next_request_leave_in_one_write(idiom: Idiom, serv
         running(make_worker(idiom, server.address, connect=connect)),
         make_client(idiom, server.address) as client,
     ):
-        for job in await client.submit_many([Task("reverse", b"ab")] * 3):
+        for job in await client.submit_many([JobRequest("reverse", b"ab")] * 3):
             await job.result(LIMIT)
     ends = [data for data in NotingSocket.sent if bytes_sent(WorkComplete) in data]
     assert len(ends) == 3
@@ -354,7 +354,7 @@ async def test_time_limit_covers_the_search_for_a_server(idiom: Idiom) -> None:
                 await client.submit("f")
             with pytest.raises(JobNotSent, match=not_sent):
                 await client.submit_background("f")
-            (job,) = await client.submit_many([Task("f")])
+            (job,) = await client.submit_many([JobRequest("f")])
             assert job.outcome == NotSent(not_sent)
             with pytest.raises(TimeoutError, match=rf"{host}:{port}: no answer within 0\.1 s"):
                 await client.echo(b"")

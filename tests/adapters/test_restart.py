@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from gearproto import Completed, JobNotSent, Lost, NotSent, Outcome
-from gearproto.records import Resubmitted
+from gearproto.client import Resubmitted
 from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, working
 from tests.harness.servers import Gearmand, OurServer, RunningServer
 from tests.harness.threads import LIMIT

@@ -12,8 +12,8 @@ import pytest
 import gear_sync
 from gearproto import Completed, LocalProtocolError, StreamBlocked
 from gearproto.addresses import Address
+from gearproto.client import Unread
 from gearproto.events import Data, Warned
-from gearproto.streams import Unread
 from tests.adapters.conftest import StartWorker
 from tests.harness.idioms import AnyClient, AnyJob, Gate, ThreadedClient, settle, until
 from tests.harness.places import Host, Place
@@ -120,7 +120,7 @@ async def test_waiting_for_anything_else_of_the_connection_is_refused_at_once(cl
             StreamBlocked, match=r"is not read: jobs that stream hold \d+ bytes unread, limit 200000; use"
         ):
             await wait()
-    (error,) = await client.submit_background_many([gear_sync.Task("nobody")])
+    (error,) = await client.submit_background_many([gear_sync.JobRequest("nobody")])
     assert isinstance(error, StreamBlocked)
     assert await pieces_of(stream) == PIECES  # all goes on
     assert await late.result(LIMIT) == b"dc"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gear_net.tls import client_context
-from gear_sync import TLS, Task
+from gear_sync import TLS, JobRequest
 from gearproto import ConnectionLost, JobLost, JobNotSent
 from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.hostile import HostileServer, Peer
@@ -110,7 +110,7 @@ async def test_jobs_for_a_server_that_refuses_a_certificate_go_to_the_next_serve
         async with worker_of(idiom, taking.address, **options):
             for _ in range(5):  # each finds the server anew
                 async with make_client(idiom, [refusing.address, taking.address], **options) as client:
-                    jobs: Any = await client.submit_many([Task("f")] * 4)
+                    jobs: Any = await client.submit_many([JobRequest("f")] * 4)
                     assert [await job.result(LIMIT) for job in jobs] == [b""] * 4
                     assert isinstance(await client.submit_background("f"), bytes)
     finally:

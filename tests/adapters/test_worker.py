@@ -44,7 +44,7 @@ from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
 
-Task = gear_sync.Task
+JobRequest = gear_sync.JobRequest
 MIB = 1024 * 1024
 
 _context: ContextVar[bytes] = ContextVar("_context", default=b"nothing")
@@ -375,7 +375,7 @@ async def test_worker_runs_as_many_jobs_as_it_has_room_for_and_never_more(
 
     for function in kinds(idiom, plain, coroutine):
         client = await place.connected_client(policy="round_robin")
-        jobs = await client.submit_many(Task("f", b"x" * (number < room)) for number in range(count))
+        jobs = await client.submit_many(JobRequest("f", b"x" * (number < room)) for number in range(count))
         await client.echo(b"")
         worker = place.worker(concurrency=room)
         worker.register("f", function)
@@ -718,7 +718,7 @@ async def test_worker_stopped_before_it_runs_does_not_run(place: Place, host: Ho
 
 
 async def test_workers_that_leave_in_peace_take_no_job_with_them(place: Place, host: Host, client: AnyClient) -> None:
-    jobs = await client.submit_many(Task("f", b"%d" % number) for number in range(10))
+    jobs = await client.submit_many(JobRequest("f", b"%d" % number) for number in range(10))
     done: Counter[bytes] = Counter()
 
     def one(job: Any) -> bytes:

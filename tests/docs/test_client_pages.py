@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import gearproto
-from gearproto.policies import Policy
-from gearproto.records import outcome_error
+from gearproto.client import Policy, outcome_error
 
 PAGES = {
     name: (Path(__file__).parent.parent.parent / "docs" / name).read_text(encoding="utf-8")

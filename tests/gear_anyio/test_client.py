@@ -13,7 +13,7 @@ import pytest
 from anyio.abc import TaskGroup
 
 import gear_anyio
-from gear_anyio import Client, Job, Task
+from gear_anyio import Client, Job, JobRequest
 from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
 from gearproto.addresses import Address
 from gearproto.functions import BYTES, Function
@@ -78,7 +78,7 @@ async def submit(client: Client) -> None:
 
 
 async def submit_much(client: Client) -> None:
-    await client.submit_many([Task("reverse", b"x" * 100_000)] * 10)
+    await client.submit_many([JobRequest("reverse", b"x" * 100_000)] * 10)
 
 
 async def submit_background(client: Client) -> None:
@@ -86,7 +86,7 @@ async def submit_background(client: Client) -> None:
 
 
 async def submit_background_many(client: Client) -> None:
-    await client.submit_background_many([Task("reverse", b"x" * 100_000)] * 3)
+    await client.submit_background_many([JobRequest("reverse", b"x" * 100_000)] * 3)
 
 
 async def wait_for_result(client: Client) -> None:
@@ -100,7 +100,7 @@ async def wait_for_events(client: Client) -> None:
 
 
 async def wait_for_all(client: Client) -> None:
-    jobs = await client.submit_many([Task("reverse", b"ab")] * 3)
+    jobs = await client.submit_many([JobRequest("reverse", b"ab")] * 3)
     assert len([job async for job in client.as_completed(jobs, LIMIT)]) == 3
 
 
@@ -468,7 +468,7 @@ async def test_answers_have_a_time_limit(pipes: Pipes) -> None:
             with pytest.raises(TimeoutError, match="server:4730: no answer within 3 s"):
                 await call()
             assert anyio.current_time() == pytest.approx(began + 3)
-        results = await client.submit_background_many([Task("f"), Task("f")])
+        results = await client.submit_background_many([JobRequest("f"), JobRequest("f")])
         assert [type(result) for result in results] == [TimeoutError] * 2
         # What comes later is nobody's, and keeps nothing from its place.
         peer = await pipes.accept()
@@ -488,7 +488,7 @@ async def submits(client: Client) -> None:
 
 
 async def submits_many(client: Client) -> None:
-    jobs = await client.submit_many([Task("f", b"x" * MIB)] * 2)
+    jobs = await client.submit_many([JobRequest("f", b"x" * MIB)] * 2)
     assert [job.outcome for job in jobs] == [None, None]
 
 
@@ -498,7 +498,7 @@ async def submits_in_background(client: Client) -> None:
 
 
 async def submits_many_in_background(client: Client) -> None:
-    results = await client.submit_background_many([Task("f", b"x" * MIB)] * 2)
+    results = await client.submit_background_many([JobRequest("f", b"x" * MIB)] * 2)
     assert [str(result) for result in results] == ["server:4730: no answer within 3 s"] * 2
 
 
@@ -544,9 +544,9 @@ async def test_time_limit_covers_the_search_for_a_server(
     async with client_of(pipes, connect=hang, timeout=3, connect_timeout=100) as client:
         began = anyio.current_time()
         if use is submits_many:
-            assert [job.outcome for job in await client.submit_many([Task("f")])] == [NotSent(not_sent)]
+            assert [job.outcome for job in await client.submit_many([JobRequest("f")])] == [NotSent(not_sent)]
         elif use is submits_many_in_background:
-            assert [str(error) for error in await client.submit_background_many([Task("f")])] == [not_sent]
+            assert [str(error) for error in await client.submit_background_many([JobRequest("f")])] == [not_sent]
         elif use in (asks, commands):
             await use(client)
         else:
@@ -610,7 +610,7 @@ async def test_stream_that_breaks_in_connect_is_a_server_that_cannot_be_reached(
         raise anyio.BrokenResourceError
 
     async with client_of(pipes, connect=broken) as client:
-        (job,) = await client.submit_many([Task("f")])
+        (job,) = await client.submit_many([JobRequest("f")])
         assert isinstance(job.outcome, NotSent)
 
 
@@ -623,9 +623,9 @@ async def test_client_is_refused_in_another_event_loop_at_each_call(place: Place
         job = await client.submit("nobody")
         calls: list[Callable[[], Any]] = [
             lambda: client.submit("reverse"),
-            lambda: client.submit_many([Task("reverse")]),
+            lambda: client.submit_many([JobRequest("reverse")]),
             lambda: client.submit_background("reverse"),
-            lambda: client.submit_background_many([Task("reverse")]),
+            lambda: client.submit_background_many([JobRequest("reverse")]),
             lambda: client.status(b"H:1"),
             lambda: client.echo(b"x"),
             client.admin.version,

@@ -10,7 +10,7 @@ import anyio.abc
 import pytest
 
 import gear_sync
-from gear_anyio import TLS, Client, Task, Worker, WorkerJob
+from gear_anyio import TLS, Client, JobRequest, Worker, WorkerJob
 from gear_net.tls import client_context
 from gearproto import Completed, ConnectionLost, JobLost, JobNotSent, Lost, NotSent, Outcome, Rejected
 from gearproto.addresses import Address
@@ -121,7 +121,7 @@ def test_outcome_is_right_whatever_the_server_does(loop: Loop, script: Script, o
                 probe_timeout=0.02,
                 retry_pauses=(0.01, 0.01),
             ) as client:
-                (job,) = await client.submit_many([Task("f")])
+                (job,) = await client.submit_many([JobRequest("f")])
                 assert await job.wait(LIMIT)
                 assert isinstance(job.outcome, outcome)
 
@@ -288,7 +288,7 @@ def test_connection_that_hangs_ends_with_its_time_limit_or_the_client(loop: Loop
                 with pytest.raises(JobNotSent, match=r"no answer within 0\.05 s"):
                     await client.submit("f")
             async with Client(listener.getsockname()) as client, anyio.create_task_group() as group:
-                group.start_soon(client.submit_many, [Task("f")])
+                group.start_soon(client.submit_many, [JobRequest("f")])
                 await anyio.wait_all_tasks_blocked()
                 client.close()
 

@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from gear_anyio import Client, Task, Worker, WorkerJob
+from gear_anyio import Client, JobRequest, Worker, WorkerJob
 from gearproto import JobLost, JobNotSent
 from gearproto.addresses import Address
 from gearproto.event import Event
@@ -111,7 +111,7 @@ async def test_server_that_hangs_costs_one_job_and_all_others_go_to_the_next(pol
             assert anyio.current_time() - began == pytest.approx(40)
             for _ in range(20):
                 lost_at = anyio.current_time()
-                tasks = [Task("f", unique=str(number)) for number in range(9)]
+                tasks = [JobRequest("f", unique=str(number)) for number in range(9)]
                 jobs = [await client.submit("f"), *await client.submit_many(tasks)]
                 assert [await job.result() for job in jobs] == [b"done"] * 10
                 assert anyio.current_time() == lost_at
@@ -128,7 +128,7 @@ async def test_server_gets_its_share_of_jobs_again_once_it_answers(policy: str) 
             net.serve(net.first)
             servers = set()
             for _ in range(10):
-                jobs = await client.submit_many([Task("f")] * 2)
+                jobs = await client.submit_many([JobRequest("f")] * 2)
                 assert [await job.result() for job in jobs] == [b"done"] * 2
                 servers = {str(job.server) for job in jobs}
                 await anyio.sleep(5)

@@ -17,7 +17,7 @@ import anyio.lowlevel
 import pytest
 
 import gear_sync
-from gear_anyio import Task, ThreadJob, Worker, WorkerJob
+from gear_anyio import JobRequest, ThreadJob, Worker, WorkerJob
 from gear_anyio.threadsafe import ThreadsafeCalls
 from gearproto import ConnectionLost, JobRaised
 from gearproto.packets import (
@@ -163,7 +163,7 @@ async def test_no_task_outlives_a_client_or_worker(loop: Loop, way: Way, end: st
             worker = place.worker(host, concurrency=2)
             worker.register("hang", hang, timeout=LIMIT)
             group.start_soon(worker.run)
-            await client.submit_many([Task("hang"), Task("nobody")])
+            await client.submit_many([JobRequest("hang"), JobRequest("nobody")])
             await begun.reached()
             if end == "cancel":
                 group.cancel_scope.cancel()

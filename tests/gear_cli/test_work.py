@@ -48,7 +48,7 @@ def client(idle: gear_sync.Server) -> Iterator[gear_sync.Client]:
 def test_command_reads_the_workload_and_writes_the_result(
     here: Here, at: str, client: gear_sync.Client, words: tuple[str, ...]
 ) -> None:
-    jobs = client.submit_many(gear_sync.Task(function="up", workload=text) for text in (b"one", b"two"))
+    jobs = client.submit_many(gear_sync.JobRequest(function="up", workload=text) for text in (b"one", b"two"))
     assert here("up", at, "--count=2", *words) == (0, "", "")
     assert [job.result(WAIT) for job in jobs] == [b"ONE", b"TWO"]
 
@@ -111,7 +111,7 @@ def test_command_that_has_never_worked_stops_the_worker_and_gives_the_job_back(
 
 
 def test_command_that_has_worked_before_fails_its_job(here: Here, at: str, client: gear_sync.Client) -> None:
-    jobs = client.submit_many(gear_sync.Task(function="f", workload=text) for text in (b"exit 0", b"exit 127"))
+    jobs = client.submit_many(gear_sync.JobRequest(function="f", workload=text) for text in (b"exit 0", b"exit 127"))
     code, _out, _err = here("f", at, "--count=2", "sh")
     assert code == 0
     assert jobs[0].result(WAIT) == b""
@@ -308,7 +308,7 @@ def test_several_jobs_run_at_once_if_asked_for(here: Here, at: str, client: gear
     meet = (
         f"cd {tmp_path} && if mkdir first 2>/dev/null; then echo met > pipe; else cat pipe; fi"  # each waits for both
     )
-    jobs = client.submit_many([gear_sync.Task("meet"), gear_sync.Task("meet")])
+    jobs = client.submit_many([gear_sync.JobRequest("meet"), gear_sync.JobRequest("meet")])
     assert here("meet", at, "--threads=2", "--count=2", meet) == (0, "", "")
     assert sorted(job.result(WAIT) for job in jobs) == [b"", b"met\n"]
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 import gear_sync
-from gear_sync import Client, Server, Task, Worker
+from gear_sync import Client, JobRequest, Server, Worker
 from gear_sync.pump import Pump
 from gearproto import (
     Completed,
@@ -276,7 +276,7 @@ RUN_AT = datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=2)))
         (lambda c: c.submit("f", priority=Priority.HIGH), SubmitJobHigh(b"f", b"", b"")),
         (lambda c: c.submit("f", priority=Priority.LOW), SubmitJobLow(b"f", b"", b"")),
         (lambda c: c.submit("f", b"w", reducer="r"), SubmitReduceJob(b"f", b"", b"r", b"", b"w")),
-        (lambda c: c.submit_many([Task(function="f", unique="u")]), SubmitJob(b"f", b"u", b"")),
+        (lambda c: c.submit_many([JobRequest(function="f", unique="u")]), SubmitJob(b"f", b"u", b"")),
         (lambda c: c.submit_background("f", b"w"), SubmitJobBg(b"f", b"", b"w")),
         (lambda c: c.submit_background("f", priority=Priority.HIGH), SubmitJobHighBg(b"f", b"", b"")),
         (lambda c: c.submit_background("f", priority=Priority.LOW), SubmitJobLowBg(b"f", b"", b"")),
@@ -385,7 +385,7 @@ def test_connection_that_ends_just_before_a_call_uses_it_is_replaced(monkeypatch
         lambda client: client.status(b"H:1"),
         lambda client: client.admin.version(),
         lambda client: client.submit("f"),
-        lambda client: client.submit_many(iter([Task("f")]))[0],
+        lambda client: client.submit_many(iter([JobRequest("f")]))[0],
     ]
     real = Pump.look
 
@@ -553,7 +553,9 @@ def test_close_tells_what_has_left_from_what_has_not() -> None:
         assert closed.wait(LIMIT)  # and reads nothing
 
     with HostileServer(script) as server, Client(server.address) as client:
-        jobs = client.submit_many([Task(function="f", workload=bytes(16 * 1024 * 1024)), Task(function="f")])
+        jobs = client.submit_many(
+            [JobRequest(function="f", workload=bytes(16 * 1024 * 1024)), JobRequest(function="f")]
+        )
         jobs.append(client.submit("f"))
         client.close()
         closed.set()
@@ -585,7 +587,7 @@ def test_wrong_arguments_change_nothing() -> None:
         with pytest.raises(LocalProtocolError, match="SUBMIT_JOB: function must not be empty"):
             client.submit("")
         with pytest.raises(LocalProtocolError, match="unique has 65 bytes, limit 64"):
-            client.submit_many([Task(function="f"), Task(function="f", unique=b"u" * 65)])
+            client.submit_many([JobRequest(function="f"), JobRequest(function="f", unique=b"u" * 65)])
         assert client.echo(b"still there") == b"still there"
         assert client.admin.status() == ()
         with pytest.raises(ValueError, match="not a valid address"):
@@ -666,5 +668,5 @@ def test_rejected_background_job_raises() -> None:
 
 
 def test_package_names_what_is_public() -> None:
-    names = "Client Job Policy Priority Server TLS Task Worker WorkerJob"
+    names = "Client Job Policy Priority Server TLS JobRequest Worker WorkerJob"
     assert set(gear_sync.__all__) == set(names.split())

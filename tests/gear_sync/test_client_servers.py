@@ -13,7 +13,7 @@ from zlib import crc32
 import pytest
 
 import gear_sync.client
-from gear_sync import Client, Job, Policy, Server, Task, Worker
+from gear_sync import Client, Job, JobRequest, Policy, Server, Worker
 from gearproto import (
     Completed,
     Failed,
@@ -26,6 +26,7 @@ from gearproto import (
     NotSent,
 )
 from gearproto.addresses import Address, parse_address
+from gearproto.client import JobHandle
 from gearproto.packets import (
     Error,
     GetStatus,
@@ -39,7 +40,6 @@ from gearproto.packets import (
     WorkData,
     WorkFail,
 )
-from gearproto.tasks import JobHandle
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.ports import HOST, HeldPort
 from tests.harness.servers import OurServer, full_listener, poll_until
@@ -121,7 +121,7 @@ def uniques(client: Client, server: OurServer) -> set[bytes]:
 def test_jobs_go_to_the_servers_of_the_policy(
     servers: list[OurServer], policy: Policy | str, places: list[int], many: bool
 ) -> None:
-    tasks = [Task("f", unique=b"u%d" % number) for number in range(6)]
+    tasks = [JobRequest("f", unique=b"u%d" % number) for number in range(6)]
     with Client([server.address for server in servers], policy=policy) as client:
         if many:
             handles = client.submit_background_many(tasks)
@@ -139,7 +139,7 @@ def test_results_of_jobs_on_several_servers_come_back(servers: list[OurServer]) 
     with Worker(addresses) as worker, Client(addresses, policy="round_robin") as client:
         worker.register("reverse", lambda job: job.workload[::-1])
         with working(worker):
-            jobs = client.submit_many([Task("reverse", b"%d!" % number) for number in range(30)])
+            jobs = client.submit_many([JobRequest("reverse", b"%d!" % number) for number in range(30)])
             assert [job.result(LIMIT) for job in jobs] == [(b"%d!" % number)[::-1] for number in range(30)]
     assert {job.server for job in jobs} == {parse_address(address) for address in addresses}
 
@@ -161,7 +161,7 @@ def test_one_server_down_is_passed_over(absent: str, servers: list[OurServer], p
         for number in range(4):
             handle = client.submit_background("f", unique=b"%d" % number)
             assert handle.server == parse_address(servers[0].address)
-        jobs = client.submit_many([Task("f", unique=b"%d" % number) for number in range(4)])
+        jobs = client.submit_many([JobRequest("f", unique=b"%d" % number) for number in range(4)])
         assert [job.outcome for job in jobs] == [None] * 4
 
 
@@ -170,7 +170,7 @@ def test_where_no_server_can_be_reached_each_is_named_with_its_reason(absent: st
     with Client([absent, other]) as client:
         with pytest.raises(JobNotSent, match=f"{absent}: Connection refused; {other}: Connection refused"):
             client.submit("f")
-        (job,) = client.submit_many([Task("f")])
+        (job,) = client.submit_many([JobRequest("f")])
         assert isinstance(job.outcome, NotSent)
 
 
@@ -294,7 +294,7 @@ def test_stranded_job_ends_when_the_client_is_closed() -> None:
         assert go.wait(LIMIT)
 
     with HostileServer(takes_nothing) as deaf, Client(deaf.address) as client:
-        stuck, job = client.submit_many([Task("f", bytes(16 * MIB)), Task("f")])
+        stuck, job = client.submit_many([JobRequest("f", bytes(16 * MIB)), JobRequest("f")])
         go.set()
         poll_until(lambda: stuck.wait(0), "the loss is noticed")
         assert job.stranded is not None
@@ -340,7 +340,7 @@ def test_close_ends_a_connect_that_hangs() -> None:
 def test_client_starts_no_thread(servers: list[OurServer]) -> None:
     before = threading.active_count()
     with Client([server.address for server in servers], policy="round_robin") as client:
-        client.submit_many([Task("f")] * 10)
+        client.submit_many([JobRequest("f")] * 10)
         client.echo(b"")
         assert threading.active_count() == before
 
@@ -380,7 +380,7 @@ def test_silent_server_does_not_keep_the_jobs_of_others_waiting(servers: list[Ou
     ):
         worker.register("reverse", lambda job: job.workload[::-1])
         with working(worker):
-            jobs = client.submit_many([Task("reverse", b"%d!" % number) for number in range(10)])
+            jobs = client.submit_many([JobRequest("reverse", b"%d!" % number) for number in range(10)])
             answered = jobs[1::2]
             done = client.as_completed(jobs, LIMIT)
             assert {next(done) for _ in answered} == set(answered)
@@ -463,7 +463,7 @@ def test_jobs_come_in_the_order_in_which_they_end() -> None:
         peer.wait_for_end()
 
     with HostileServer(script) as server, Client(server.address) as client:
-        one, two, three = client.submit_many([Task("f")] * 3)
+        one, two, three = client.submit_many([JobRequest("f")] * 3)
         assert list(client.as_completed([one, two, three], LIMIT)) == [three, one, two]
         assert [job.outcome for job in (one, two, three)] == [Failed(), Completed(b""), Completed(b"first")]
         assert list(client.as_completed([two, one])) == [two, one]
@@ -482,7 +482,7 @@ def test_jobs_that_have_not_ended_in_time_go_on() -> None:
         peer.send(WorkComplete(b"H:2", b"late"))
 
     with HostileServer(script) as server, Client(server.address) as client:
-        early, lost, late = jobs = client.submit_many([Task("f")] * 3)
+        early, lost, late = jobs = client.submit_many([JobRequest("f")] * 3)
         assert early.wait(LIMIT)
         done = client.as_completed(jobs, 0.01)
         assert next(done) is early
@@ -495,7 +495,7 @@ def test_jobs_that_have_not_ended_in_time_go_on() -> None:
 
 def test_jobs_that_could_not_be_sent_come_at_once(absent: str) -> None:
     with Client(absent) as client:
-        jobs = client.submit_many([Task("f"), Task("g")])
+        jobs = client.submit_many([JobRequest("f"), JobRequest("g")])
         assert list(client.as_completed(jobs, LIMIT)) == jobs
 
 
@@ -511,7 +511,7 @@ def test_two_threads_may_wait_for_the_same_jobs() -> None:
         peer.wait_for_end()
 
     with HostileServer(script) as server, Client(server.address) as client:
-        jobs = client.submit_many([Task("f")] * 3)
+        jobs = client.submit_many([JobRequest("f")] * 3)
         calls = [Call(lambda: list(client.as_completed(jobs, LIMIT))) for _ in range(3)]
         release.set()
         assert [call.result() for call in calls] == [jobs] * 3
@@ -618,7 +618,7 @@ def test_many_background_jobs_give_handles_and_errors_in_their_order() -> None:
         peer.send(JobCreated(b"H:1"), Error(b"FULL", b"no room"), JobCreated(b"H:3"))
 
     with HostileServer(script) as server, Client(server.address) as client:
-        one, two, three, four = client.submit_background_many([Task("f")] * 4)
+        one, two, three, four = client.submit_background_many([JobRequest("f")] * 4)
         assert (one, three) == (b"H:1", b"H:3")
         assert isinstance(one, JobHandle)
         assert one.server == parse_address(address_of(server))
@@ -635,14 +635,14 @@ def test_many_background_jobs_that_are_not_answered_in_time_are_told_so() -> Non
         peer.wait_for_end()
 
     with HostileServer(script) as server, Client(server.address, timeout=0.2) as client:
-        one, two = client.submit_background_many([Task("f")] * 2)
+        one, two = client.submit_background_many([JobRequest("f")] * 2)
         assert one == b"H:1"
         assert isinstance(two, TimeoutError)
 
 
 def test_many_background_jobs_without_a_server_are_not_sent(absent: str) -> None:
     with Client(absent) as client:
-        results = client.submit_background_many([Task("f")] * 2)
+        results = client.submit_background_many([JobRequest("f")] * 2)
         assert [type(result) for result in results] == [JobNotSent, JobNotSent]
         assert client.submit_background_many([]) == []
 
@@ -651,7 +651,7 @@ def test_task_that_breaks_a_rule_keeps_all_others_back(servers: list[OurServer])
     addresses = [server.address for server in servers]
     for client in (Client(addresses, policy="round_robin"), Client(addresses[0])):
         with client:
-            tasks = [Task("f"), Task("f", unique="u" * 65)]
+            tasks = [JobRequest("f"), JobRequest("f", unique="u" * 65)]
             for submit in (client.submit_many, client.submit_background_many):
                 with pytest.raises(LocalProtocolError, match="unique has 65 bytes"):
                     submit(tasks)
@@ -689,7 +689,7 @@ def test_nothing_is_left_open_with_several_servers(absent: str) -> None:
                 connect_timeout=0.05,
             ) as client,
         ):
-            jobs = client.submit_many([Task("f")] * 4)
+            jobs = client.submit_many([JobRequest("f")] * 4)
             with contextlib.suppress(TimeoutError):
                 list(client.as_completed(jobs, 0.05))
         assert all(job.outcome is not None for job in jobs)

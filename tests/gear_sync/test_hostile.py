@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gear_sync import Client, Task, Worker
+from gear_sync import Client, JobRequest, Worker
 from gearproto import ConnectionLost, JobError, JobLost, JobNotSent, JobRejected, Lost, NotSent, Rejected, ServerError
 from gearproto.outcomes import Outcome
 from gearproto.packets import WorkComplete
@@ -83,7 +83,7 @@ def submit(client: Client) -> Outcome | None:
 CALLS: dict[str, Callable[[Client], object]] = {
     "submit": submit,
     "submit_background": lambda client: client.submit_background("f"),
-    "submit_background_many": lambda client: client.submit_background_many([Task("f")] * 3),
+    "submit_background_many": lambda client: client.submit_background_many([JobRequest("f")] * 3),
     "echo": lambda client: client.echo(b"x"),
     "status": lambda client: client.status(b"H:1"),
     "admin": lambda client: client.admin.status(),
@@ -139,7 +139,7 @@ def test_server_that_refuses_or_hangs_in_connect_is_told_as_not_sent() -> None:
             with client_of(address) as client:
                 for name, call in CALLS.items():
                     if name == "submit_background_many":
-                        results = client.submit_background_many([Task("f")] * 3)
+                        results = client.submit_background_many([JobRequest("f")] * 3)
                         assert [type(result) for result in results] == [JobNotSent] * 3
                         continue
                     with pytest.raises((JobNotSent, ConnectionLost), match="no server could be reached"):

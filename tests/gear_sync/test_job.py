@@ -25,6 +25,7 @@ from gearproto import (
     Rejected,
     ServerError,
 )
+from gearproto.client import JobEvent, outcome_error
 from gearproto.codec import Packet
 from gearproto.events import Data, Progress, Warned
 from gearproto.packets import (
@@ -40,7 +41,6 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from gearproto.records import JobEvent, outcome_error
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.threads import LIMIT, Call
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 import gear_sync.worker
-import gearproto.grabbing
+import gearproto.worker.grabbing
 from gear_net.standing import LoggedStanding
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import (
@@ -447,7 +447,7 @@ def test_job_that_is_being_assigned_while_the_worker_stops_is_done() -> None:
 
 
 def test_server_that_does_not_answer_does_not_keep_a_worker_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
     asked = threading.Event()
 
     def script(peer: Peer) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import gearproto.grabbing
+import gearproto.worker.grabbing
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import ConnectionLost, Grab, JobFailed, JobRaised, LocalProtocolError
 from gearproto.events import Data, Progress, Warned
@@ -484,7 +484,7 @@ def test_full_worker_asks_no_server() -> None:
 def test_silent_server_does_not_stall_work_on_the_others(
     monkeypatch: pytest.MonkeyPatch, server: Server, client: Client
 ) -> None:
-    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
 
     def silent(peer: Peer) -> None:
         peer.wait_for_end()
@@ -497,7 +497,7 @@ def test_silent_server_does_not_stall_work_on_the_others(
 
 
 def test_silent_server_does_not_keep_a_new_function_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
     reports: list[Report] = []
     first_asked = threading.Event()
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import admin, events, outcomes
-from gearproto.tasks import Task
+from gearproto.client import JobRequest
 
 CLASSES: list[type[Any]] = [
     cls
@@ -45,7 +45,7 @@ def test_events_are_equal_only_within_a_type(one: type[Any], other: type[Any], v
     assert len({first, second, build(one, value)}) == 1 + (first != second)
 
 
-@pytest.mark.parametrize("cls", [*CLASSES, admin.Ok, admin.Refused, Task])
+@pytest.mark.parametrize("cls", [*CLASSES, admin.Ok, admin.Refused, JobRequest])
 def test_event_is_a_dataclass_like_any_other(cls: type[Any]) -> None:
     own = [
         (

@@ -23,8 +23,7 @@ import gear_sync
 from gear_sync.job import JobEvents
 from gearproto import Outcome, Priority
 from gearproto.addresses import Address
-from gearproto.job_events import JobEvent
-from gearproto.tasks import JobHandle
+from gearproto.client import JobEvent, JobHandle
 
 from . import loops
 from .loops import LOOPS, Loop
@@ -200,7 +199,7 @@ class ThreadedClient:
         options |= {"resubmit": resubmit, "stream": stream}
         return ThreadedJob(await in_thread(partial(self.client.submit, function, workload, **options)))
 
-    async def submit_many(self, tasks: Iterable[gear_sync.Task], *, resubmit: bool = False) -> list[ThreadedJob]:
+    async def submit_many(self, tasks: Iterable[gear_sync.JobRequest], *, resubmit: bool = False) -> list[ThreadedJob]:
         jobs = await in_thread(partial(self.client.submit_many, tasks, resubmit=resubmit))
         return [ThreadedJob(job) for job in jobs]
 

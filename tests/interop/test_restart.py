@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gear_sync import Client, Task, Worker, WorkerJob
+from gear_sync import Client, JobRequest, Worker, WorkerJob
 from gearproto import Completed, Lost, NotSent
 from gearproto.outcomes import Outcome
 from tests.harness.servers import Kind, RunningServer, running
@@ -43,7 +43,7 @@ def test_every_submission_ends_truly_and_the_worker_is_back(server: RunningServe
         with Client(server.address) as client:
             number = 0
             while not stop.is_set():
-                tasks = [Task("reverse", b"%d %d %d" % (name, number, index)) for index in range(5)]
+                tasks = [JobRequest("reverse", b"%d %d %d" % (name, number, index)) for index in range(5)]
                 for task, job in zip(tasks, client.submit_many(tasks), strict=True):
                     assert job.wait(LIMIT), job
                     outcomes[bytes(task.workload)] = job.outcome

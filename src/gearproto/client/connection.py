@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Unpack
 
-from .codec import Packet, Route, decoders
-from .connection import Connection, Limits, Request
-from .errors import LocalProtocolError, RemoteProtocolError
-from .event import Event
-from .events import (
+from gearproto.codec import Packet, Route, decoders
+from gearproto.connection import Connection, Limits, Request
+from gearproto.errors import RemoteProtocolError
+from gearproto.event import Event
+from gearproto.events import (
     Data,
     JobEnded,
     JobQueued,
@@ -21,8 +21,8 @@ from .events import (
     UnmatchedReport,
     Warned,
 )
-from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
-from .packets import (
+from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+from gearproto.packets import (
     SUBMISSIONS,
     Error,
     GetStatus,
@@ -32,9 +32,6 @@ from .packets import (
     Priority,
     StatusRes,
     StatusResUnique,
-    SubmitJobEpoch,
-    SubmitReduceJob,
-    SubmitReduceJobBackground,
     WorkComplete,
     WorkData,
     WorkException,
@@ -43,13 +40,10 @@ from .packets import (
     WorkWarning,
 )
 
-__all__ = ["ClientConnection", "submission"]
+from .submissions import submission
 
-_PLAIN: Final[dict[tuple[Priority, bool], Any]] = {
-    kind: cls
-    for cls, kind in SUBMISSIONS.items()
-    if cls not in (SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground)
-}
+__all__ = ["ClientConnection"]
+
 _WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException | JobRequeued
 
 
@@ -97,45 +91,6 @@ class _Early:
             return reports[:size:copies]
         self.reports = reports[size:]
         return reports[:size]
-
-
-def submission(
-    function: bytes,
-    workload: bytes,
-    unique: bytes = b"",
-    priority: Priority = Priority.NORMAL,
-    background: bool = False,
-    run_at: int | None = None,
-    reducer: bytes | None = None,
-) -> Packet:
-    """Return the packet that submits a job (``SUBMIT_JOB`` and its kin).
-
-    Args:
-        function: name of the function to run, 1 to 8191 bytes without NUL.
-        workload: what to work on, any bytes.
-        unique: the caller's own name for the job, at most 64 bytes without NUL. The server joins jobs of one
-            function and unique into one; empty means never. gearmand mistreats uniques of exactly 64 bytes.
-        priority: which queue it goes to.
-        background: whether nobody waits for it; it then survives the connection.
-        run_at: seconds since 1970 before which it must not run (``SUBMIT_JOB_EPOCH``). Needs a background job of
-            normal priority.
-        reducer: name of a reducer for the worker (``SUBMIT_REDUCE_JOB``). Needs normal priority.
-
-    Raises:
-        LocalProtocolError: the arguments do not go together.
-    """
-    if run_at is None and reducer is None:
-        packet: Packet = _PLAIN[priority, background](function, unique, workload)
-        return packet
-    if priority is not Priority.NORMAL:
-        raise LocalProtocolError(f"client: a delayed or reduce job has normal priority, not {priority.name}")
-    if run_at is not None:
-        if reducer is not None or not background:
-            raise LocalProtocolError("client: SUBMIT_JOB_EPOCH is for background jobs without a reducer")
-        return SubmitJobEpoch(function, unique, run_at, workload)
-    assert reducer is not None
-    reduce = SubmitReduceJobBackground if background else SubmitReduceJob
-    return reduce(function, unique, reducer, b"", workload)
 
 
 class ClientConnection(Connection):

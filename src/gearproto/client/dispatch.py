@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
-from .addresses import Address
-from .client import ClientConnection
-from .connection import Limits
-from .errors import ConnectionLost, JobNotSent, ServerError
-from .events import StatusReceived
-from .outcomes import NotSent
+from gearproto.addresses import Address
+from gearproto.connection import Limits
+from gearproto.errors import ConnectionLost, JobNotSent, ServerError
+from gearproto.events import StatusReceived
+from gearproto.outcomes import NotSent
+
+from .connection import ClientConnection
+from .jobs import JobRecord
 from .policies import ServerChooser, Try, WaitUntil
-from .records import JobRecord
 
 __all__ = ["NO_ANSWER", "Dispatch", "as_query", "check_submissions", "status_of_all", "unreachable"]
 
@@ -69,7 +70,7 @@ def check_submissions(jobs: Iterable[JobRecord], limits: Limits) -> None:
         LocalProtocolError: one breaks a rule.
     """
     trial = ClientConnection(**limits)
-    trial.submit_jobs(job.task.packet(background=job.background) for job in jobs if job.task is not None)
+    trial.submit_jobs(job.request.packet(background=job.background) for job in jobs if job.request is not None)
 
 
 class Dispatch(Generic[_R]):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto.policies import Candidates, Policy, ServerChooser, Try, WaitUntil
+from gearproto.client import Candidates, Policy, ServerChooser, Try, WaitUntil
 
 NOW = 100.0
 NEVER = float("inf")

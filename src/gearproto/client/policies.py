@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Protocol
 from zlib import crc32
 
-from .event import event
+from gearproto.event import event
 
 __all__ = ["Candidates", "Policy", "ServerChooser", "ServerStanding", "Try", "WaitUntil"]
 

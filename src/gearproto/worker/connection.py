@@ -8,12 +8,12 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import ClassVar, Final, Unpack
 
-from .codec import HEADER, Packet, Route, decoders
-from .connection import Connection, Limits
-from .errors import LocalProtocolError, RemoteProtocolError
-from .event import Event
-from .events import JobAssigned, ReportRefused
-from .packets import (
+from gearproto.codec import HEADER, Packet, Route, decoders
+from gearproto.connection import Connection, Limits
+from gearproto.errors import LocalProtocolError, RemoteProtocolError
+from gearproto.event import Event
+from gearproto.events import JobAssigned, ReportRefused
+from gearproto.packets import (
     CanDo,
     CanDoTimeout,
     CantDo,

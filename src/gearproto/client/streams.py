@@ -3,7 +3,7 @@
 The events of such a job are in a `StreamLog`. It drops what every open cursor has passed; before the first cursor is
 opened it keeps all, and when the last one is left it drops all and keeps nothing more. All logs of a client share one
 `Unread`, which counts what they hold. While that is over its limit, a connection that has such jobs open is not read,
-see `gearproto.records.Records`.
+see `gearproto.client.OpenRequests`.
 
 Cursors may be left at any time, in any thread, even by the garbage collector. So leaving one only leaves word; the
 account is settled when somebody asks for it.
@@ -15,7 +15,8 @@ from collections import deque
 from typing import Final
 from weakref import ref
 
-from .events import Data, Warned
+from gearproto.events import Data, Warned
+
 from .job_events import Cursor, EventLog, JobEvent, Step
 
 __all__ = ["DEFAULT_MAX_UNREAD", "StreamLog", "Unread"]

@@ -1,4 +1,4 @@
-"""What a client wants done, in the caller's terms."""
+"""A job to be submitted, in the caller's terms, and the handle that it gets."""
 
 from __future__ import annotations
 
@@ -6,53 +6,21 @@ from datetime import datetime
 from math import isfinite
 from typing import Final
 
-from .addresses import Address
-from .client import submission
-from .codec import Packet
-from .errors import LocalProtocolError
-from .event import event
-from .packets import Priority
+from gearproto.addresses import Address
+from gearproto.arguments import as_bytes, as_payload
+from gearproto.codec import Packet
+from gearproto.errors import LocalProtocolError
+from gearproto.event import event
+from gearproto.packets import Priority
 
-__all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "Task", "as_bytes", "as_payload", "check_max_unique_size"]
+from .submissions import submission
+
+__all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "JobRequest", "check_max_unique_size"]
 
 DEFAULT_MAX_UNIQUE_SIZE: Final = 63
 """Most bytes of a unique unless told otherwise: one less than the protocol allows, for gearmand's sake."""
 
 _MAX_UNIQUE_SIZE: Final = 64
-
-
-def as_bytes(name: str | bytes | bytearray) -> bytes:
-    """Return a name as it goes over the wire: text as UTF-8, bytes as they are.
-
-    Raises:
-        LocalProtocolError: it is neither, or text that UTF-8 cannot hold.
-    """
-    if isinstance(name, bytes):
-        return name
-    if isinstance(name, str):
-        try:
-            return name.encode()
-        except UnicodeEncodeError:
-            raise LocalProtocolError(f"{name!r} cannot be encoded as UTF-8") from None
-    return as_payload("a name", name)
-
-
-def as_payload(what: str, data: object) -> bytes:
-    """Return data as it goes over the wire: anything that has the form of bytes, as bytes.
-
-    Args:
-        what: names the data in messages.
-        data: the data.
-
-    Raises:
-        LocalProtocolError: it does not have the form of bytes.
-    """
-    if type(data) is bytes:
-        return data
-    try:
-        return bytes(memoryview(data))  # type: ignore[arg-type]
-    except TypeError:
-        raise LocalProtocolError(f"{what} has to be bytes, not {type(data).__name__}") from None
 
 
 def _as_priority(priority: object) -> Priority:
@@ -77,7 +45,7 @@ def check_max_unique_size(size: int) -> int:
 
 
 @event
-class Task:
+class JobRequest:
     """A job to be submitted.
 
     Attributes:
@@ -98,8 +66,8 @@ class Task:
     run_at: datetime | float | None = None
     reducer: str | bytes | bytearray | None = None
 
-    def prepared(self, max_unique_size: int) -> Task:
-        """Return the task for a submission that may have to be made again: later changes to a bytearray do not show.
+    def prepared(self, max_unique_size: int) -> JobRequest:
+        """Return the request for a submission that may have to be made again: later changes to a bytearray do not show.
 
         Args:
             max_unique_size: limit in bytes for the unique, up to 64.
@@ -114,7 +82,7 @@ class Task:
                 f"client: unique has {len(unique)} bytes, limit {max_unique_size}"
                 + why * (max_unique_size == DEFAULT_MAX_UNIQUE_SIZE)
             )
-        return Task(
+        return JobRequest(
             as_bytes(self.function),
             as_payload("the workload", self.workload),
             unique,

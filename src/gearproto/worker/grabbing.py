@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .errors import LocalProtocolError
-from .worker import Grab, WorkerConnection
+from gearproto.errors import LocalProtocolError
+
+from .connection import Grab, WorkerConnection
 
 __all__ = ["Grabber", "jobs_at_once"]
 

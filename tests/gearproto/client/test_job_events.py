@@ -6,8 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from gearproto.client import Cursor, JobEvent, Resubmitted
+from gearproto.client.job_events import EventLog
 from gearproto.events import Data, Progress, RequestId, Restarted, Warned
-from gearproto.job_events import Cursor, EventLog, JobEvent, Resubmitted
 from gearproto.outcomes import Completed, Failed, Outcome
 
 ONE = RequestId(1)

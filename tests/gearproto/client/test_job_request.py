@@ -5,6 +5,8 @@ import pytest
 
 from gearproto import LocalProtocolError, Priority
 from gearproto.addresses import parse_address
+from gearproto.arguments import as_bytes
+from gearproto.client import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size
 from gearproto.codec import Packet
 from gearproto.packets import (
     SubmitJob,
@@ -15,7 +17,6 @@ from gearproto.packets import (
     SubmitReduceJob,
     SubmitReduceJobBackground,
 )
-from gearproto.tasks import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, Task, as_bytes, check_max_unique_size
 
 
 @pytest.mark.parametrize(
@@ -43,28 +44,28 @@ def test_name_that_cannot_be_sent_is_refused(name: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("task", "background", "packet"),
     [
-        (Task("f"), False, SubmitJob(b"f", b"", b"")),
-        (Task("é", b"w", "ü"), False, SubmitJob("é".encode(), "ü".encode(), b"w")),
-        (Task(b"f", b"w", b"u"), True, SubmitJobBg(b"f", b"u", b"w")),
-        (Task("f", priority=Priority.HIGH), False, SubmitJobHigh(b"f", b"", b"")),
-        (Task("f", priority=Priority.LOW), True, SubmitJobLowBg(b"f", b"", b"")),
-        (Task("f", priority="high"), False, SubmitJobHigh(b"f", b"", b"")),
-        (Task("f", priority="Low"), True, SubmitJobLowBg(b"f", b"", b"")),
-        (Task(bytearray(b"f"), bytearray(b"w"), bytearray(b"u")), False, SubmitJob(b"f", b"u", b"w")),
-        (Task("f", b"w", "u", reducer=bytearray(b"r")), False, SubmitReduceJob(b"f", b"u", b"r", b"", b"w")),
-        (Task("f", b"w", "u", reducer="é"), False, SubmitReduceJob(b"f", b"u", "é".encode(), b"", b"w")),
-        (Task("f", b"w", "u", reducer=b""), True, SubmitReduceJobBackground(b"f", b"u", b"", b"", b"w")),
-        (Task("f", b"w", run_at=0), True, SubmitJobEpoch(b"f", b"", 0, b"w")),
-        (Task("f", b"w", run_at=12.9), True, SubmitJobEpoch(b"f", b"", 12, b"w")),
-        (Task("f", run_at=datetime(1970, 1, 2, tzinfo=UTC)), True, SubmitJobEpoch(b"f", b"", 86400, b"")),
+        (JobRequest("f"), False, SubmitJob(b"f", b"", b"")),
+        (JobRequest("é", b"w", "ü"), False, SubmitJob("é".encode(), "ü".encode(), b"w")),
+        (JobRequest(b"f", b"w", b"u"), True, SubmitJobBg(b"f", b"u", b"w")),
+        (JobRequest("f", priority=Priority.HIGH), False, SubmitJobHigh(b"f", b"", b"")),
+        (JobRequest("f", priority=Priority.LOW), True, SubmitJobLowBg(b"f", b"", b"")),
+        (JobRequest("f", priority="high"), False, SubmitJobHigh(b"f", b"", b"")),
+        (JobRequest("f", priority="Low"), True, SubmitJobLowBg(b"f", b"", b"")),
+        (JobRequest(bytearray(b"f"), bytearray(b"w"), bytearray(b"u")), False, SubmitJob(b"f", b"u", b"w")),
+        (JobRequest("f", b"w", "u", reducer=bytearray(b"r")), False, SubmitReduceJob(b"f", b"u", b"r", b"", b"w")),
+        (JobRequest("f", b"w", "u", reducer="é"), False, SubmitReduceJob(b"f", b"u", "é".encode(), b"", b"w")),
+        (JobRequest("f", b"w", "u", reducer=b""), True, SubmitReduceJobBackground(b"f", b"u", b"", b"", b"w")),
+        (JobRequest("f", b"w", run_at=0), True, SubmitJobEpoch(b"f", b"", 0, b"w")),
+        (JobRequest("f", b"w", run_at=12.9), True, SubmitJobEpoch(b"f", b"", 12, b"w")),
+        (JobRequest("f", run_at=datetime(1970, 1, 2, tzinfo=UTC)), True, SubmitJobEpoch(b"f", b"", 86400, b"")),
         (
-            Task("f", run_at=datetime(1970, 1, 2, tzinfo=timezone(timedelta(hours=1)))),
+            JobRequest("f", run_at=datetime(1970, 1, 2, tzinfo=timezone(timedelta(hours=1)))),
             True,
             SubmitJobEpoch(b"f", b"", 82800, b""),
         ),
     ],
 )
-def test_task_is_the_packet_of_its_fields(task: Task, background: bool, packet: Packet) -> None:
+def test_task_is_the_packet_of_its_fields(task: JobRequest, background: bool, packet: Packet) -> None:
     assert task.packet(background=background) == packet
     assert task.prepared(63).packet(background=background) == packet
 
@@ -75,15 +76,18 @@ PRIORITIES = "which has to be a Priority or one of 'high', 'normal', 'low'"
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (Task("f", run_at=datetime(2030, 1, 1)), "client: run_at needs a time zone"),  # noqa: DTZ001
-        (Task("f", run_at=5), "client: SUBMIT_JOB_EPOCH is for background jobs without a reducer"),
-        (Task("f", reducer="r", priority=Priority.LOW), "client: a delayed or reduce job has normal priority, not LOW"),
-        (Task("f", priority="urgent"), f"client: priority is 'urgent', {PRIORITIES}"),
-        (Task("f", priority=0), f"client: priority is 0, {PRIORITIES}"),  # type: ignore[arg-type]
-        (Task("f", "text"), "the workload has to be bytes, not str"),  # type: ignore[arg-type]
+        (JobRequest("f", run_at=datetime(2030, 1, 1)), "client: run_at needs a time zone"),  # noqa: DTZ001
+        (JobRequest("f", run_at=5), "client: SUBMIT_JOB_EPOCH is for background jobs without a reducer"),
+        (
+            JobRequest("f", reducer="r", priority=Priority.LOW),
+            "client: a delayed or reduce job has normal priority, not LOW",
+        ),
+        (JobRequest("f", priority="urgent"), f"client: priority is 'urgent', {PRIORITIES}"),
+        (JobRequest("f", priority=0), f"client: priority is 0, {PRIORITIES}"),  # type: ignore[arg-type]
+        (JobRequest("f", "text"), "the workload has to be bytes, not str"),  # type: ignore[arg-type]
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(task: Task, message: str) -> None:
+def test_fields_that_do_not_go_together_are_refused(task: JobRequest, message: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         task.packet()
     assert str(caught.value) == message
@@ -91,13 +95,13 @@ def test_fields_that_do_not_go_together_are_refused(task: Task, message: str) ->
 
 def test_task_that_is_prepared_does_not_change_with_the_caller_s_bytearray() -> None:
     workload, unique = bytearray(b"w"), bytearray(b"u")
-    task = Task("f", workload, unique).prepared(63)
+    task = JobRequest("f", workload, unique).prepared(63)
     workload[:] = unique[:] = b"other"
     assert task.packet() == SubmitJob(b"f", b"u", b"w")
 
 
 def test_unique_of_64_bytes_is_refused_unless_that_is_allowed() -> None:
-    task = Task("f", unique="é" * 32)
+    task = JobRequest("f", unique="é" * 32)
     with pytest.raises(LocalProtocolError) as caught:
         task.prepared(DEFAULT_MAX_UNIQUE_SIZE)
     assert str(caught.value) == (
@@ -106,9 +110,9 @@ def test_unique_of_64_bytes_is_refused_unless_that_is_allowed() -> None:
     )
     assert task.prepared(64).unique == ("é" * 32).encode()
     with pytest.raises(LocalProtocolError, match=r"^client: unique has 4 bytes, limit 3$"):
-        Task("f", unique="four").prepared(3)
+        JobRequest("f", unique="four").prepared(3)
     with pytest.raises(LocalProtocolError, match="unique has 65 bytes, limit 64"):
-        Task("f", unique="x" * 65).prepared(DEFAULT_MAX_UNIQUE_SIZE).packet().validate()
+        JobRequest("f", unique="x" * 65).prepared(DEFAULT_MAX_UNIQUE_SIZE).packet().validate()
 
 
 @pytest.mark.parametrize("size", [-1, 65])
@@ -129,4 +133,4 @@ def test_handle_is_the_bytes_of_the_server_and_knows_the_server() -> None:
 @pytest.mark.parametrize("run_at", [float("nan"), float("inf"), float("-inf")])
 def test_time_that_is_none_is_refused(run_at: float) -> None:
     with pytest.raises(LocalProtocolError, match="which is no time"):
-        Task("f", run_at=run_at).packet(background=True)
+        JobRequest("f", run_at=run_at).packet(background=True)

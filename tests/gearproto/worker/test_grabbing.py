@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from gearproto import Grab, LocalProtocolError, WorkerConnection
 from gearproto.event import Event
 from gearproto.events import Answered, JobAssigned
-from gearproto.grabbing import DEFAULT_GRAB_TIMEOUT, Grabber
 from gearproto.packets import (
     CanDo,
     CanDoTimeout,
@@ -21,6 +20,7 @@ from gearproto.packets import (
     PreSleep,
     SetClientId,
 )
+from gearproto.worker import DEFAULT_GRAB_TIMEOUT, Grabber
 from tests.harness.connections import output, receive
 
 F, G = b"f", b"g"

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto import Completed, Failed, JobFailed, JobLost, LocalProtocolError, Raised, WorkerConnection
-from gearproto.assignments import (
+from gearproto.events import JobAssigned
+from gearproto.packets import CanDoTimeout, JobAssignAll, WorkComplete, WorkException, WorkFail
+from gearproto.worker import (
     Assignment,
     completed,
     ended_by,
@@ -19,8 +21,6 @@ from gearproto.assignments import (
     stopping,
     timed_out,
 )
-from gearproto.events import JobAssigned
-from gearproto.packets import CanDoTimeout, JobAssignAll, WorkComplete, WorkException, WorkFail
 from tests.harness import strategies
 from tests.harness.connections import output, receive
 

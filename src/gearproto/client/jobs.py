@@ -1,16 +1,14 @@
-"""What a client keeps of its open requests, and what their answers mean to the caller."""
+"""What a client keeps of a submitted job, and what its outcome means to the caller."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Final, Protocol, Self
 
-from .addresses import Address
-from .admin import Command
-from .client import ClientConnection
-from .errors import (
-    ConnectionLost,
+from gearproto.addresses import Address
+from gearproto.arguments import as_bytes
+from gearproto.errors import (
     JobError,
     JobFailed,
     JobLost,
@@ -18,32 +16,24 @@ from .errors import (
     JobRaised,
     JobRejected,
     LocalProtocolError,
-    ServerError,
-    StreamBlocked,
 )
-from .event import Event
-from .events import (
-    AdminReplied,
-    ConnectionClosed,
+from gearproto.event import Event
+from gearproto.events import (
     Data,
-    Echoed,
     JobEnded,
     JobQueued,
     Progress,
-    RequestFailed,
-    RequestId,
-    RequestLost,
     Restarted,
-    StatusReceived,
     Warned,
 )
-from .job_events import Cursor, EventLog, JobEvent, Resubmitted
-from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+
+from .job_events import Cursor, EventLog, Resubmitted
+from .job_request import JobHandle, JobRequest
 from .policies import Candidates, ServerChooser
 from .streams import StreamLog, Unread
-from .tasks import JobHandle, Task, as_bytes
 
-__all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "Answer", "JobEvent", "JobRecord", "Records", "Resubmitted", "outcome_error"]
+__all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "MAX_RESUBMISSIONS", "JobRecord", "outcome_error"]
 
 
 MAX_RESUBMISSIONS: Final = 5
@@ -51,8 +41,6 @@ MAX_RESUBMISSIONS: Final = 5
 
 DEFAULT_RESUBMIT_TIMEOUT: Final = 60.0
 """Seconds for which a submission that was lost looks for a server, if it is to be sent once more."""
-
-_T = TypeVar("_T")
 
 
 def outcome_error(outcome: Outcome) -> JobError | None:
@@ -71,6 +59,15 @@ def outcome_error(outcome: Outcome) -> JobError | None:
     return JobLost(outcome.cause)
 
 
+class _OpenRequests(Protocol):
+    """Where a submission is open: see `gearproto.client.requests.OpenRequests`."""
+
+    @property
+    def stopped(self) -> bool: ...
+
+    def check_progress(self) -> None: ...
+
+
 class JobRecord:
     """What is known of a submitted job. It goes on whether somebody waits for it or not.
 
@@ -82,7 +79,7 @@ class JobRecord:
         progress: the latest progress, as units done and units in all; None before the first.
         server: where it was submitted; None until it was.
         background: whether it is a background job, of which nothing is told but that a server has taken it.
-        task: what was submitted; None once it is settled.
+        request: what was submitted; None once it is settled.
         candidates: the servers that it can go to yet.
         stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
         search_until: monotonic time in seconds until which a submission that was lost looks for a server.
@@ -102,16 +99,16 @@ class JobRecord:
         "outcome",
         "progress",
         "records",
+        "request",
         "search_until",
         "server",
         "stranded",
-        "task",
         "unique",
     )
 
     def __init__(
         self,
-        task: Task,
+        request: JobRequest,
         candidates: Candidates,
         *,
         background: bool = False,
@@ -121,7 +118,7 @@ class JobRecord:
         """Make the record of a job that is not submitted yet.
 
         Args:
-            task: the job.
+            request: the job.
             candidates: the servers that it can go to.
             background: whether it is a background job, of which nothing is told but that a server has taken it.
             resubmit: whether a submission that was lost with its connection is sent once more.
@@ -130,11 +127,11 @@ class JobRecord:
         Raises:
             LocalProtocolError: a job without a unique would be submitted again, and might run twice.
         """
-        self.function = as_bytes(task.function)
-        self.unique = as_bytes(task.unique)
+        self.function = as_bytes(request.function)
+        self.unique = as_bytes(request.unique)
         if resubmit and not self.unique:
             raise LocalProtocolError("client: resubmit needs a unique, by which servers join the submissions")
-        self.task: Task | None = task
+        self.request: JobRequest | None = request
         self.candidates = candidates
         self.background = background
         self.server: Address | None = None
@@ -147,7 +144,7 @@ class JobRecord:
         self._lost: Lost | None = None  # what an earlier submission came to
         self._watchers: list[Callable[[JobRecord], object]] | None = None
         self.log: EventLog | None = None if unread is None else StreamLog(unread)  # most jobs never need one
-        self.records: Records[Any, Any] | None = None
+        self.records: _OpenRequests | None = None
 
     def __repr__(self) -> str:
         """Show function, handle and outcome."""
@@ -273,7 +270,7 @@ class JobRecord:
         self.outcome = outcome
         self.records = None
         self.stranded = None
-        self.task = None
+        self.request = None
         self._tell_watchers()
 
     def watch(self, watcher: Callable[[Self], object]) -> None:
@@ -342,188 +339,3 @@ class JobRecord:
         error = outcome_error(self.outcome)
         assert error is not None
         return error
-
-
-class Answer:
-    """What a request that is no foreground submission comes to.
-
-    Attributes:
-        event: the answer; None until it has come.
-    """
-
-    __slots__ = ("event",)
-
-    def __init__(self) -> None:
-        """Begin without an answer."""
-        self.event: Event | None = None
-
-    def on_event(self, event: Event) -> bool:
-        """Take the answer: the first event is the last."""
-        self.event = event
-        return True
-
-
-_R = TypeVar("_R", bound=JobRecord)
-_A = TypeVar("_A", bound=Answer)
-
-
-class Records(Generic[_R, _A]):
-    """The open requests of one connection.
-
-    Attributes:
-        conn: the connection.
-        server: the server, for handles and messages.
-        reason: why it has ended, for people; empty until it has.
-        cost: whether the end has cost a request its answer.
-    """
-
-    def __init__(self, conn: ClientConnection, server: Address) -> None:
-        """Begin without a request.
-
-        Args:
-            conn: the connection; requests that are to be recorded go through this object.
-            server: the server, for handles and messages.
-        """
-        self.conn = conn
-        self.reason = ""
-        self.cost = False
-        self.server = server
-        self._open: dict[RequestId, _R | _A] = {}
-        self._streams = 0  # open jobs that stream
-        self._unread: Unread | None = None  # what they hold, with those of other connections
-
-    def submit(self, records: Sequence[_R]) -> None:
-        """Submit jobs; all or, if one breaks a rule, none.
-
-        Raises:
-            LocalProtocolError: the task of one breaks a rule, or the connection has ended.
-        """
-        packets = []
-        for record in records:
-            assert record.task is not None
-            record.server = self.server
-            packets.append(record.task.packet(background=record.background))
-        self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
-        for record in records:
-            record.records = self
-            if isinstance(record.log, StreamLog):
-                self._streams += 1
-                self._unread = record.log.unread
-
-    def ask(self, request: Callable[[ClientConnection], RequestId], answer: _A) -> None:
-        """Queue any other request.
-
-        Args:
-            request: queues it, and returns its id.
-            answer: takes the answer.
-
-        Raises:
-            LocalProtocolError: the request breaks a rule, or the connection has ended.
-        """
-        self._open[request(self.conn)] = answer
-
-    def on_event(self, event: Event) -> _R | _A | None:
-        """Hand an event of the connection to the request that it belongs to.
-
-        Returns:
-            That request's record; None if the event belongs to none.
-        """
-        if type(event) is ConnectionClosed:
-            self.reason = event.reason
-            return None
-        request: RequestId | None = getattr(event, "request", None)
-        if request is None:
-            return None  # a report that belongs to nothing, or some worker's malformed progress
-        record = self._open.get(request)
-        if record is None:
-            return None  # KeyboardInterrupt has kept the request from being recorded
-        if record.on_event(event):
-            del self._open[request]
-            if type(event) is RequestLost or (type(event) is JobEnded and isinstance(event.outcome, Lost | NotSent)):
-                self.cost = True
-            if self._streams and isinstance(record, JobRecord) and record.streams:
-                self._streams -= 1
-        return record
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the connection is not to be read now.
-
-        Jobs that stream are open on it, and the jobs of the client that stream hold more unread than they may.
-        """
-        return self._streams > 0 and self._unread is not None and self._unread.full
-
-    def check_progress(self) -> None:
-        """Make sure that the answers to what is open can come.
-
-        Raises:
-            StreamBlocked: the connection is not read.
-        """
-        if self.stopped:
-            assert self._unread is not None
-            raise StreamBlocked(
-                f"{self.server} is not read: jobs that stream hold {self._unread.size} bytes unread,"
-                f" limit {self._unread.limit}; use another client beside a long stream"
-            )
-
-    @property
-    def open(self) -> list[_R | _A]:
-        """What is open."""
-        return list(self._open.values())
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is open."""
-        return not self._open
-
-    def __contains__(self, record: object) -> bool:
-        """Tell whether a request is open."""
-        return record in self._open.values()
-
-    def abandon(self, reason: str) -> list[_R | _A]:
-        """End what is open still though the connection has ended, as KeyboardInterrupt may leave it behind.
-
-        Returns:
-            The records that were open.
-        """
-        left = list(self._open.items())
-        self._open.clear()
-        self._streams = 0
-        for request, record in left:
-            if isinstance(record, JobRecord):
-                record.on_event(JobEnded(request, record.handle, record.outcome or Lost(reason)))
-            else:
-                record.on_event(RequestLost(request, sent=True))
-        self.reason = self.reason or reason
-        return [record for _request, record in left]
-
-    # What answers mean
-
-    def reply(self, command: Command[_T], event: Event) -> _T:
-        """Return what the answer to a text command tells.
-
-        Raises:
-            ServerError: the server refused it.
-            ConnectionLost: the connection went before the answer.
-        """
-        self._check(event)
-        assert isinstance(event, AdminReplied)
-        return command.result(event.reply)
-
-    def status(self, event: Event) -> StatusReceived:
-        """Return the status that the answer to a query tells; raises as `reply`."""
-        self._check(event)
-        assert isinstance(event, StatusReceived)
-        return event
-
-    def echoed(self, event: Event) -> bytes:
-        """Return the data that ``ECHO_RES`` brought back; raises as `reply`."""
-        self._check(event)
-        assert isinstance(event, Echoed)
-        return event.data
-
-    def _check(self, event: Event) -> None:
-        if isinstance(event, RequestFailed):
-            raise ServerError(event.code, event.text)
-        if isinstance(event, RequestLost):
-            raise ConnectionLost(f"{self.server}: {self.reason}")

@@ -11,15 +11,25 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from gearproto import ClientConnection, LocalProtocolError, StreamBlocked
 from gearproto.addresses import parse_address
+from gearproto.client import (
+    Answer,
+    Candidates,
+    Cursor,
+    JobEvent,
+    JobRecord,
+    JobRequest,
+    OpenRequests,
+    Policy,
+    Resubmitted,
+    ServerChooser,
+    Unread,
+)
+from gearproto.client.job_events import EventLog
+from gearproto.client.streams import StreamLog
 from gearproto.codec import Packet
 from gearproto.events import Data, Progress, RequestId, Restarted, Warned
-from gearproto.job_events import Cursor, EventLog, JobEvent, Resubmitted
 from gearproto.outcomes import Completed, Failed, Lost, Outcome
 from gearproto.packets import JobCreated, WorkComplete, WorkData, WorkFail
-from gearproto.policies import Candidates, Policy, ServerChooser
-from gearproto.records import Answer, JobRecord, Records
-from gearproto.streams import StreamLog, Unread
-from gearproto.tasks import Task
 from tests.harness.connections import sent
 
 ONE: Final = RequestId(1)
@@ -154,11 +164,11 @@ def test_cursor_that_is_left_over_and_over_leaves_word_once() -> None:
 
 
 def streaming(unread: Unread, unique: bytes = b"") -> JobRecord:
-    return JobRecord(Task("f", b"", unique), Candidates((), ()), unread=unread, resubmit=bool(unique))
+    return JobRecord(JobRequest("f", b"", unique), Candidates((), ()), unread=unread, resubmit=bool(unique))
 
 
-def submitted(*jobs: JobRecord) -> Records[JobRecord, Answer]:
-    records: Records[JobRecord, Answer] = Records(ClientConnection(), SERVER)
+def submitted(*jobs: JobRecord) -> OpenRequests[JobRecord, Answer]:
+    records: OpenRequests[JobRecord, Answer] = OpenRequests(ClientConnection(), SERVER)
     records.submit(jobs)
     records.conn.data_to_send()
     for number, _job in enumerate(jobs):
@@ -166,7 +176,7 @@ def submitted(*jobs: JobRecord) -> Records[JobRecord, Answer]:
     return records
 
 
-def arrive(records: Records[JobRecord, Answer], *packets: Packet) -> None:
+def arrive(records: OpenRequests[JobRecord, Answer], *packets: Packet) -> None:
     records.conn.receive_data(sent(*packets))
     for event in records.conn.events():
         records.on_event(event)
@@ -181,7 +191,7 @@ def take_all(cursor: Cursor) -> list[JobEvent]:
 
 def test_connection_is_not_read_while_jobs_that_stream_hold_more_than_they_may() -> None:
     unread = Unread(1000)
-    stream, other = streaming(unread), JobRecord(Task("g"), Candidates((), ()))
+    stream, other = streaming(unread), JobRecord(JobRequest("g"), Candidates((), ()))
     records = submitted(stream, other)
     arrive(records, WorkData(b"H:0", bytes(1000 - EVENT)))
     assert not records.stopped
@@ -205,7 +215,7 @@ def test_connection_is_not_read_while_jobs_that_stream_hold_more_than_they_may()
 
 def test_what_other_connections_hold_stops_only_those_with_jobs_that_stream() -> None:
     unread = Unread(0)
-    first, second, third = streaming(unread), streaming(unread), JobRecord(Task("g"), Candidates((), ()))
+    first, second, third = streaming(unread), streaming(unread), JobRecord(JobRequest("g"), Candidates((), ()))
     connections = [submitted(job) for job in (first, second, third)]
     assert not any(records.stopped for records in connections)
     arrive(connections[0], WorkData(b"H:0", b"x"), WorkComplete(b"H:0", b"end"))

@@ -17,9 +17,23 @@ from gearproto import (
 )
 from gearproto.addresses import parse_address
 from gearproto.admin import FunctionStatus, Status, Version
+from gearproto.client import (
+    MAX_RESUBMISSIONS,
+    Answer,
+    Candidates,
+    Cursor,
+    JobEvent,
+    JobHandle,
+    JobRecord,
+    JobRequest,
+    OpenRequests,
+    Policy,
+    Resubmitted,
+    ServerChooser,
+    outcome_error,
+)
 from gearproto.codec import Packet
 from gearproto.events import ConnectionClosed, Data, Progress, RequestId, Restarted, StatusReceived, Warned
-from gearproto.job_events import Cursor, JobEvent, Resubmitted
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from gearproto.packets import (
     EchoRes,
@@ -34,9 +48,6 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from gearproto.policies import Candidates, Policy, ServerChooser
-from gearproto.records import MAX_RESUBMISSIONS, Answer, JobRecord, Records, outcome_error
-from gearproto.tasks import JobHandle, Task
 from tests.harness.connections import output, sent
 
 H = b"H:a:1"
@@ -55,15 +66,15 @@ OUTCOMES: list[tuple[Outcome, type[Exception], str]] = [
 
 def record(*, unique: bytes = b"", background: bool = False, resubmit: bool = False) -> JobRecord:
     """Return the record of a job that is not submitted yet."""
-    return JobRecord(Task("f", b"w", unique), NOWHERE, background=background, resubmit=resubmit)
+    return JobRecord(JobRequest("f", b"w", unique), NOWHERE, background=background, resubmit=resubmit)
 
 
-def connected() -> Records[JobRecord, Answer]:
+def connected() -> OpenRequests[JobRecord, Answer]:
     """Return the records of a new connection."""
-    return Records(ClientConnection(), SERVER)
+    return OpenRequests(ClientConnection(), SERVER)
 
 
-def submitted(*records: JobRecord) -> Records[JobRecord, Answer]:
+def submitted(*records: JobRecord) -> OpenRequests[JobRecord, Answer]:
     """Return a connection on which jobs have been submitted; their packets have left."""
     connection = connected()
     connection.submit(records)
@@ -71,7 +82,7 @@ def submitted(*records: JobRecord) -> Records[JobRecord, Answer]:
     return connection
 
 
-def pump(records: Records[JobRecord, Answer], *packets: Packet) -> list[JobRecord | Answer | None]:
+def pump(records: OpenRequests[JobRecord, Answer], *packets: Packet) -> list[JobRecord | Answer | None]:
     """Let packets arrive, and hand their events out."""
     records.conn.receive_data(sent(*packets))
     told = []
@@ -80,7 +91,7 @@ def pump(records: Records[JobRecord, Answer], *packets: Packet) -> list[JobRecor
     return told
 
 
-def lose(records: Records[JobRecord, Answer], *, unsent: int = 0) -> None:
+def lose(records: OpenRequests[JobRecord, Answer], *, unsent: int = 0) -> None:
     """Let the connection end."""
     records.conn.connection_lost("gone", unsent)
     pump(records)
@@ -115,7 +126,7 @@ def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
     assert job.outcome == Completed(b"b")
     assert job.settled
     assert job.result_data() == b"ab"
-    assert job.task is None
+    assert job.request is None
     one = RequestId(1)
     expected = [Data(one, b"a"), Progress(one, 1, 2), Warned(one, b"w"), Completed(b"b")]
     assert events(cursor) == events(job.cursor()) == expected
@@ -211,7 +222,7 @@ def test_background_job_is_settled_when_a_server_has_taken_it() -> None:
     ],
 )
 def test_background_job_that_was_not_taken_tells_why(
-    end: Callable[[Records[JobRecord, Answer]], object], error: type[Exception]
+    end: Callable[[OpenRequests[JobRecord, Answer]], object], error: type[Exception]
 ) -> None:
     job = record(background=True)
     end(submitted(job))
@@ -231,7 +242,7 @@ def test_submission_of_which_no_byte_left_is_stranded() -> None:
     assert job.stranded == NotSent("gone")
     assert job.outcome is None
     assert not job.settled
-    assert job.task is not None
+    assert job.request is not None
 
 
 def test_submission_that_has_left_is_lost() -> None:
@@ -364,7 +375,7 @@ def test_stranded_job_may_end_in_what_it_came_to() -> None:
     job.end_stranded()
     assert job.stranded is None
     assert job.outcome == NotSent("gone")
-    assert job.task is None
+    assert job.request is None
 
 
 # Watching
@@ -427,7 +438,7 @@ def test_watcher_that_watches_no_more_is_not_called() -> None:
 
 def test_submission_that_breaks_a_rule_keeps_all_others_back() -> None:
     connection = connected()
-    jobs = [JobRecord(Task(name), NOWHERE) for name in ("f", "")]
+    jobs = [JobRecord(JobRequest(name), NOWHERE) for name in ("f", "")]
     with pytest.raises(LocalProtocolError):
         connection.submit(jobs)
     assert output(connection.conn) == []
@@ -459,7 +470,7 @@ def test_request_that_breaks_a_rule_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [Records.status, Records.echoed, lambda records, event: records.reply(Version(), event)]
+    "read", [OpenRequests.status, OpenRequests.echoed, lambda records, event: records.reply(Version(), event)]
 )
 def test_refused_and_lost_requests_are_errors(read: Callable[..., object]) -> None:
     connection = connected()

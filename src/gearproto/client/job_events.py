@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Protocol
 
-from .event import event
-from .events import Data, Progress, Restarted, Warned
-from .outcomes import Outcome
+from gearproto.event import event
+from gearproto.events import Data, Progress, Restarted, Warned
+from gearproto.outcomes import Outcome
 
 __all__ = ["Cursor", "EventLog", "JobEvent", "Resubmitted", "Step"]
 

@@ -1,4 +1,4 @@
-"""`gearproto.time_limits`: what users may say in seconds."""
+"""`gearproto.timeouts`: what users may say in seconds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gearproto.time_limits
+import gearproto.timeouts
 from gearproto import ClientConnection, WorkerConnection
-from gearproto.time_limits import deadline, setting, wait_limit
+from gearproto.timeouts import deadline, setting, wait_limit
 
 numbers = st.floats(allow_nan=False) | st.integers(-(10**300), 10**300)
 
 
 def test_examples_are_true() -> None:
-    assert doctest.testmod(gearproto.time_limits, extraglobs={"math": math}).failed == 0
+    assert doctest.testmod(gearproto.timeouts, extraglobs={"math": math}).failed == 0
 
 
 @given(numbers, st.floats(0, 1e9))

@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 
 from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, Lost, NotSent, ServerError
 from gearproto.addresses import Address
-from gearproto.dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
+from gearproto.client import (
+    NO_ANSWER,
+    Dispatch,
+    JobRecord,
+    JobRequest,
+    Policy,
+    ServerChooser,
+    as_query,
+    check_submissions,
+    status_of_all,
+    unreachable,
+)
 from gearproto.events import RequestId, StatusReceived
-from gearproto.policies import Policy, ServerChooser
-from gearproto.records import JobRecord
-from gearproto.tasks import Task
 
 PATIENCE = 5.0
 A, B, C = (Address(name) for name in ("a", "b", "c"))
@@ -48,7 +56,7 @@ servers = st.lists(
 
 
 def jobs_for(chooser: ServerChooser, *uniques: bytes) -> list[JobRecord]:
-    return [JobRecord(Task("f", b"", unique), chooser.candidates(unique)) for unique in uniques]
+    return [JobRecord(JobRequest("f", b"", unique), chooser.candidates(unique)) for unique in uniques]
 
 
 def one_job(*standings: Server) -> JobRecord:
@@ -205,7 +213,7 @@ def test_stranded_job_that_was_never_under_way_is_not_sent() -> None:
 
 
 def lost_job(chooser: ServerChooser, until: float) -> JobRecord:
-    job = JobRecord(Task("f", unique="u"), chooser.candidates(b"u"), resubmit=True)
+    job = JobRecord(JobRequest("f", unique="u"), chooser.candidates(b"u"), resubmit=True)
     job.strand(Lost("gone"))
     job.search(until)
     job.restart(chooser)
@@ -269,7 +277,9 @@ def test_query_that_was_not_sent_is_told_as_one_that_was_lost() -> None:
 
 
 def test_jobs_for_several_servers_are_all_checked_before_one_is_submitted() -> None:
-    good, bad = (JobRecord(Task(name), ServerChooser([Server()], Policy.ORDERED).candidates()) for name in ("f", ""))
+    good, bad = (
+        JobRecord(JobRequest(name), ServerChooser([Server()], Policy.ORDERED).candidates()) for name in ("f", "")
+    )
     check_submissions([good], {})
     with pytest.raises(LocalProtocolError, match="function must not be empty"):
         check_submissions([good, bad], {})

@@ -1,0 +1,43 @@
+"""The client's side: a connection, the jobs that are submitted over it, and which of several servers they go to."""
+
+from .connection import ClientConnection
+from .dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
+from .job_events import Cursor, JobEvent, Resubmitted
+from .job_request import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size
+from .jobs import DEFAULT_RESUBMIT_TIMEOUT, MAX_RESUBMISSIONS, JobRecord, outcome_error
+from .policies import Candidates, Policy, ServerChooser, ServerStanding, Try, WaitUntil
+from .requests import Answer, OpenRequests
+from .streams import DEFAULT_MAX_UNREAD, Unread
+from .submissions import submission
+
+__all__ = [
+    "DEFAULT_MAX_UNIQUE_SIZE",
+    "DEFAULT_MAX_UNREAD",
+    "DEFAULT_RESUBMIT_TIMEOUT",
+    "MAX_RESUBMISSIONS",
+    "NO_ANSWER",
+    "Answer",
+    "Candidates",
+    "ClientConnection",
+    "Cursor",
+    "Dispatch",
+    "JobEvent",
+    "JobHandle",
+    "JobRecord",
+    "JobRequest",
+    "OpenRequests",
+    "Policy",
+    "Resubmitted",
+    "ServerChooser",
+    "ServerStanding",
+    "Try",
+    "Unread",
+    "WaitUntil",
+    "as_query",
+    "check_max_unique_size",
+    "check_submissions",
+    "outcome_error",
+    "status_of_all",
+    "submission",
+    "unreachable",
+]

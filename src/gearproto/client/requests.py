@@ -1,0 +1,219 @@
+"""The open requests of one connection, and what their answers mean to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from gearproto.addresses import Address
+from gearproto.admin import Command
+from gearproto.errors import (
+    ConnectionLost,
+    ServerError,
+    StreamBlocked,
+)
+from gearproto.event import Event
+from gearproto.events import (
+    AdminReplied,
+    ConnectionClosed,
+    Echoed,
+    JobEnded,
+    RequestFailed,
+    RequestId,
+    RequestLost,
+    StatusReceived,
+)
+from gearproto.outcomes import Lost, NotSent
+
+from .connection import ClientConnection
+from .jobs import JobRecord
+from .streams import StreamLog, Unread
+
+__all__ = ["Answer", "OpenRequests"]
+
+_T = TypeVar("_T")
+
+
+class Answer:
+    """What a request that is no foreground submission comes to.
+
+    Attributes:
+        event: the answer; None until it has come.
+    """
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        """Begin without an answer."""
+        self.event: Event | None = None
+
+    def on_event(self, event: Event) -> bool:
+        """Take the answer: the first event is the last."""
+        self.event = event
+        return True
+
+
+_R = TypeVar("_R", bound=JobRecord)
+_A = TypeVar("_A", bound=Answer)
+
+
+class OpenRequests(Generic[_R, _A]):
+    """The open requests of one connection.
+
+    Attributes:
+        conn: the connection.
+        server: the server, for handles and messages.
+        reason: why it has ended, for people; empty until it has.
+        cost: whether the end has cost a request its answer.
+    """
+
+    def __init__(self, conn: ClientConnection, server: Address) -> None:
+        """Begin without a request.
+
+        Args:
+            conn: the connection; requests that are to be recorded go through this object.
+            server: the server, for handles and messages.
+        """
+        self.conn = conn
+        self.reason = ""
+        self.cost = False
+        self.server = server
+        self._open: dict[RequestId, _R | _A] = {}
+        self._streams = 0  # open jobs that stream
+        self._unread: Unread | None = None  # what they hold, with those of other connections
+
+    def submit(self, records: Sequence[_R]) -> None:
+        """Submit jobs; all or, if one breaks a rule, none.
+
+        Raises:
+            LocalProtocolError: the request of one breaks a rule, or the connection has ended.
+        """
+        packets = []
+        for record in records:
+            assert record.request is not None
+            record.server = self.server
+            packets.append(record.request.packet(background=record.background))
+        self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
+        for record in records:
+            record.records = self
+            if isinstance(record.log, StreamLog):
+                self._streams += 1
+                self._unread = record.log.unread
+
+    def ask(self, request: Callable[[ClientConnection], RequestId], answer: _A) -> None:
+        """Queue any other request.
+
+        Args:
+            request: queues it, and returns its id.
+            answer: takes the answer.
+
+        Raises:
+            LocalProtocolError: the request breaks a rule, or the connection has ended.
+        """
+        self._open[request(self.conn)] = answer
+
+    def on_event(self, event: Event) -> _R | _A | None:
+        """Hand an event of the connection to the request that it belongs to.
+
+        Returns:
+            That request's record; None if the event belongs to none.
+        """
+        if type(event) is ConnectionClosed:
+            self.reason = event.reason
+            return None
+        request: RequestId | None = getattr(event, "request", None)
+        if request is None:
+            return None  # a report that belongs to nothing, or some worker's malformed progress
+        record = self._open.get(request)
+        if record is None:
+            return None  # KeyboardInterrupt has kept the request from being recorded
+        if record.on_event(event):
+            del self._open[request]
+            if type(event) is RequestLost or (type(event) is JobEnded and isinstance(event.outcome, Lost | NotSent)):
+                self.cost = True
+            if self._streams and isinstance(record, JobRecord) and record.streams:
+                self._streams -= 1
+        return record
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the connection is not to be read now.
+
+        Jobs that stream are open on it, and the jobs of the client that stream hold more unread than they may.
+        """
+        return self._streams > 0 and self._unread is not None and self._unread.full
+
+    def check_progress(self) -> None:
+        """Make sure that the answers to what is open can come.
+
+        Raises:
+            StreamBlocked: the connection is not read.
+        """
+        if self.stopped:
+            assert self._unread is not None
+            raise StreamBlocked(
+                f"{self.server} is not read: jobs that stream hold {self._unread.size} bytes unread,"
+                f" limit {self._unread.limit}; use another client beside a long stream"
+            )
+
+    @property
+    def open(self) -> list[_R | _A]:
+        """What is open."""
+        return list(self._open.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is open."""
+        return not self._open
+
+    def __contains__(self, record: object) -> bool:
+        """Tell whether a request is open."""
+        return record in self._open.values()
+
+    def abandon(self, reason: str) -> list[_R | _A]:
+        """End what is open still though the connection has ended, as KeyboardInterrupt may leave it behind.
+
+        Returns:
+            The records that were open.
+        """
+        left = list(self._open.items())
+        self._open.clear()
+        self._streams = 0
+        for request, record in left:
+            if isinstance(record, JobRecord):
+                record.on_event(JobEnded(request, record.handle, record.outcome or Lost(reason)))
+            else:
+                record.on_event(RequestLost(request, sent=True))
+        self.reason = self.reason or reason
+        return [record for _request, record in left]
+
+    # What answers mean
+
+    def reply(self, command: Command[_T], event: Event) -> _T:
+        """Return what the answer to a text command tells.
+
+        Raises:
+            ServerError: the server refused it.
+            ConnectionLost: the connection went before the answer.
+        """
+        self._check(event)
+        assert isinstance(event, AdminReplied)
+        return command.result(event.reply)
+
+    def status(self, event: Event) -> StatusReceived:
+        """Return the status that the answer to a query tells; raises as `reply`."""
+        self._check(event)
+        assert isinstance(event, StatusReceived)
+        return event
+
+    def echoed(self, event: Event) -> bytes:
+        """Return the data that ``ECHO_RES`` brought back; raises as `reply`."""
+        self._check(event)
+        assert isinstance(event, Echoed)
+        return event.data
+
+    def _check(self, event: Event) -> None:
+        if isinstance(event, RequestFailed):
+            raise ServerError(event.code, event.text)
+        if isinstance(event, RequestLost):
+            raise ConnectionLost(f"{self.server}: {self.reason}")

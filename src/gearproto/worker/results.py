@@ -1,0 +1,96 @@
+"""How a job ends that a function has run: what it returned, yielded or raised, as it is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CoroutineType
+
+from gearproto.errors import JobFailed
+from gearproto.outcomes import Completed, Failed, Raised
+
+__all__ = ["completed", "described", "ended_by", "is_failure", "is_interrupt", "piece", "raised", "timed_out"]
+
+
+def timed_out(timeout: float) -> Raised:
+    """Return how a job ends that has taken longer than its function may."""
+    return raised(TimeoutError(f"the job has taken longer than {timeout:g} s"))
+
+
+def completed(function: bytes, result: object) -> Completed:
+    """Return how a job ends whose function has returned.
+
+    Args:
+        function: its name.
+        result: what it has returned: bytes, or anything else that has the form of bytes; or None for no bytes.
+
+    Raises:
+        TypeError: the result is something else.
+    """
+    if result is None:
+        return Completed(b"")
+    return Completed(_bytes(function, result, "returned", "a result has to be bytes or None"))
+
+
+def piece(function: bytes, data: object) -> bytes:
+    """Return a piece of a result that a function has yielded.
+
+    Raises:
+        TypeError: it does not have the form of bytes.
+    """
+    return _bytes(function, data, "yielded", "a piece has to be bytes")
+
+
+def _bytes(function: bytes, value: object, did: str, rule: str) -> bytes:
+    if type(value) is bytes:
+        return value
+    try:
+        return bytes(memoryview(value))  # type: ignore[arg-type]
+    except TypeError:
+        if isinstance(value, CoroutineType):
+            value.close()  # else Python warns that nobody has awaited it
+        name = function.decode("utf-8", "backslashreplace")
+        raise TypeError(f"{name} {did} {type(value).__name__}; {rule}") from None
+
+
+def ended_by(error: BaseException) -> Failed | Raised:
+    """Return how a job ends whose function has raised.
+
+    `JobFailed` is a failure, and so is a group of nothing else, as tasks of a function raise it. Anything else is an
+    exception.
+    """
+    return Failed() if is_failure(error) else raised(error)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell whether an exception is `JobFailed`, or a group of nothing else."""
+    return all(issubclass(type(part), JobFailed) for part in _parts(error))
+
+
+def raised(error: BaseException) -> Raised:
+    """Return the end of a job with an exception, told by its type and message."""
+    return Raised(described(error).encode("utf-8", "backslashreplace"))
+
+
+def described(error: BaseException) -> str:
+    """Return the type and the message of an exception; the type alone if the message cannot be had."""
+    name = type(error).__name__
+    try:
+        return "".join((name, ": ", str(error)))
+    except BaseException:  # whatever `__str__` raises: it is to end the job, and not the worker
+        return name
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether an exception is KeyboardInterrupt, or a group with one in it."""
+    return any(isinstance(part, KeyboardInterrupt) for part in _parts(error))
+
+
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group and of the groups in it; or an exception that is none."""
+    left = [error]
+    while left:
+        error = left.pop()
+        if isinstance(error, BaseExceptionGroup):
+            left += error.exceptions
+        else:
+            yield error
