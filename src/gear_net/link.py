@@ -84,6 +84,11 @@ class Link:
         """How many bytes of output the socket has not taken, those that the connection still holds included."""
         return self.conn.output_size + (0 if self._unsent is None else len(self._unsent))
 
+    def when_sent(self) -> Callable[[], bool]:
+        """Return what tells whether the output that there is now has left, or never will."""
+        end = self.sent + self.unsent_size
+        return lambda: self.closed or self.sent >= end
+
     def settle(self) -> None:
         """Hand out all events, and send as much of the output as the socket takes."""
         self.drain()

@@ -168,7 +168,10 @@ class Client:
         resubmit: bool = False,
         stream: bool = False,
     ) -> Job:
-        """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for the server.
+        """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for an answer.
+
+        Returns once the submission has left for the server, or when the client's ``timeout`` is over; what is left of
+        it then leaves while something else is waited for.
 
         Args:
             function: name of the function to run.
@@ -196,6 +199,7 @@ class Client:
 
     def _submit(self, job: Job, until: float) -> Job:
         self._launch([job], until)
+        self._send([job], until)
         if isinstance(job.outcome, NotSent):
             raise JobNotSent(job.outcome.cause)
         return job
@@ -231,7 +235,7 @@ class Client:
         return function.result(job.result_data())
 
     def submit_many(self, requests: Iterable[JobRequest], *, resubmit: bool = False) -> list[Job]:
-        """Submit many jobs, in one write for each server.
+        """Submit many jobs, in one write for each server; returns when they have left, as `submit`.
 
         Args:
             requests: the jobs.
@@ -245,7 +249,9 @@ class Client:
             LocalProtocolError: a request breaks a rule of the protocol; none is submitted.
         """
         jobs = self._jobs(requests, resubmit=resubmit)
-        self._launch(jobs, self._until())
+        until = self._until()
+        self._launch(jobs, until)
+        self._send(jobs, until)
         return jobs
 
     def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
@@ -661,6 +667,14 @@ class Client:
                     late = TimeoutError("no answer in time") if session.dialing else None
                     dispatch.failed(session.address, late or session.failure, jobs)
             waiting = still
+
+    def _send(self, jobs: Sequence[Job], until: float) -> None:
+        """Pump until submissions have left, or it is time to leave off: the program may wait for none of them soon."""
+        for session in self._sessions:
+            if session.sending and any(job.server == session.address for job in jobs):
+                with self._pump.gate, self._pump.lock:
+                    sent = session.when_sent()
+                self._pump.wait(sent, _left(until))
 
     def _use(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object], until: float) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached.

@@ -161,6 +161,15 @@ class Session:
         return link.sending or link.closed
 
     @property
+    def sending(self) -> bool:
+        """Whether there is output that the socket has not taken."""
+        return self._link is not None and self._link.sending
+
+    def when_sent(self) -> Callable[[], bool]:
+        """Return what tells whether the output that there is now has left, or never will."""
+        return _sent if self._link is None else self._link.when_sent()
+
+    @property
     def paused(self) -> bool:
         """Whether the connection is not read, as jobs that stream hold too much unread."""
         return self._link is not None and self._link.paused
@@ -249,3 +258,7 @@ class Session:
         for record in self.records.abandon(reason):
             if isinstance(record, Job) and record.stranded is not None:
                 self._on_stranded(record)
+
+
+def _sent() -> bool:
+    return True

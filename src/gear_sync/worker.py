@@ -201,13 +201,13 @@ class _Server:
         link, worker = self.link, self._worker
         if link is None or not link.sending:
             return
-        end = link.sent + link.unsent_size
+        sent = link.when_sent()
         limit = _NEVER
 
         def changed() -> bool:
-            return link.closed or link.sent >= end or worker.abort_at < limit
+            return sent() or worker.abort_at < limit
 
-        while not (link.closed or link.sent >= end or time.monotonic() >= until):
+        while not (sent() or time.monotonic() >= until):
             limit = min(until, worker.abort_at)
             self.pump.wait(changed, None if limit == _NEVER else max(0.0, limit - time.monotonic()))
             self.abort_if_overdue()

@@ -552,7 +552,7 @@ def test_close_tells_what_has_left_from_what_has_not() -> None:
     def script(peer: Peer) -> None:
         assert closed.wait(LIMIT)  # and reads nothing
 
-    with HostileServer(script) as server, Client(server.address) as client:
+    with HostileServer(script) as server, Client(server.address, timeout=0.05) as client:
         jobs = client.submit_many(
             [JobRequest(function="f", workload=bytes(16 * 1024 * 1024)), JobRequest(function="f")]
         )
