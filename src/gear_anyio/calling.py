@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from gear_net.signals import end_child
+from gear_net.signals import end_child, receiving_signals
 from gearproto import Completed, ConnectionLost, Failed, Raised
 from gearproto.worker import completed, described, ended_by, is_failure, is_interrupt, piece
 
@@ -82,11 +82,15 @@ async def _run_in_task(call: Callable[[WorkerJob], Awaitable[Any]], job: WorkerJ
 
 def is_blocking(frame: FrameType | None) -> bool:
     """Tell whether a frame is that of a function in a task, and not that of the event loop or of this package."""
+    blocking = True
     while frame is not None and frame.f_code is not _run_in_task.__code__:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in _NO_FUNCTIONS:
-            return False
+        module = str(frame.f_globals.get("__name__"))
+        if module == receiving_signals.__module__:
+            blocking = True  # what calls this is a handler of another signal, which interrupts what is behind it
+        elif module.partition(".")[0] in _NO_FUNCTIONS:
+            blocking = False
         frame = frame.f_back
-    return frame is not None
+    return blocking and frame is not None
 
 
 async def _not_cancelled(job: WorkerJob, error: BaseException) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import ssl
 import threading
@@ -19,7 +20,7 @@ import anyio.abc
 from gear_net.signals import receiving_signals
 from gear_net.standing import LoggedStanding
 from gear_net.tls import TLS, ClientTLS
-from gearproto import Failed, WorkerConnection
+from gearproto import Failed, GearmanError, WorkerConnection
 from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.arguments import as_bytes
 from gearproto.connection import Limits
@@ -112,7 +113,9 @@ class Worker:
         self._retired: set[bytes] = set()  # those of the functions that are not offered any more
         self._calls: ThreadsafeCalls | None = None
         self._thread: int | None = None  # that of `run`
+        self._process = 0
         self._signals = 0  # that the event loop has not taken yet
+        self._interrupting = False  # a function that blocks the event loop
         self._in_hand: dict[WorkerJob, None] = {}
         self._assigned: deque[WorkerJob] = deque()  # for which there is no room yet
         self._running = 0
@@ -236,7 +239,7 @@ class Worker:
         if self._hands is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
         self._now = clock()
-        self._thread = threading.get_ident()
+        self._thread, self._process = threading.get_ident(), os.getpid()
         self._calls = ThreadsafeCalls()
         try:
             with receiving_signals(self._receive) if handle_signals else nullcontext():
@@ -259,9 +262,21 @@ class Worker:
             for post in self._posts:
                 post.close("closed by the worker")
 
+    def _is_elsewhere(self) -> bool:
+        """Tell whether this is another thread than that of `run`.
+
+        Raises:
+            GearmanError: this is a child that a function has forked. It shares the event loop's descriptors.
+        """
+        if self._thread is None:
+            return False
+        if os.getpid() != self._process:
+            raise GearmanError("this worker belongs to the parent process: make another one after a fork")
+        return self._thread != threading.get_ident()
+
     def _in_loop(self, call: Callable[[], None]) -> None:
         """Make a call in the thread of `run`; in this one before `run` and after it."""
-        if self._thread in (None, threading.get_ident()):
+        if not self._is_elsewhere():
             call()
             return
         assert self._calls is not None
@@ -274,8 +289,9 @@ class Worker:
         """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
         if self._stopping:
             return
+        elsewhere = self._is_elsewhere()
         if self._calls is not None:
-            if self._thread != threading.get_ident():
+            if elsewhere:
                 self._calls.soon(self.stop)
                 return
             self._calls.soon(self._changed.set)  # the loop sleeps, if this is a signal handler
@@ -290,7 +306,8 @@ class Worker:
 
         From any thread, from functions and signal handlers.
         """
-        if self._calls is not None and self._thread != threading.get_ident():
+        if self._is_elsewhere():
+            assert self._calls is not None
             self._calls.soon(self.abort)
             return
         self.stop()
@@ -304,6 +321,7 @@ class Worker:
         self._calls.soon(lambda: self._on_signal(number))
         self._signals += 1
         if self._signals > 1 and is_blocking(frame):
+            self._interrupting = True
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int) -> None:
@@ -452,7 +470,7 @@ class Worker:
             if scope.cancelled_caught:
                 _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
         if interrupt is not None:
-            if self._signals:  # it was blocking the event loop when a second signal came
+            if self._interrupting:  # by a second signal
                 self.abort()
             else:
                 self._interrupt = interrupt

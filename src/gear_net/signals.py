@@ -71,7 +71,9 @@ def _install() -> None:
     _raised.clear()
     for number in SIGNALS:
         handler = signal.getsignal(number)
-        if handler is not None:  # one that is not Python's could not be put back
+        if handler is None:  # it is not Python's, and could not be put back
+            _before.pop(number, None)
+        elif handler is not _on_signal:
             _before[number] = handler
             signal.signal(number, _on_signal)
 
@@ -80,10 +82,13 @@ def _put_back() -> None:
     for number, handler in _before.items():
         if signal.getsignal(number) is _on_signal:  # else the application has installed another one meanwhile
             signal.signal(number, handler)
-    _before.clear()
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    if not _receivers:  # somebody has put this handler back when no worker ran any more
+        signal.signal(number, _before.get(number, signal.SIG_DFL))
+        signal.raise_signal(number)
+        return
     try:
         for receive in _receivers:
             receive(number, frame)

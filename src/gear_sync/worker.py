@@ -381,6 +381,7 @@ class Worker:
         """Register a function; see `function`."""
         calling.check(handler)
         function = as_bytes(name)
+        self._pump.check_process()
         with self._pump.gate, self._pump.lock:
             self._grabber.can_do(function, server_timeout_ms(timeout))
             self._functions[function] = (handler, timeout)
@@ -425,6 +426,7 @@ class Worker:
             LocalProtocolError: it is not registered.
         """
         function = as_bytes(name)
+        self._pump.check_process()
         with self._pump.gate, self._pump.lock:
             self._grabber.cant_do(function)
             self._retired.add(function)  # a job may have been assigned just now
@@ -479,6 +481,7 @@ class Worker:
         `run` returns once the function in hand has returned, if it runs in the same thread; reports raise
         ConnectionLost. May be called from any thread, and from functions.
         """
+        self._pump.check_process()  # the connections are the parent's, too
         self._aborting = self._stopping = True
         for server in self._servers:
             if (link := server.link) is not None:

@@ -68,6 +68,17 @@ def progress_in_child(job):
         return b"reported"
     return in_child(look)
 
+def calls_in_child(job):
+    def call_all():
+        worker, refused = workers[-1], 0
+        for call in (worker.abort, lambda: worker.register("other", print)):
+            try:
+                call()
+            except Exception as error:
+                refused += "belongs to the parent process" in str(error)
+        return b"%d" % refused
+    return in_child(call_all)
+
 def ending(end):
     def function(job):
         if not (child := os.fork()):
@@ -78,7 +89,8 @@ def ending(end):
 def raises():
     raise ValueError("in the child")
 
-functions = [terminate, pool, handlers, progress_in_child]
+functions = [terminate, pool, handlers, progress_in_child, calls_in_child]
+workers = []
 ends = dict(returns=lambda: b"twice", exits=lambda: sys.exit(7), says=lambda: sys.exit("a word"), raises=raises)
 named = {{function.__name__: function for function in functions}} | {{name: ending(end) for name, end in ends.items()}}
 
@@ -91,6 +103,7 @@ async def main():
     global before
     before = [signal.getsignal(number) for number in SIGNALS]
     worker = gear_anyio.Worker(sys.argv[1])
+    workers.append(worker)
     for name, function in named.items():
         worker.register("plain " + name, function)
         worker.register("coroutine " + name, coroutine(function))
@@ -100,6 +113,7 @@ def main_sync(threads):
     global before
     before = [signal.getsignal(number) for number in SIGNALS]
     with gear_sync.Worker(sys.argv[1], threads=threads) as worker:
+        workers.append(worker)
         for name, function in named.items():
             worker.register("plain " + name, function)
         worker.run()
@@ -119,6 +133,7 @@ RESULTS: Final = {
     "pool": b"AB",
     "handlers": b"1 -1 1 1",  # those from before, no wake-up descriptor, and the same signal masks
     "progress_in_child": rb"job .* belongs to the parent process: a forked child cannot report on it",
+    "calls_in_child": b"2",
     "returns": b"1",
     "exits": b"7",
     "says": b"1",

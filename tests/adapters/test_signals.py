@@ -172,6 +172,28 @@ def test_handler_that_the_application_installs_meanwhile_stays(
     assert signal.getsignal(signal.SIGTERM) is other
 
 
+def test_handler_that_outlives_its_worker_leaves_signals_to_the_application(
+    server: OurServer, client: gear_sync.Client, survive: list[int]
+) -> None:
+    """As where something begins while a worker runs, and puts the handlers back that it has found."""
+    found: list[Any] = []
+
+    def f() -> bytes:
+        found.append(signal.getsignal(signal.SIGTERM))
+        any_run.worker.stop()
+        return b""
+
+    for _ in range(2):
+        any_run = AnyRun("gear_sync", server.address)
+        any_run.register("f", f)
+        client.submit("f")
+        any_run.run()
+        signal.signal(signal.SIGTERM, found[-1])
+    send(signal.SIGTERM)
+    send(signal.SIGTERM)
+    assert survive == [signal.SIGTERM] * 2
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_handler_of_the_event_loop_is_called_during_the_run_and_after(
     loop: Loop, server: OurServer, client: gear_sync.Client, survive: list[int]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
+from typing import Any
 
 import anyio
 import pytest
 
 from gear_anyio.calling import is_blocking
 from gear_anyio.worker import Worker
+from gear_net.signals import receiving_signals
 from tests.harness.idioms import make_client
 from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.servers import OurServer
@@ -22,6 +24,11 @@ def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
 
     def look(name: str) -> None:
         seen[name] = is_blocking(sys._getframe())
+
+    receive: dict[str, Any] = {"__name__": "gear_anyio.worker", "look": look}
+    exec("def receive(name): look(name)", receive)
+    on_signal: dict[str, Any] = {**receive, "__name__": receiving_signals.__module__}
+    exec("def on_signal(name): receive(name)", on_signal)
 
     class Looking(float):
         def __ge__(self, other: float) -> bool:
@@ -37,6 +44,8 @@ def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
         async def f(job: object) -> None:
             look("function")
             list(map(look, ["below it"]))
+            receive["receive"]("within the worker")
+            on_signal["on_signal"]("in a handler of another signal")
             await anyio.sleep(Looking(0))
 
         @worker.function("plain")
@@ -55,6 +64,8 @@ def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
         "no function": False,
         "function": True,
         "below it": True,
+        "within the worker": False,
+        "in a handler of another signal": True,
         "within anyio": False,
         "in a thread": False,
     }

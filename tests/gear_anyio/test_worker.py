@@ -612,7 +612,9 @@ def hang(job):
     time.sleep(3600)
 @worker.function("block")
 async def block(job):
-    hang(job)
+    print("begun", flush=True)
+    while True:
+        time.sleep(0.01)  # a signal that comes just before a call would not wake it
 run(worker.run)
 print("left", flush=True)
 if sys.argv[2] != "trio":

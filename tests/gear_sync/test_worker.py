@@ -462,13 +462,15 @@ def test_server_that_does_not_answer_does_not_keep_a_worker_from_stopping(monkey
 
 
 PROGRAM: Final = """
-import signal, sys
+import select, signal, sys
 import gear_sync
 before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 worker = gear_sync.Worker(sys.argv[1])
 @worker.function("f")
 def f(job):
     print("started", flush=True)
+    while not select.select([sys.stdin], [], [], 0.01)[0]:
+        pass  # a signal that comes just before a call would not wake it
     assert sys.stdin.readline() == "go on\\n"
     return b"finished"
 with worker:
