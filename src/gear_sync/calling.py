@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import os
@@ -34,8 +35,11 @@ def check(handler: Callable[..., Any]) -> None:
     """
     if not callable(handler):
         raise TypeError(f"{handler!r} cannot be called")
-    called = handler if inspect.isroutine(handler) else type(handler).__call__
-    for function in (handler, called):
+    wrapped: Any = handler
+    while isinstance(wrapped, functools.partial):
+        wrapped = wrapped.func
+    called = wrapped if inspect.isroutine(wrapped) else type(wrapped).__call__
+    for function in (wrapped, called):
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             name = getattr(handler, "__qualname__", repr(handler))
             raise TypeError(f"{name} is asynchronous: only gear_anyio.Worker runs it")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -218,6 +219,42 @@ async def test_function_that_returns_a_coroutine_is_told_of_without_a_warning(
     await start(f=lambda job: forgotten(job))  # noqa: PLW0108  (a plain function)
     text = b"TypeError: f returned coroutine; a result has to be bytes or None"
     assert await outcome_of(client, "f") == Raised(text)
+
+
+class Plain:
+    def __call__(self, job: Any) -> bytes:
+        return b"result"
+
+
+class Generating:
+    def __call__(self, job: Any) -> Iterator[bytes]:
+        yield b"result"
+
+
+class Coroutine:
+    async def __call__(self, job: Any) -> bytes:
+        return b"result"
+
+
+class AsyncGenerating:
+    async def __call__(self, job: Any) -> AsyncIterator[bytes]:
+        yield b"result"
+
+
+@pytest.mark.parametrize("kind", [Plain, Generating, Coroutine, AsyncGenerating])
+async def test_function_may_be_an_object_a_method_or_partial(
+    idiom: Idiom, client: AnyClient, start: StartWorker, kind: type[Any]
+) -> None:
+    worker = await start()
+    called = kind()
+    for number, function in enumerate([called, called.__call__, partial(called), partial(partial(called.__call__))]):
+        if idiom == "gear_sync" and kind in (Coroutine, AsyncGenerating):
+            with pytest.raises(TypeError, match=r"is asynchronous: only gear_anyio\.Worker runs it"):
+                worker.register("f", function)
+        else:
+            worker.register(f"f{number}", function)
+            job = await client.submit(f"f{number}")
+            assert await job.result(LIMIT) == b"result"
 
 
 async def test_what_cannot_be_called_is_refused_at_once(idiom: Idiom, place: Place, host: Host) -> None:
