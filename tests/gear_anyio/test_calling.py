@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -25,15 +26,15 @@ def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
     def look(name: str) -> None:
         seen[name] = is_blocking(sys._getframe())
 
-    receive: dict[str, Any] = {"__name__": "gear_anyio.worker", "look": look}
-    exec("def receive(name): look(name)", receive)
-    on_signal: dict[str, Any] = {**receive, "__name__": receiving_signals.__module__}
-    exec("def on_signal(name): receive(name)", on_signal)
+    def calling(module: str, call: Callable[[str], None]) -> Callable[[str], None]:
+        """Return what makes a call as a module would."""
+        names: dict[str, Any] = {"__name__": module, "call": call}
+        exec("def function(name): call(name)", names)
+        function: Callable[[str], None] = names["function"]
+        return function
 
-    class Looking(float):
-        def __ge__(self, other: float) -> bool:
-            look("within anyio")
-            return True
+    within_worker = calling("gear_anyio.worker", look)
+    in_handler = calling(receiving_signals.__module__, within_worker)
 
     async def main() -> None:
         look("no function")
@@ -44,9 +45,9 @@ def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
         async def f(job: object) -> None:
             look("function")
             list(map(look, ["below it"]))
-            receive["receive"]("within the worker")
-            on_signal["on_signal"]("in a handler of another signal")
-            await anyio.sleep(Looking(0))
+            within_worker("within the worker")
+            in_handler("in a handler of another signal")
+            calling("asyncio.events", look)("within the event loop")
 
         @worker.function("plain")
         def plain(job: object) -> None:
@@ -66,7 +67,7 @@ def test_only_a_function_in_a_task_is_blocking(loop: Loop) -> None:
         "below it": True,
         "within the worker": False,
         "in a handler of another signal": True,
-        "within anyio": False,
+        "within the event loop": False,
         "in a thread": False,
     }
 
