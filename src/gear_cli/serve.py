@@ -154,6 +154,7 @@ def serve(
         "max_unsent": max_unsent,
         "max_behind": max_behind,
         "max_memory": max_memory,
+        "trim_memory": True,
         "max_functions": max_functions,
         "max_idle_functions": max_idle_functions,
         "max_kept_functions": max_kept_functions,
@@ -206,7 +207,7 @@ def tune_memory() -> None:
     gc.collect()
     gc.freeze()
     # Memory that goes back to the system with every big packet, and comes again with the next, costs half of the time
-    # that such packets take. So up to 64 MiB are kept.
+    # that such packets take. So up to 64 MiB are kept, and given back when there is nothing to do (``trim_memory``).
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not every C library has this
             mallopt = ctypes.CDLL(None).mallopt

@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,13 +37,14 @@ from gearproto.server import (
 )
 from gearproto.server.backlog import Backlogs
 from gearproto.server.memory import MemoryLimit
+from gearproto.server.trimming import Trimming
 from gearproto.server.turns import CLOSE_TIME, FEW, READ_TIME, RESUME_TIME, SEND_TIME, Turns
 
 from .expiry import warn_of_expiry
 from .handshakes import Handshakes
 from .limited_log import LimitedLog
 from .listening import DEFAULT_BACKLOG, Keepalive, listen
-from .machine import machine_memory
+from .machine import give_memory_back, machine_memory
 from .peer_socket import MIN_READ, NOBODY, PeerSocket
 from .poller import READ, WRITE, Poller
 from .tls import TLS, reason, server_context
@@ -53,6 +55,7 @@ __all__ = ["Keepalive", "Reactor", "ServerBase", "ServerOptions", "Snapshot", "o
 _log = logging.getLogger("gear_sync.server")
 
 _MAX_READ: Final = 256 * 1024
+_TRIM_STEP: Final = 64 * 1024 * 1024  # bytes by which a queue has to shrink before memory is given back
 _ACCEPTS_PER_TURN: Final = 64
 _ACCEPT_PAUSE: Final = 0.5  # seconds; how long to leave new connections alone when there is no room for them
 _TURNS_AT_ONCE: Final = 16
@@ -78,6 +81,7 @@ class _Limits(TypedDict, total=False):
     max_unsent: int
     max_behind: int
     max_memory: int | None
+    trim_memory: bool
     handshake_timeout: float
 
 
@@ -130,6 +134,7 @@ class Reactor:
         max_unsent: int = 64 * 1024 * 1024,
         max_behind: int = 1024 * 1024 * 1024,
         max_memory: int | None = None,
+        trim_memory: bool = False,
         keepalive: Keepalive | None = None,
         tls: ssl.SSLContext | None = None,
         handshake_timeout: float = 10.0,
@@ -144,6 +149,8 @@ class Reactor:
             max_unsent: bytes of output past which a peer is closed that reads nothing.
             max_behind: bytes of output past which a peer is closed that reads too slowly.
             max_memory: bytes that peers may make the server keep, estimated; None for half of the machine's memory.
+            trim_memory: whether the C library gives memory back to the system (``malloc_trim``) when there is nothing
+                to do, and jobs and unread output take 64 MiB less than they did.
             keepalive: how TCP looks for peers that have gone without a word; None for not at all.
             tls: what connections from the listeners begin with; None for plain TCP.
             handshake_timeout: seconds within which a TLS handshake has to be over.
@@ -155,6 +162,7 @@ class Reactor:
         self._max_connections = max_connections
         self._backlogs: Backlogs[PeerSocket] = Backlogs(pause_at=pause_at, max_unsent=max_unsent, max_behind=max_behind)
         self._memory = MemoryLimit(machine_memory() // 2 if max_memory is None else max_memory)
+        self._trimming = Trimming(step=_TRIM_STEP if trim_memory else sys.maxsize)
         self._keepalive = keepalive
         self.tls = tls
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
@@ -199,11 +207,11 @@ class Reactor:
         if turns.waiting or turns.unsent:
             return 0.0
         deadline = self.engine.next_deadline()
-        if self._accept_at is self._finish_at is None and not (
+        if self._accept_at is self._finish_at is self._trimming.due is None and not (
             self._leaving or self._handshakes.begun or self._backlogs.open
         ):
             return deadline
-        times = [deadline, self._accept_at, self._finish_at, self._handshakes.next_deadline()]
+        times = [deadline, self._accept_at, self._finish_at, self._handshakes.next_deadline(), self._trimming.due]
         times.append(self._backlogs.next_deadline())
         if self._leaving:
             times.append(next(iter(self._leaving)).leave_at)
@@ -246,6 +254,9 @@ class Reactor:
         memory = self._memory
         if self.received >= memory.look_at or self._backlogs.size + engine.under_way > memory.mark:
             self._look_at_memory(now)
+        trimming, held = self._trimming, engine.queue_size + self._backlogs.size
+        if trimming.due is not None or not trimming.low < held < trimming.high:
+            self._trim(held, now)
         if self._draining and not engine.running_jobs:
             self._finish(now)
         return bool(busy) or unsent
@@ -557,6 +568,13 @@ class Reactor:
             link.end_output()
         self._watch(link)
 
+    def _trim(self, held: int, now: float) -> None:
+        """Give memory back to the system if it is time for that."""
+        if self._trimming.note(held, self.received, now):
+            _log.info("giving memory back to the system")
+            self.engine.compact()
+            give_memory_back()
+
     def _look_at_memory(self, now: float) -> None:
         """Close peers that keep too much under way, if there is too much of everything."""
         memory, was_full = self._memory, self._memory.full
@@ -678,8 +696,8 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
               begin on all addresses; None for plain TCP;
             - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
               part that differs from start to start follows, so that old handles never name new jobs;
-            - ``max_connections``, ``pause_at``, ``max_unsent``, ``max_behind``, ``max_memory``, ``handshake_timeout``:
-              limits, see `Reactor`.
+            - ``max_connections``, ``pause_at``, ``max_unsent``, ``max_behind``, ``max_memory``, ``handshake_timeout``,
+              ``trim_memory``: see `Reactor`.
 
     Raises:
         OSError: an address cannot be listened on.

@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -23,9 +24,11 @@ from gear_net.listening import DEFAULT_BACKLOG, Keepalive
 from gear_net.reactor import Reactor
 from gear_net.tls import TLS, client_context
 from gearproto import DEFAULT_PORT, JobRejected, ServerError
+from gearproto.packets import CanDo, GrabJob, JobAssign, JobCreated, SubmitJobBg, WorkComplete
 from gearproto.server import Engine
 from tests.harness.certificates import authority, copy_files, replace_files
-from tests.harness.servers import poll_until
+from tests.harness.raw import RawConnection
+from tests.harness.servers import RunningServer, poll_until
 
 from .conftest import WAIT, Refusal, Run, command, environment
 
@@ -137,6 +140,47 @@ def test_log_lines_that_nobody_can_read_are_dropped() -> None:
     handler.emit(_record("text"))
     handler.close()
     os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_is_given_back_after_a_peak() -> None:
+    count, batch, size = 20_000, 500, 5000
+    with serving("--port=0") as server, RawConnection(_Served(server)) as peer:
+        peer.send(CanDo(b"f"))
+        peer.expect_nothing()
+        before = _resident(server)
+        for _ in range(count // batch):
+            peer.send(*[SubmitJobBg(b"f", b"", bytes(size))] * batch)
+            for _ in range(batch):
+                peer.receive(JobCreated)
+        peak = _resident(server) - before
+        assert peak > count * size
+        for _ in range(count // batch):
+            peer.send(*[GrabJob()] * batch)
+            peer.send(*(WorkComplete(peer.receive(JobAssign).handle, b"") for _ in range(batch)))
+        peer.expect_nothing()
+        poll_until(lambda: _resident(server) - before < peak // 4, "most of the memory is given back")
+
+
+class _Served(RunningServer):
+    """A ``gear serve`` for connections without a client."""
+
+    kind = "ours"
+
+    def __init__(self, server: Serving) -> None:
+        self.port = int(server.address.rpartition(":")[2])
+
+    def restart(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def _resident(server: Serving) -> int:
+    """Return the bytes that the process has in memory."""
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def test_shutdown_is_for_nobody_unless_it_is_allowed() -> None:

@@ -47,7 +47,7 @@ from gearproto.packets import (
 from .answers import Answer
 from .chores import Chores, emptied
 from .commands import Commands, refuse_http, status_row
-from .costs import CANCELLED, JOIN, PEER
+from .costs import CANCELLED, JOB, JOIN, PEER
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import QUEUED, RUNNING, Job
 from .linked import LinkedList
@@ -458,6 +458,15 @@ class Engine:
         """Bytes that jobs, functions and connections take, as `gearproto.server.memory` counts them."""
         own = len(self._peers) * PEER + self._joins * JOIN + self._cancelled * CANCELLED
         return self._queue.kept_size + own
+
+    @property
+    def queue_size(self) -> int:
+        """Bytes that jobs take."""
+        return self._queue.size + len(self._queue.jobs) * JOB
+
+    def compact(self) -> None:
+        """Make tables small that are nearly empty, as they keep the size that they have had."""
+        self._queue.compact()
 
     def under_way_of(self, peer: PeerId) -> int:
         """Return how much of `under_way` is a peer's."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from gearproto.errors import GearmanError
 
@@ -24,6 +24,8 @@ __all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
 
 _SLACK: Final = 64
 """So many removed jobs in a deque are not worth a sweep."""
+
+_FEW: Final = 10_000  # entries of a table that can be put into a new one at once
 
 _REST_AFTER: Final = 3
 """From this loss on a job waits before it is handed out again: 1 second, and each time twice as long.
@@ -371,6 +373,15 @@ class JobQueue:
             job.deadline = self._delayed.add(due, job)
             function.delayed[priority] += 1
         return job
+
+    def compact(self) -> None:
+        """Make tables small that are nearly empty; dicts never shrink by themselves."""
+        tables: tuple[dict[Any, Any], ...] = (self.jobs, self._by_key, self.functions)
+        for table in tables:
+            if len(table) < _FEW:
+                entries = list(table.items())
+                table.clear()
+                table.update(entries)
 
     def _why_full(self) -> str:
         if not self.accepting:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,6 +190,22 @@ def test_names_and_uniques_of_jobs_count_as_their_workloads_do() -> None:
     queue.end(queue.jobs[b"H:1"])
     assert queue.size == 0
     add(queue, 2, function=b"f")
+
+
+def test_tables_are_made_small_again_once_they_are_nearly_empty() -> None:
+    queue = new_queue()
+    jobs = [add(queue, number, key=b"%d" % number) for number in range(20_000)]
+    tables = queue.jobs, queue._by_key
+    full = [sys.getsizeof(table) for table in tables]
+    for job in jobs[100:]:
+        queue.end(job)
+    queue.compact()
+    assert all(sys.getsizeof(table) < size / 10 for table, size in zip(tables, full, strict=True))
+    assert list(queue.jobs.values()) == jobs[:100]
+    assert all(queue.find_unique(b"%d" % number) is job for number, job in enumerate(jobs[:100]))
+    many = [add(queue, 100 + number) for number in range(20_000)]
+    queue.compact()  # it would take too long
+    assert list(queue.jobs.values()) == [*jobs[:100], *many]
 
 
 def test_full_queue_takes_no_jobs_and_no_functions_of_administrators() -> None:
