@@ -11,8 +11,8 @@ from gearproto.framing import Decoder
 from gearproto.packets import CanDo, GrabJobUniq, JobAssignUniq, JobCreated, NoJob, PreSleep
 from gearproto.server import Counters, Engine, PeerFailed, PeerId
 from gearproto.server.costs import ABILITY, CANCELLED, FUNCTION, JOB, JOIN, PEER
-from gearproto.server.jobs import Job, JobState
-from gearproto.server.queue import FunctionQueue, JobQueue
+from gearproto.server.jobs import FunctionQueue, Job, JobState
+from gearproto.server.queue import JobQueue
 
 _FROM_SERVER = decoders(Route.FROM_SERVER)
 

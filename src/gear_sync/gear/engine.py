@@ -9,9 +9,9 @@ from gearproto.codec import MalformedArgumentsError, MalformedPacket, Spec, head
 from gearproto.events import Line
 from gearproto.packets import JobAssignUniq, SetClientId, WorkStatus
 from gearproto.server import Engine, EngineOptions, PeerId, Report, server_decoders
-from gearproto.server.jobs import Job, JobState
+from gearproto.server.jobs import FunctionQueue, Job, JobState, Worker
 from gearproto.server.peers import Peer as EnginePeer
-from gearproto.server.queue import FunctionQueue, JobQueue, Worker
+from gearproto.server.queue import JobQueue
 
 from .admin import ServerAdminRequest
 from .packet import Packet

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gearproto.server.jobs import Job, JobState
-from gearproto.server.queue import FunctionQueue, JobQueue, Worker
+from gearproto.server.jobs import FunctionQueue, Job, JobState, Worker
+from gearproto.server.queue import JobQueue
 
 if TYPE_CHECKING:
     from .engine import HookedEngine

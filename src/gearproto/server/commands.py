@@ -38,10 +38,10 @@ from gearproto.admin import (
 from gearproto.errors import RemoteProtocolError
 from gearproto.event import Event
 
-from .jobs import Job
+from .jobs import FunctionQueue, Job
 from .linked import LinkedList
 from .peers import Peer, PeerId
-from .queue import FunctionQueue, JobQueue
+from .queue import JobQueue
 
 __all__ = ["Commands", "refuse_http", "status_row"]
 

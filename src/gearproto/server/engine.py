@@ -49,11 +49,11 @@ from .chores import Chores, emptied
 from .commands import Commands, refuse_http, status_row
 from .costs import CANCELLED, JOB, JOIN, PEER
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
-from .jobs import QUEUED, RUNNING, Job
+from .jobs import QUEUED, RUNNING, FunctionQueue, Job, Worker
 from .linked import LinkedList
 from .output import BIG, Output
 from .peers import Peer, PeerId
-from .queue import FunctionQueue, JobQueue, QueueFull, Worker
+from .queue import JobQueue, QueueFull
 from .reports import Report, Reports, server_decoders
 
 __all__ = ["Engine", "EngineOptions"]

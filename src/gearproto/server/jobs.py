@@ -1,17 +1,15 @@
-"""A job as the server keeps it."""
+"""What the job queue is about: jobs, functions and workers, as data."""
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from .deadlines import Deadline, Deadlines
 from .linked import Linked
 
-if TYPE_CHECKING:
-    from .deadlines import Deadline
-    from .queue import FunctionQueue, Worker
-
-__all__ = ["DELAYED", "ENDED", "NEW", "QUEUED", "RUNNING", "Job", "JobState"]
+__all__ = ["DELAYED", "ENDED", "NEW", "QUEUED", "RUNNING", "FunctionQueue", "Job", "JobState", "Worker"]
 
 
 class JobState(Enum):
@@ -111,3 +109,105 @@ class Job(Linked):
     def wanted(self) -> bool:
         """Whether the job has to run: it is a background job, or somebody waits for it."""
         return self.background or bool(self.clients)
+
+
+class FunctionQueue(Linked):
+    """One function: its jobs, its workers, its limits.
+
+    Attributes:
+        name: the function's name.
+        name_size: its bytes.
+        queues: its waiting jobs by priority, but for the returned ones; None until the first.
+        returned: its waiting jobs that have lost a worker, by priority, in the order in which they first had one; all
+            are older than those in the queues. Only priorities that have such jobs are there.
+        queued: how many jobs wait in each, removed ones not counted.
+        removed: how many jobs are still in each deque, but gone.
+        running: how many jobs workers have.
+        delayed: how many jobs of each priority wait for their time.
+        limits: for each priority the total of jobs from which on submissions are refused; 0 for no limit.
+        workers: who can run it.
+        unready: for each priority, the workers that know of no job.
+        sleepers: sleeping workers that know of a job but have not been woken for one.
+        waking_all: whether all its sleepers are being woken.
+        kept: whether an administrator created it or set a limit, so that it is never forgotten.
+    """
+
+    __slots__ = (
+        "delayed",
+        "kept",
+        "limits",
+        "name",
+        "name_size",
+        "queued",
+        "queues",
+        "removed",
+        "returned",
+        "running",
+        "sleepers",
+        "unready",
+        "waking_all",
+        "workers",
+    )
+
+    def __init__(self, name: bytes) -> None:
+        """Begin without jobs and workers."""
+        self.name = name
+        self.name_size = len(name)
+        self.queues: list[deque[Job] | None] = [None, None, None]
+        self.returned: dict[int, Deadlines[Job]] = {}
+        self.queued = [0, 0, 0]
+        self.removed = [0, 0, 0]
+        self.running = 0
+        self.delayed = [0, 0, 0]
+        self.limits: tuple[int, int, int] = (0, 0, 0)
+        self.workers: dict[Worker, None] = {}
+        self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
+        self.sleepers: OrderedDict[Worker, None] = OrderedDict()
+        self.waking_all = False
+        self.kept = False
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs a worker could take now."""
+        high, normal, low = self.queued
+        return high + normal + low
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are: waiting, delayed and running."""
+        return self.waiting + sum(self.delayed) + self.running
+
+
+class Worker(Linked):
+    """A worker as the queue sees it.
+
+    Attributes:
+        abilities: its functions and their time limits in seconds, in the order of registration.
+        ready: for each priority the functions that may have a job; None until it can run anything.
+        asleep: whether it waits to be woken.
+        woken_for: the function whose job it was last woken for, until it asks for a job.
+        misses: how many workers had been woken for that job in vain, one after the other.
+        in_hand: the jobs it runs.
+    """
+
+    __slots__ = ("_listed", "abilities", "asleep", "in_hand", "misses", "ready", "woken_for")
+
+    def __init__(self) -> None:
+        """Begin awake and without abilities."""
+        self.abilities: dict[FunctionQueue, float | None] = {}
+        self.ready: tuple[OrderedDict[FunctionQueue, None], ...] = ()
+        self.asleep = False
+        self.woken_for: FunctionQueue | None = None
+        self.misses = 0
+        self.in_hand: dict[Job, None] = {}
+        self._listed: tuple[FunctionQueue, ...] | None = None
+
+    def listed(self) -> tuple[FunctionQueue, ...]:
+        """Return the functions, last registered first; the same tuple again as long as nothing changes."""
+        if self._listed is None:
+            self._listed = tuple(self.abilities)[::-1]
+        return self._listed
+
+    def abilities_changed(self) -> None:
+        """Forget what `listed` has returned."""
+        self._listed = None

@@ -7,8 +7,7 @@ from typing import NewType
 from gearproto.framing import Decoder
 
 from .answers import Answer
-from .jobs import Job
-from .queue import Worker
+from .jobs import Job, Worker
 
 __all__ = ["Peer", "PeerId"]
 

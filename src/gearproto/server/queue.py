@@ -17,10 +17,10 @@ from gearproto.errors import GearmanError
 
 from .costs import ABILITY, FUNCTION, JOB
 from .deadlines import Deadlines
-from .jobs import DELAYED, ENDED, QUEUED, RUNNING, Job
-from .linked import Linked, LinkedList
+from .jobs import DELAYED, ENDED, QUEUED, RUNNING, FunctionQueue, Job, Worker
+from .linked import LinkedList
 
-__all__ = ["FunctionQueue", "JobQueue", "QueueFull", "Worker"]
+__all__ = ["JobQueue", "QueueFull"]
 
 _SLACK: Final = 64
 """So many removed jobs in a deque are not worth a sweep."""
@@ -42,108 +42,6 @@ _LOOK_INTERVAL: Final = 1.0
 
 class QueueFull(GearmanError):
     """A submission is refused; the message says why, for the client."""
-
-
-class FunctionQueue(Linked):
-    """One function: its jobs, its workers, its limits.
-
-    Attributes:
-        name: the function's name.
-        name_size: its bytes.
-        queues: its waiting jobs by priority, but for the returned ones; None until the first.
-        returned: its waiting jobs that have lost a worker, by priority, in the order in which they first had one; all
-            are older than those in the queues. Only priorities that have such jobs are there.
-        queued: how many jobs wait in each, removed ones not counted.
-        removed: how many jobs are still in each deque, but gone.
-        running: how many jobs workers have.
-        delayed: how many jobs of each priority wait for their time.
-        limits: for each priority the total of jobs from which on submissions are refused; 0 for no limit.
-        workers: who can run it.
-        unready: for each priority, the workers that know of no job.
-        sleepers: sleeping workers that know of a job but have not been woken for one.
-        waking_all: whether all its sleepers are being woken.
-        kept: whether an administrator created it or set a limit, so that it is never forgotten.
-    """
-
-    __slots__ = (
-        "delayed",
-        "kept",
-        "limits",
-        "name",
-        "name_size",
-        "queued",
-        "queues",
-        "removed",
-        "returned",
-        "running",
-        "sleepers",
-        "unready",
-        "waking_all",
-        "workers",
-    )
-
-    def __init__(self, name: bytes) -> None:
-        """Begin without jobs and workers."""
-        self.name = name
-        self.name_size = len(name)
-        self.queues: list[deque[Job] | None] = [None, None, None]
-        self.returned: dict[int, Deadlines[Job]] = {}
-        self.queued = [0, 0, 0]
-        self.removed = [0, 0, 0]
-        self.running = 0
-        self.delayed = [0, 0, 0]
-        self.limits: tuple[int, int, int] = (0, 0, 0)
-        self.workers: dict[Worker, None] = {}
-        self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
-        self.sleepers: OrderedDict[Worker, None] = OrderedDict()
-        self.waking_all = False
-        self.kept = False
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs a worker could take now."""
-        high, normal, low = self.queued
-        return high + normal + low
-
-    @property
-    def total(self) -> int:
-        """How many jobs there are: waiting, delayed and running."""
-        return self.waiting + sum(self.delayed) + self.running
-
-
-class Worker(Linked):
-    """A worker as the queue sees it.
-
-    Attributes:
-        abilities: its functions and their time limits in seconds, in the order of registration.
-        ready: for each priority the functions that may have a job; None until it can run anything.
-        asleep: whether it waits to be woken.
-        woken_for: the function whose job it was last woken for, until it asks for a job.
-        misses: how many workers had been woken for that job in vain, one after the other.
-        in_hand: the jobs it runs.
-    """
-
-    __slots__ = ("_listed", "abilities", "asleep", "in_hand", "misses", "ready", "woken_for")
-
-    def __init__(self) -> None:
-        """Begin awake and without abilities."""
-        self.abilities: dict[FunctionQueue, float | None] = {}
-        self.ready: tuple[OrderedDict[FunctionQueue, None], ...] = ()
-        self.asleep = False
-        self.woken_for: FunctionQueue | None = None
-        self.misses = 0
-        self.in_hand: dict[Job, None] = {}
-        self._listed: tuple[FunctionQueue, ...] | None = None
-
-    def listed(self) -> tuple[FunctionQueue, ...]:
-        """Return the functions, last registered first; the same tuple again as long as nothing changes."""
-        if self._listed is None:
-            self._listed = tuple(self.abilities)[::-1]
-        return self._listed
-
-    def abilities_changed(self) -> None:
-        """Forget what `listed` has returned."""
-        self._listed = None
 
 
 class JobQueue:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto.packets import Priority
-from gearproto.server.jobs import Job, JobState
-from gearproto.server.queue import JobQueue, QueueFull, Worker
+from gearproto.server.jobs import Job, JobState, Worker
+from gearproto.server.queue import JobQueue, QueueFull
 
 
 def new_queue(
