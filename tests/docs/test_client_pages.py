@@ -1,4 +1,4 @@
-"""The pages on clients, workers and the protocol: their programs run and print what they say, and their names exist."""
+"""Pages on clients, workers, the protocol, restarts: their programs run and print what they say; their names exist."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ from gearproto.client import Policy, outcome_error
 
 PAGES = {
     name: (Path(__file__).parent.parent.parent / "docs" / name).read_text(encoding="utf-8")
-    for name in ("clients.md", "workers.md", "protocol.md")
+    for name in ("clients.md", "workers.md", "protocol.md", "restarts.md")
 }
 PROGRAMS = [
     (name, code) for name, page in PAGES.items() for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)

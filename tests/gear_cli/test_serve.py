@@ -1,5 +1,6 @@
 """``gear serve`` as a process: where it listens, and how it ends."""
 
+import contextlib
 import inspect
 import logging
 import os
@@ -29,6 +30,7 @@ from gearproto.server import Engine
 from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.raw import RawConnection
 from tests.harness.servers import RunningServer, poll_until
+from tests.harness.threads import Call
 
 from .conftest import WAIT, Refusal, Run, command, environment
 
@@ -316,6 +318,35 @@ def test_sockets_of_a_service_manager_are_used() -> None:
             assert server.address == f"127.0.0.1:{listener.getsockname()[1]}"
             with gear_sync.Client(server.address) as client:
                 assert client.admin.pid() == server.process.pid
+
+
+def test_restarts_on_the_same_socket_lose_no_job_that_a_client_waits_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+
+        def start() -> Serving:
+            context = serving(prefix=("bash", "-c", script, "bash"), pass_fds=[listener.fileno()])
+            return stack.enter_context(context)
+
+        server = start()
+        worker = stack.enter_context(gear_sync.Worker(server.address))
+        worker.register("f", lambda job: job.workload[::-1])
+        working = Call(worker.run)
+        client = stack.enter_context(gear_sync.Client(server.address))
+        for restart in range(2):
+            data = [b"%d-%d" % (restart, number) for number in range(50)]
+            jobs = [client.submit("f", text, unique=text, resubmit=True) for text in data]
+            server.process.send_signal(signal.SIGUSR1)
+            assert server.process.wait(WAIT) == 0
+            server = start()
+            for text, job in zip(data, jobs, strict=True):
+                try:
+                    result = job.result(WAIT)
+                except JobRejected:  # it came after the signal
+                    result = client.submit("f", text, unique=text, resubmit=True).result(WAIT)
+                assert result == text[::-1]
+        worker.stop()
+        working.result()
 
 
 @pytest.mark.parametrize(
