@@ -13,13 +13,14 @@ import anyio.abc
 
 from gear_net.connecting import Dial, Endpoint, failure_of_connect, unix_endpoint
 from gear_net.tls import ClientTLS
+from gear_net.tunnel import TLSSocket
 from gearproto.addresses import Address
 
 __all__ = ["Connect", "Transport", "dial"]
 
 _READ: Final = selectors.EVENT_READ
 
-Transport = socket.socket | anyio.abc.AnyByteStream
+Transport = socket.socket | TLSSocket | anyio.abc.AnyByteStream
 """A connected, non-blocking socket, with TLS or without; or any byte stream."""
 
 Connect = Callable[[Address], Awaitable[anyio.abc.AnyByteStream]]
@@ -86,7 +87,7 @@ async def _open(connect: Connect, address: Address) -> Transport:
     return opened
 
 
-async def _connected(dial: Dial) -> socket.socket:
+async def _connected(dial: Dial) -> socket.socket | TLSSocket:
     try:
         while dial.trying is not None:
             ready = 0

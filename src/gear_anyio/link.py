@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 import gear_net.link
 from gear_net.tls import is_refusal
+from gear_net.tunnel import TLSSocket
 from gearproto.connection import Connection
 from gearproto.event import Event
 
@@ -86,7 +87,7 @@ class Link(Protocol):
 
 
 def join(
-    transport: socket.socket | anyio.abc.AnyByteStream,
+    transport: socket.socket | TLSSocket | anyio.abc.AnyByteStream,
     conn: Connection,
     on_event: Callable[[Event], object],
     on_read: Callable[[], object] | None = None,
@@ -99,8 +100,9 @@ def join(
         on_event: called with each event.
         on_read: called when the events of something that came have been handed out.
     """
-    kind = SocketLink if isinstance(transport, socket.socket) else StreamLink
-    return kind(transport, conn, on_event, on_read)  # type: ignore[arg-type]
+    if isinstance(transport, socket.socket | TLSSocket):
+        return SocketLink(transport, conn, on_event, on_read)
+    return StreamLink(transport, conn, on_event, on_read)
 
 
 class Room:
@@ -187,7 +189,7 @@ class SocketLink(gear_net.link.Link):
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.socket | TLSSocket,
         conn: Connection,
         on_event: Callable[[Event], object],
         on_read: Callable[[], object] | None = None,
@@ -280,12 +282,12 @@ class SocketLink(gear_net.link.Link):
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(keep_time, self)
-                self.send_held()
+                self.start()
                 await self._driver.run()
                 group.cancel_scope.cancel()
         finally:
             self.close("closed")
-            self.sock.close()
+            super().release()
 
 
 class _AsyncioDriver:

@@ -16,8 +16,18 @@ from typing import Any, Final
 from gearproto.addresses import Address
 
 from .tls import ClientTLS, handshake_reason
+from .tunnel import TLSSocket, Tunnel
 
-__all__ = ["Connect", "Dial", "Endpoint", "failure_of_connect", "open_socket", "resolve", "unix_endpoint"]
+__all__ = [
+    "Connect",
+    "Dial",
+    "Endpoint",
+    "failure_of_connect",
+    "open_socket",
+    "resolve",
+    "tune_tcp",
+    "unix_endpoint",
+]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
@@ -79,6 +89,17 @@ def failure_of_connect(error: Exception) -> OSError:
     return ConnectionError(f"connect= failed: {traceback.format_exception_only(error)[0].strip()}")
 
 
+def tune_tcp(sock: socket.socket) -> None:
+    """Set the options of a client's TCP socket: it sends small packets at once, and shows how far it has come."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Otherwise the system takes megabytes at once, and then shows no progress for as long as a slow link needs
+        # to send a third of them: at 30 kB/s almost a minute, in which the server would be taken for dead.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _HELD_BY_SYSTEM)
+
+
 class Dial:
     """One attempt to reach a server.
 
@@ -87,14 +108,21 @@ class Dial:
 
     Attributes:
         trying: the socket that is being connected; None if there is none.
-        sock: the connected, non-blocking socket, once there is one; whoever takes it closes it.
+        sock: the connected, non-blocking socket, once there is one, with TLS on it if that is wanted; close it.
         endpoint: where the socket leads to, or the one that is being tried.
         error: why the server cannot be reached, once that is so.
         wants: what to watch the socket for.
         deadline: monotonic time in seconds at which to call `advance` at the latest.
     """
 
-    def __init__(self, address: Address, endpoints: list[Endpoint], timeout: float, tls: ClientTLS | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        endpoints: list[Endpoint],
+        timeout: float,
+        tls: ClientTLS | None,
+        tune: Callable[[socket.socket], None] = tune_tcp,
+    ) -> None:
         """Begin with the first of a server's addresses.
 
         Args:
@@ -102,8 +130,9 @@ class Dial:
             endpoints: what `resolve` has found.
             timeout: seconds for all addresses together, TLS included; each gets its share of what is left.
             tls: gives the context for TLS; None for plain TCP.
+            tune: sets the options of each TCP socket that has been connected.
         """
-        self.sock: socket.socket | None = None
+        self.sock: socket.socket | TLSSocket | None = None
         self.endpoint: Endpoint | None = None
         self.error: OSError | None = None
         self.wants = _WRITE
@@ -113,8 +142,9 @@ class Dial:
         self._timeout = timeout
         self._until = time.monotonic() + timeout
         self._tls = tls
+        self._tune = tune
         self.trying: socket.socket | None = None
-        self._shaking: ssl.SSLSocket | None = None
+        self._shaking: TLSSocket | None = None
         self._next(TimeoutError(f"no answer within {timeout:g} s"))
 
     @property
@@ -186,39 +216,23 @@ class Dial:
 
     def _on_connected(self, sock: socket.socket) -> None:
         if self._address.path is None:
-            _tune_tcp(sock)
+            self._tune(sock)
         if self._tls is None:
             self.sock, self.trying = sock, None
             return
         context = self._tls.context()
-        if self._address.path is not None and context.check_hostname:
+        host = self._address.host if self._address.path is None else None
+        if host is None and context.check_hostname:
             raise ConnectionError("TLS: a Unix socket has no host name to check: use TLS(check_host=False)")
-        self.trying = self._shaking = context.wrap_socket(
-            sock,
-            server_hostname=self._address.host if self._address.path is None else None,
-            do_handshake_on_connect=False,
-        )
+        self._shaking = TLSSocket(sock, Tunnel(context, server_hostname=host))
         self._shake()
 
     def _shake(self) -> None:
         assert self._shaking is not None
         try:
-            self._shaking.do_handshake()
-        except ssl.SSLWantReadError:
-            self.wants = _READ
-        except ssl.SSLWantWriteError:
-            self.wants = _WRITE
+            done = self._shaking.shake_hands()
         except (ssl.SSLError, ConnectionError) as error:
             raise ConnectionError(f"TLS: {handshake_reason(error)}") from error
-        else:
+        self.wants = _WRITE if self._shaking.unsent else _READ
+        if done:
             self.sock, self.trying = self._shaking, None
-
-
-def _tune_tcp(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        # Otherwise the system takes megabytes at once, and then shows no progress for as long as a slow link needs
-        # to send a third of them: at 30 kB/s almost a minute, in which the server would be taken for dead.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _HELD_BY_SYSTEM)

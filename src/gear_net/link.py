@@ -14,6 +14,7 @@ from gearproto.connection import Connection
 from gearproto.event import Event
 
 from .tls import is_refusal, reason
+from .tunnel import TLSSocket
 
 __all__ = ["Link"]
 
@@ -29,7 +30,7 @@ class Link:
     """A socket and the connection that speaks over it. Belongs to one thread at a time.
 
     Attributes:
-        sock: the socket, to be watched for `wants`.
+        sock: the socket, to be watched for `wants`; without TLS.
         conn: the connection; after each call to it, call `settle`.
         sent: bytes of output that the socket has taken.
         closed: whether the socket is closed.
@@ -38,12 +39,12 @@ class Link:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.socket | TLSSocket,
         conn: Connection,
         on_event: Callable[[Event], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the two.
+        """Join the two; call `start` next.
 
         Args:
             sock: a connected, non-blocking socket, with TLS or without; the link closes it.
@@ -52,9 +53,11 @@ class Link:
             clock: returns the connection's monotonic time in seconds.
         """
         self.conn = conn
-        self.sock = sock
-        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._heard = self._tls is not None  # a word of the server's, be it that of a handshake
+        self.sock = sock.sock if isinstance(sock, TLSSocket) else sock
+        self._io = sock
+        self._tls = sock if isinstance(sock, TLSSocket) else None
+        self._ready = sock if isinstance(sock, TLSSocket | ssl.SSLSocket) else None  # may hold what no selector sees
+        self._heard = self._ready is not None  # a word of the server's, be it that of a handshake
         self._on_event = on_event
         self._clock = clock
         self._unsent: memoryview | None = None
@@ -72,12 +75,12 @@ class Link:
     @property
     def wants(self) -> int:
         """What to watch the socket for; 0 for nothing."""
-        return (0 if self.paused else _READ) | (0 if self._unsent is None else _WRITE)
+        return (0 if self.paused else _READ) | (_WRITE if self.sending else 0)
 
     @property
     def sending(self) -> bool:
         """Whether there is output that the socket has not taken."""
-        return self._unsent is not None
+        return self._unsent is not None or (self._tls is not None and self._tls.unsent)
 
     @property
     def unsent_size(self) -> int:
@@ -88,6 +91,12 @@ class Link:
         """Return what tells whether the output that there is now has left, or never will."""
         end = self.sent + self.unsent_size
         return lambda: self.closed or self.sent >= end
+
+    def start(self) -> None:
+        """Settle for the first time: also read what has come with the TLS handshake, and which no selector sees."""
+        self.settle()
+        if self._ready is not None and self._ready.pending():
+            self.on_ready(_READ)
 
     def settle(self) -> None:
         """Hand out all events, and send as much of the output as the socket takes."""
@@ -130,7 +139,7 @@ class Link:
     def close(self, reason: str) -> None:
         """Close the socket; what was open on the connection ends, and its events are handed out."""
         if self.closed:
-            self.sock.close()  # KeyboardInterrupt may have come in between
+            self._io.close()  # KeyboardInterrupt may have come in between
             return
         self.closed = True
         self.conn.connection_lost(reason, 0 if self._uncounted else None)
@@ -140,12 +149,12 @@ class Link:
 
     def release(self) -> None:
         """Close the socket itself; whoever watches it has to be told before, in some event loops."""
-        self.sock.close()
+        self._io.close()
 
     def _read(self) -> bool:
         """Read once, with TLS all that it has deciphered; return whether something has come, be it the end."""
         try:
-            data = self.sock.recv(_CHUNK)
+            data = self._io.recv(_CHUNK)
         except _NOT_NOW:
             return False
         except OSError as error:
@@ -162,7 +171,7 @@ class Link:
             self.conn.receive_eof()
             return True
         self.conn.receive_data(data, self._clock())
-        if self._tls is not None and self._tls.pending():  # no selector sees it
+        if self._ready is not None and self._ready.pending():
             self._read()
         return True
 
@@ -174,7 +183,7 @@ class Link:
         """
         why = None
         try:
-            while data := self.sock.recv(_CHUNK):
+            while data := self._io.recv(_CHUNK):
                 self._heard = True
                 self.conn.receive_data(data)
         except OSError as error:
@@ -195,6 +204,14 @@ class Link:
         for event in self.conn.events():
             self._on_event(event)
 
+    def _flush_tls(self, tls: TLSSocket) -> OSError | None:
+        """Send what TLS itself has to say, as far as the socket takes it; return why that has failed."""
+        try:
+            tls.flush()
+        except OSError as error:
+            return error
+        return None
+
     def _flush(self) -> None:
         """Send as much as the socket takes, and report it all at once: none of it has waited for the server."""
         if self._uncounted:
@@ -203,7 +220,7 @@ class Link:
             return
         conn = self.conn
         sent = 0
-        failure: OSError | None = None
+        failure = None if self._tls is None else self._flush_tls(self._tls)
         self._uncounted = True  # KeyboardInterrupt may come at any time, and must not make sent jobs unsent ones
         while True:
             if self._unsent is None:
@@ -212,7 +229,7 @@ class Link:
                     break
                 self._unsent = memoryview(data)
             try:
-                size = self.sock.send(self._unsent)
+                size = self._io.send(self._unsent)
             except _NOT_NOW:
                 break
             except OSError as error:

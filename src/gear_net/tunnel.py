@@ -1,14 +1,17 @@
-"""A TLS connection without its socket."""
+"""A running TLS connection: without its socket, as servers need it, and on a socket of a client or worker."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-__all__ = ["PeerCertificate", "Tunnel"]
+__all__ = ["PeerCertificate", "TLSSocket", "Tunnel"]
 
 _CHUNK: Final = 65536  # bytes of ciphertext that OpenSSL holds at most; its buffers never shrink
 _RECORD: Final = 16384  # bytes in the largest record of TLS
@@ -41,9 +44,10 @@ class Tunnel:
     Attributes:
         established: whether the handshake is over; only then call `encrypt`.
         ended: whether the other side has said that it sends no more.
+        error: what the connection has failed with behind what was said last; the next `receive` raises it.
     """
 
-    __slots__ = ("_answered", "_incoming", "_object", "_outgoing", "ended", "established")
+    __slots__ = ("_answered", "_incoming", "_object", "_outgoing", "ended", "error", "established")
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
@@ -61,6 +65,7 @@ class Tunnel:
         self._answered = False  # whether there was anything to send
         self.established = False
         self.ended = False
+        self.error: ssl.SSLError | None = None
         if not server_side:
             self._shake_hands()
 
@@ -72,6 +77,8 @@ class Tunnel:
         Raises:
             ssl.SSLError: this connection has failed.
         """
+        if self.error is not None:
+            raise self.error
         said: list[bytes] = []
         for start in range(0, len(data), _CHUNK):
             self._incoming.write(data[start : start + _CHUNK])
@@ -100,6 +107,11 @@ class Tunnel:
                 return
             except ssl.SSLZeroReturnError:
                 piece = b""
+            except ssl.SSLError as error:
+                if not said:
+                    raise
+                self.error = error  # a result may have come before it
+                return
             if piece:
                 said.append(piece)
             else:
@@ -140,3 +152,125 @@ class Tunnel:
         names = [name for kind, name in fields.get("subjectAltName", ()) if kind == "DNS"]
         not_after = ssl.cert_time_to_seconds(fields["notAfter"])
         return PeerCertificate(dict(subject).get("commonName"), tuple(names), not_after, der)
+
+
+class TLSSocket:
+    """A non-blocking socket with a `Tunnel`: `recv` and `send` as those of a plain socket.
+
+    Attributes:
+        sock: the socket; watch it for reading, and for writing while there is something `unsent`.
+        tunnel: the TLS connection.
+    """
+
+    def __init__(self, sock: socket.socket, tunnel: Tunnel) -> None:
+        """Begin with a connected socket; go on with `shake_hands`."""
+        self.sock = sock
+        self.tunnel = tunnel
+        self._unsent: bytes | memoryview = b""  # encrypted
+        self._plain = 0  # bytes that were given to `send`, and of which not all is with the system
+        self._said = b""
+        self._end_read = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 once it is closed."""
+        return self.sock.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the socket has to take something before anything else can be sent."""
+        return bool(self._unsent)
+
+    def shake_hands(self) -> bool:
+        """Do as much of the handshake as is possible without waiting; return whether it is over.
+
+        Raises:
+            ConnectionAbortedError: the other side has closed the connection.
+            OSError: the connection has failed.
+        """
+        self._take_output()
+        self.flush()
+        while not self.tunnel.established:
+            try:
+                data = self.sock.recv(_CHUNK)
+            except BlockingIOError:
+                return False
+            if not data:
+                raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+            self._said += self._decrypt(data)
+        return not self._unsent
+
+    def pending(self) -> bool:
+        """Whether `recv` has something to return or to raise that no selector sees."""
+        return bool(self._said) or self.tunnel.error is not None or (self.tunnel.ended and not self._end_read)
+
+    def recv(self, size: int) -> bytes:
+        """Return what the other side has said; no bytes at the end.
+
+        Args:
+            size: how many bytes to read at the most, as they came.
+
+        Raises:
+            BlockingIOError: it has said nothing now.
+            OSError: the connection has failed.
+        """
+        said, self._said = self._said, b""
+        if said:
+            return said
+        data = b"" if self.tunnel.ended or self.tunnel.error is not None else self.sock.recv(size)
+        if data or self.tunnel.error is not None:
+            said = self._decrypt(data)
+            if not said and not self.tunnel.ended:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self._end_read = not said
+        return said
+
+    def _decrypt(self, data: bytes) -> bytes:
+        try:
+            return self.tunnel.receive(data)
+        finally:
+            self._take_output()
+            with contextlib.suppress(OSError):  # the next call finds it
+                self.flush()
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what makes one record; return how many bytes of the data that were.
+
+        They count as sent when all of the record is with the system: the other side can read no part of a record.
+
+        Args:
+            data: what to say; after a call that has sent nothing, the same.
+
+        Raises:
+            BlockingIOError: the socket has no room for all of it.
+            OSError: the connection has failed.
+        """
+        if not self._plain:
+            record = memoryview(data)[:_RECORD]
+            self._unsent = b"".join((self._unsent, *self.tunnel.encrypt(record)))
+            self._plain = len(record)
+        self.flush()
+        if self._unsent:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        sent, self._plain = self._plain, 0
+        return sent
+
+    def _take_output(self) -> None:
+        if data := self.tunnel.data_to_send():
+            self._unsent = b"".join((self._unsent, data))
+
+    def flush(self) -> None:
+        """Send what is unsent, as far as the socket takes it.
+
+        Raises:
+            OSError: the connection has failed.
+        """
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = memoryview(self._unsent)[self.sock.send(self._unsent) :]
+
+    def close(self) -> None:
+        """Say that nothing more comes, if the socket takes it now, and close the socket."""
+        with contextlib.suppress(OSError):
+            if self.sock.fileno() >= 0 and not self._unsent and (data := self.tunnel.end()):
+                self.sock.send(data)
+        self.sock.close()

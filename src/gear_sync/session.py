@@ -12,6 +12,7 @@ from gear_net.connecting import Dial, Endpoint
 from gear_net.link import Link
 from gear_net.standing import LoggedStanding
 from gear_net.tls import ClientTLS
+from gear_net.tunnel import TLSSocket
 from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.client import Answer, OpenRequests
@@ -138,16 +139,16 @@ class Session:
         elif dial.sock is not None:
             self._on_connected(dial.sock, dial.endpoint)
 
-    def _on_connected(self, sock: socket.socket, endpoint: Endpoint | None = None) -> None:
+    def _on_connected(self, sock: socket.socket | TLSSocket, endpoint: Endpoint | None = None) -> None:
         now = time.monotonic()
         self.standing.connected(now, endpoint)
         self.records = self._new_records()
         if self.standing.suspect:
             self.records.conn.require_answer(now, self._connect_timeout)
-        self._link = Link(sock, self.records.conn, self._on_event)
+        self._link = link = Link(sock, self.records.conn, self._on_event)
         self._dial = None  # only now: KeyboardInterrupt may come in between, and one of the two closes the socket
         self._introduce(self)
-        self.settle()
+        link.start()
 
     def settle(self) -> bool:
         """Hand out all events, and send as much as the socket takes.

@@ -22,6 +22,7 @@ from gear_net.link import Link
 from gear_net.signals import receiving_signals
 from gear_net.standing import LoggedStanding
 from gear_net.tls import TLS, ClientTLS
+from gear_net.tunnel import TLSSocket
 from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
 from gearproto.addresses import Address, ServerAddresses, parse_addresses
 from gearproto.arguments import as_bytes, as_payload
@@ -173,12 +174,13 @@ class _Server:
             self._dial = None
             self._on_connected(dial.sock, dial.endpoint)
 
-    def _on_connected(self, sock: socket.socket, endpoint: Endpoint | None = None) -> None:
+    def _on_connected(self, sock: socket.socket | TLSSocket, endpoint: Endpoint | None = None) -> None:
         self.standing.connected(time.monotonic(), endpoint)
         self.conn = self._worker.new_connection(self._connect_timeout if self.standing.suspect else None)
-        self.link = Link(sock, self.conn, self._on_event)
+        self.link = link = Link(sock, self.conn, self._on_event)
         self._worker.advance()
-        self.settle()
+        link.start()
+        self.pump.settled(watch=link.sending or link.closed)
 
     def settle(self) -> None:
         """Hand out all events, send as much as the socket takes, and let others know if that is not all."""

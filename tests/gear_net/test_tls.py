@@ -1,8 +1,7 @@
-"""`gear_net.tls`: contexts from files, and TLS connections in memory."""
+"""`gear_net.tls`: contexts from files."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 import re
@@ -15,176 +14,17 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
-from hypothesis import given
-from hypothesis import strategies as st
 
 import gear_sync
-from gear_net.tls import TLS, ClientTLS, client_context, reason, server_context
+from gear_net.tls import TLS, ClientTLS, client_context, server_context
 from gear_net.tunnel import Tunnel
 from tests.harness.certificates import authority, copy_files, replace_file, replace_files
+from tests.harness.tunnels import pair, shake_hands
 
 GOOD, OTHER = authority("good"), authority("other")
 SERVER = GOOD.issue()
 CLIENT = GOOD.issue("client.example", common_name="client 7")
 STRANGER = replace(OTHER.issue("stranger"), ca=GOOD.ca)
-
-
-def shake_hands(client: Tunnel, server: Tunnel) -> None:
-    while not (client.established and server.established):
-        server.receive(client.data_to_send())
-        client.receive(server.data_to_send())
-
-
-def pair(server: TLS = SERVER, client: TLS = CLIENT, name: str = "localhost") -> tuple[Tunnel, Tunnel]:
-    """Return a client and a server that have shaken hands."""
-    ends = (
-        Tunnel(client_context(client), server_hostname=name),
-        Tunnel(server_context(server), server_side=True),
-    )
-    shake_hands(*ends)
-    return ends
-
-
-def texts() -> st.SearchStrategy[list[bytes]]:
-    big = st.builds(bytes.__mul__, st.binary(min_size=1, max_size=3), st.integers(10_000, 70_000))
-    return st.lists(st.binary(max_size=50) | big, max_size=4)
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
-    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-# Tunnels
-
-
-@given(st.data())
-def test_what_is_said_comes_out_however_the_stream_is_cut(data: st.DataObject) -> None:
-    client, server = pair()
-    for sender, receiver in ((client, server), (server, client)):
-        said = data.draw(texts())
-        stream = b"".join(piece for text in said for piece in sender.encrypt(text))
-        heard = [receiver.receive(part) for part in cut(stream, data.draw(st.lists(st.integers(0, 2**20), max_size=5)))]
-        assert b"".join(heard) == b"".join(said)
-    rest = client.end()
-    assert not server.ended
-    assert server.receive(rest) == b""
-    assert server.ended
-
-
-def test_handshake_goes_on_byte_by_byte() -> None:
-    client = Tunnel(client_context(CLIENT), server_hostname="localhost")
-    server = Tunnel(server_context(SERVER), server_side=True)
-    while not (client.established and server.established):
-        for sender, receiver in ((client, server), (server, client)):
-            for byte in sender.data_to_send():
-                assert receiver.receive(bytes([byte])) == b""
-    assert server.receive(b"".join(client.encrypt(b"x"))) == b"x"
-
-
-@given(st.binary(min_size=1, max_size=100), st.integers(0, 2**20), st.integers(1, 255))
-def test_changed_bytes_are_never_heard(said: bytes, place: int, change: int) -> None:
-    client, server = pair()
-    stream = bytearray(b"".join(client.encrypt(said)))
-    stream[place % len(stream)] ^= change
-    with contextlib.suppress(ssl.SSLError):  # or it waits for more of what seems a longer record
-        assert server.receive(bytes(stream)) == b""
-
-
-@given(st.lists(st.binary(max_size=600), max_size=3), st.booleans())
-def test_garbage_is_an_error_or_waited_with(parts: list[bytes], begins_well: bool) -> None:
-    server = Tunnel(server_context(SERVER), server_side=True)
-    if begins_well:
-        parts = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", *parts]
-    with contextlib.suppress(ssl.SSLError):
-        for part in parts:
-            assert server.receive(part) == b""
-    assert not server.established
-    server.end()
-
-
-@pytest.mark.parametrize("text", [b"status\n", b"version\n", b"GET / HTTP/1.1\r\n\r\n", b"\0REQ\0\0\0\x10\0\0\0\0"])
-def test_plain_text_is_told_as_such(text: bytes) -> None:
-    server = Tunnel(server_context(SERVER), server_side=True)
-    with pytest.raises(ssl.SSLError) as caught:
-        server.receive(text)
-    assert reason(caught.value) == "it does not speak TLS"
-
-
-def test_certificates_of_both_sides_are_known() -> None:
-    client, server = pair()
-    shown = server.peer_certificate()
-    assert shown is not None
-    assert (shown.common_name, shown.names) == ("client 7", ("client.example",))
-    assert shown.der == ssl.PEM_cert_to_DER_cert(Path(str(CLIENT.certificate)).read_text(encoding="ascii"))
-    theirs = client.peer_certificate()
-    assert theirs is not None
-    assert (theirs.common_name, theirs.names) == (None, ("localhost",))
-
-
-def test_client_without_a_certificate_has_none() -> None:
-    _client, server = pair(TLS(SERVER.certificate, SERVER.key), TLS(ca=GOOD.ca))
-    assert server.peer_certificate() is None
-
-
-@pytest.mark.parametrize(
-    ("server", "client", "name", "sentence"),
-    [
-        (SERVER, TLS(ca=GOOD.ca), "localhost", "it has shown no certificate"),
-        (SERVER, TLS(CLIENT.certificate, CLIENT.key, OTHER.ca), "localhost", "its certificate is refused: self-signed"),
-        (SERVER, OTHER.issue("client"), "localhost", "its certificate is refused: "),
-        (SERVER, STRANGER, "localhost", "its certificate is refused: unable to get local issuer certificate"),
-        (SERVER, GOOD.issue("old", expired=True), "localhost", "its certificate is refused: certificate has expired"),
-        (GOOD.issue(expired=True), CLIENT, "localhost", "its certificate is refused: certificate has expired"),
-        (SERVER, CLIENT, "elsewhere", "its certificate is refused: Hostname mismatch, certificate is not valid for"),
-        (TLS(SERVER.certificate, SERVER.key), TLS(), "localhost", "its certificate is refused: "),
-    ],
-)
-def test_side_that_cannot_be_trusted_is_refused_with_a_reason(
-    server: TLS, client: TLS, name: str, sentence: str
-) -> None:
-    with pytest.raises(ssl.SSLError) as caught:
-        pair(server, client, name)
-    assert sentence in reason(caught.value)
-
-
-def test_refused_client_is_told() -> None:
-    client = Tunnel(client_context(TLS(ca=GOOD.ca)), server_hostname="localhost")
-    server = Tunnel(server_context(SERVER), server_side=True)
-    with pytest.raises(ssl.SSLError):
-        shake_hands(client, server)
-    with pytest.raises(ssl.SSLError) as caught:
-        client.receive(server.data_to_send())
-    assert reason(caught.value) == "it wants a certificate of ours"
-
-
-def test_common_name_is_not_taken_for_the_name_of_a_host() -> None:
-    server = GOOD.issue_nameless("localhost")
-    with pytest.raises(ssl.SSLError) as caught:
-        pair(server, CLIENT)
-    assert "its certificate is refused: Hostname mismatch" in reason(caught.value)
-    pair(server, replace(CLIENT, check_host=False))
-
-
-def test_host_name_is_not_looked_at_if_told_so() -> None:
-    pair(SERVER, TLS(CLIENT.certificate, CLIENT.key, GOOD.ca, check_host=False), "elsewhere")
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_versions_from_1_2_on_are_spoken(version: ssl.TLSVersion) -> None:
-    context = client_context(CLIENT)
-    context.maximum_version = version
-    ends = Tunnel(context, server_hostname="localhost"), Tunnel(server_context(SERVER), server_side=True)
-    shake_hands(*ends)
-    assert ends[1].receive(b"".join(ends[0].encrypt(b"x"))) == b"x"
-
-
-def test_older_versions_are_not_spoken() -> None:
-    for context in (server_context(SERVER), client_context(TLS())):
-        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-
-
-# Files
 
 
 def test_certificate_and_key_come_together() -> None:
@@ -354,7 +194,7 @@ def test_encrypted_key_is_an_error_and_no_question(tmp_path: Path) -> None:
 def test_one_file_may_hold_both(tmp_path: Path) -> None:
     path = tmp_path / "both.pem"
     path.write_bytes(Path(str(SERVER.certificate)).read_bytes() + Path(str(SERVER.key)).read_bytes())
-    pair(TLS(str(path), str(path), GOOD.ca))
+    pair(TLS(str(path), str(path), GOOD.ca), CLIENT)
 
 
 @pytest.mark.parametrize("make", [server_context, client_context])

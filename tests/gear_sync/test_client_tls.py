@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from gear_net.tls import client_context
 from gear_sync import TLS, Client, Server, Worker
 from gearproto import ConnectionLost, JobNotSent
+from gearproto.addresses import Address
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer
 from tests.harness.servers import poll_until
@@ -146,6 +148,22 @@ def test_file_that_is_missing_is_named_when_the_object_is_made(make: Callable[..
         make("localhost", tls=TLS(ca=tmp_path / "nowhere.pem"))
     with nothing_left_open(), pytest.raises(ValueError, match="is of no use without its key"):
         make("localhost", tls=TLS(certificate=tmp_path / "mine.pem"))
+
+
+def test_program_may_bring_a_socket_with_tls_of_its_own() -> None:
+    context = client_context(CLIENT)
+
+    def connect(address: Address) -> ssl.SSLSocket:
+        sock = socket.create_connection((address.host, address.port), LIMIT)
+        return context.wrap_socket(sock, server_hostname="localhost")
+
+    with (
+        Server(port=0, tls=MUTUAL) as server,
+        nothing_left_open(server_goes_on=True),
+        Client(server.address, connect=connect) as client,
+    ):
+        data = bytes(range(256)) * 4096  # many records at once
+        assert client.echo(data) == data
 
 
 def test_nothing_is_left_open_over_tls() -> None:
