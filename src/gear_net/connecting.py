@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ __all__ = [
     "Connect",
     "Dial",
     "Endpoint",
+    "close_with",
     "failure_of_connect",
     "open_socket",
     "resolve",
@@ -82,6 +84,21 @@ def open_socket(connect: Connect, address: Address) -> socket.socket:
     except Exception as error:
         raise failure_of_connect(error) from error
     return sock
+
+
+def close_with(owner: object, *sockets: socket.socket) -> Callable[[], object]:
+    """Close sockets when their owner is dropped, without the warnings that the sockets would give.
+
+    For the parts of something that warns once of all its sockets: a garbage collection closes these before it finalizes
+    any object, and it finalizes objects in any order.
+
+    Returns:
+        A function that makes the sockets another owner's.
+    """
+    closers = [weakref.finalize(owner, sock.close) for sock in sockets]
+    for closer in closers:
+        closer.atexit = False
+    return lambda: [closer.detach() for closer in closers]
 
 
 def failure_of_connect(error: Exception) -> OSError:
@@ -145,6 +162,7 @@ class Dial:
         self._tune = tune
         self.trying: socket.socket | None = None
         self._shaking: TLSSocket | None = None
+        self._disown: Callable[[], object]
         self._next(TimeoutError(f"no answer within {timeout:g} s"))
 
     @property
@@ -195,6 +213,7 @@ class Dial:
             self.deadline = now + (self._until - now) / (len(self._endpoints) + 1)
             try:
                 sock = self.trying = socket.socket(family, socket.SOCK_STREAM)
+                self._disown = close_with(self, sock)
                 sock.setblocking(False)
                 code = sock.connect_ex(where)
                 if code == 0:
@@ -218,7 +237,7 @@ class Dial:
         if self._address.path is None:
             self._tune(sock)
         if self._tls is None:
-            self.sock, self.trying = sock, None
+            self._end_with(sock)
             return
         context = self._tls.context()
         host = self._address.host if self._address.path is None else None
@@ -235,4 +254,8 @@ class Dial:
             raise ConnectionError(f"TLS: {handshake_reason(error)}") from error
         self.wants = _WRITE if self._shaking.unsent else _READ
         if done:
-            self.sock, self.trying = self._shaking, None
+            self._end_with(self._shaking)
+
+    def _end_with(self, sock: socket.socket | TLSSocket) -> None:
+        self.sock, self.trying = sock, None
+        self._disown()

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gear_net.connecting import close_with
 from gearproto import GearmanError
 
 __all__ = ["Pump", "Source"]
@@ -97,11 +98,10 @@ class _Opened:
         selector: watches the sources, and the socket that wakes it, which has no data.
     """
 
-    __slots__ = ("_waker", "_wakes", "pid", "selector")
-
     def __init__(self) -> None:
         self.pid = os.getpid()
         self._waker, self._wakes = socket.socketpair()
+        close_with(self, self._waker, self._wakes)
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
         try:

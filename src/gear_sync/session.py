@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gear_net.connecting import Dial, Endpoint
+from gear_net.connecting import Dial, Endpoint, close_with
 from gear_net.link import Link
 from gear_net.standing import LoggedStanding
 from gear_net.tls import ClientTLS
@@ -146,6 +146,7 @@ class Session:
         if self.standing.suspect:
             self.records.conn.require_answer(now, self._connect_timeout)
         self._link = link = Link(sock, self.records.conn, self._on_event)
+        close_with(link, link.sock)
         self._dial = None  # only now: KeyboardInterrupt may come in between, and one of the two closes the socket
         self._introduce(self)
         link.start()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from gear_net.connecting import Connect, Dial, Endpoint, open_socket, resolve
+from gear_net.connecting import Connect, Dial, Endpoint, close_with, open_socket, resolve
 from gear_net.link import Link
 from gear_net.signals import receiving_signals
 from gear_net.standing import LoggedStanding
@@ -178,6 +178,7 @@ class _Server:
         self.standing.connected(time.monotonic(), endpoint)
         self.conn = self._worker.new_connection(self._connect_timeout if self.standing.suspect else None)
         self.link = link = Link(sock, self.conn, self._on_event)
+        close_with(link, link.sock)
         self._worker.advance()
         link.start()
         self.pump.settled(watch=link.sending or link.closed)

@@ -19,12 +19,13 @@ import pytest
 from gear_net.link import Link
 from gear_sync import Client, Server, Worker
 from gear_sync.pump import Pump
-from gearproto import ClientConnection
+from gearproto import ClientConnection, JobNotSent
+from gearproto.addresses import Address
 from gearproto.event import Event
 from gearproto.events import ConnectionClosed, Echoed, RequestId
 from gearproto.packets import EchoReq, EchoRes, SubmitJob
 from tests.harness.hostile import Peer
-from tests.harness.servers import poll_until
+from tests.harness.servers import full_listener, poll_until
 from tests.harness.threads import LIMIT, Call, nothing_left_open, working
 
 BIG: Final = 16 * 1024 * 1024
@@ -437,33 +438,63 @@ def test_client_and_worker_that_were_made_before_a_fork_work_in_the_children() -
 # Dropped without being closed
 
 
-def warnings_of_drop(use: Callable[[], object]) -> list[str]:
+COLLECTIONS: Final = {"none in between": (0, 10, 10), "some": (50, 2, 2), "many": (10, 5, 5), "all": (1, 1, 1)}
+"""Thresholds of the garbage collector: which generation an object is in changes when it is finalized."""
+
+
+def warnings_of_drop(use: Callable[[], object], collections: tuple[int, int, int] = (0, 10, 10)) -> list[str]:
     """Let something be made, used and dropped; return what is warned of meanwhile."""
     gc.collect()
-    gc.disable()  # a collection in between changes the order in which objects are finalized
+    before = gc.get_threshold()
+    gc.set_threshold(*collections)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             use()
             gc.collect()
     finally:
-        gc.enable()
+        gc.set_threshold(*before)
     return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
 
 
-@pytest.mark.parametrize("connect", [True, False])
-def test_client_that_is_dropped_without_close_gives_one_warning_that_names_it(connect: bool) -> None:
+@pytest.mark.parametrize("collections", COLLECTIONS.values(), ids=COLLECTIONS)
+@pytest.mark.parametrize("connect", [None, socket.create_connection])
+def test_client_that_is_dropped_without_close_gives_one_warning_that_names_it(
+    connect: Callable[[Address], socket.socket] | None, collections: tuple[int, int, int]
+) -> None:
     with Server(port=0) as server, nothing_left_open(server_goes_on=True):
         host, port = server.address
 
         def use() -> None:
-            client = Client([server.address, (host, 9)], connect=socket.create_connection if connect else None)
+            client = Client([server.address, (host, 9)], connect=connect)
             assert client.echo(b"x") == b"x"
 
-        assert warnings_of_drop(use) == [f"ResourceWarning: gear_sync.Client of {host}:{port}, {host}:9 was not closed"]
+        for _ in range(10):
+            assert warnings_of_drop(use, collections) == [
+                f"ResourceWarning: gear_sync.Client of {host}:{port}, {host}:9 was not closed"
+            ]
 
 
-def test_worker_that_is_dropped_without_close_gives_one_warning_that_names_it() -> None:
+@pytest.mark.parametrize("collections", COLLECTIONS.values(), ids=COLLECTIONS)
+def test_client_that_is_dropped_while_it_connects_gives_one_warning_that_names_it(
+    collections: tuple[int, int, int],
+) -> None:
+    with full_listener() as silent, nothing_left_open():
+        host, port = silent.getsockname()
+
+        def use() -> None:
+            with pytest.raises(JobNotSent):
+                Client((host, port), timeout=0.001).submit("f")
+
+        assert warnings_of_drop(use, collections) == [
+            f"ResourceWarning: gear_sync.Client of {host}:{port} was not closed"
+        ]
+
+
+@pytest.mark.parametrize("collections", COLLECTIONS.values(), ids=COLLECTIONS)
+def test_worker_that_is_dropped_without_close_gives_one_warning_that_names_it(
+    collections: tuple[int, int, int],
+) -> None:
     with Server(port=0) as server, nothing_left_open(server_goes_on=True):
         host, port = server.address
 
@@ -474,7 +505,9 @@ def test_worker_that_is_dropped_without_close_gives_one_warning_that_names_it() 
                 client.submit_background("f")
             worker.run()
 
-        assert warnings_of_drop(use) == [f"ResourceWarning: gear_sync.Worker of {host}:{port} was not closed"]
+        assert warnings_of_drop(use, collections) == [
+            f"ResourceWarning: gear_sync.Worker of {host}:{port} was not closed"
+        ]
 
 
 def test_client_and_worker_that_are_closed_or_were_never_used_give_no_warning() -> None:
