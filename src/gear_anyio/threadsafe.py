@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -11,6 +10,8 @@ from typing import Any
 
 import anyio
 import anyio.abc
+
+from gear_net.waker import Waker
 
 __all__ = ["ClosedError", "ThreadsafeCalls"]
 
@@ -34,9 +35,7 @@ class ThreadsafeCalls:
         """
         self._calls: deque[tuple[Callable[[], Any], Future[Any] | None]] = deque()
         self._closed = False
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        self._waker = Waker()
 
     def soon(self, call: Callable[[], None]) -> None:
         """Make a call in the event loop, unless that has ended. From any thread, and from signal handlers."""
@@ -61,8 +60,7 @@ class ThreadsafeCalls:
         if self._closed:
             self._refuse()
             return
-        with suppress(OSError):  # it is full, so that the loop wakes anyway; or closed just now
-            self._writer.send(b"\0")
+        self._waker.wake()
 
     def _refuse(self) -> None:
         with suppress(IndexError):
@@ -78,9 +76,8 @@ class ThreadsafeCalls:
             group: where coroutine functions run.
         """
         while True:
-            await anyio.wait_readable(self._reader)
-            with suppress(BlockingIOError):
-                self._reader.recv(4096)
+            await anyio.wait_readable(self._waker)
+            self._waker.clear()
             while self._calls:
                 self._make(*self._calls.popleft(), group)
 
@@ -102,8 +99,7 @@ class ThreadsafeCalls:
         """Refuse all calls."""
         self._closed = True
         self._refuse()
-        self._reader.close()
-        self._writer.close()
+        self._waker.close()
 
 
 async def _finish(pending: Coroutine[Any, Any, None], future: Future[None]) -> None:

@@ -12,7 +12,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gearproto.addresses import Address
 
@@ -86,19 +86,22 @@ def open_socket(connect: Connect, address: Address) -> socket.socket:
     return sock
 
 
-def close_with(owner: object, *sockets: socket.socket) -> Callable[[], object]:
-    """Close sockets when their owner is dropped, without the warnings that the sockets would give.
+class _Closable(Protocol):
+    def close(self) -> object: ...
+
+
+def close_with(owner: object, sock: _Closable) -> Callable[[], object]:
+    """Close a socket when its owner is dropped, without the warning that the socket would give.
 
     For the parts of something that warns once of all its sockets: a garbage collection closes these before it finalizes
     any object, and it finalizes objects in any order.
 
     Returns:
-        A function that makes the sockets another owner's.
+        A function that makes the socket another owner's.
     """
-    closers = [weakref.finalize(owner, sock.close) for sock in sockets]
-    for closer in closers:
-        closer.atexit = False
-    return lambda: [closer.detach() for closer in closers]
+    closer = weakref.finalize(owner, sock.close)
+    closer.atexit = False
+    return closer.detach
 
 
 def failure_of_connect(error: Exception) -> OSError:

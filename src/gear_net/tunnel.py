@@ -232,7 +232,7 @@ class TLSSocket:
             with contextlib.suppress(OSError):  # the next call finds it
                 self.flush()
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what makes one record; return how many bytes of the data that were.
 
         They count as sent when all of the record is with the system: the other side can read no part of a record.
@@ -268,9 +268,13 @@ class TLSSocket:
             while self._unsent:
                 self._unsent = memoryview(self._unsent)[self.sock.send(self._unsent) :]
 
-    def close(self) -> None:
-        """Say that nothing more comes, if the socket takes it now, and close the socket."""
+    def end(self) -> None:
+        """Say that nothing more comes, if the socket takes that now."""
         with contextlib.suppress(OSError):
             if self.sock.fileno() >= 0 and not self._unsent and (data := self.tunnel.end()):
                 self.sock.send(data)
+
+    def close(self) -> None:
+        """Say that nothing more comes, if the socket takes that now, and close it."""
+        self.end()
         self.sock.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import socket
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gear_net.connecting import close_with
+from gear_net.waker import Waker
 from gearproto import GearmanError
 
 __all__ = ["Pump", "Source"]
@@ -91,47 +91,36 @@ class _Watched:
 
 
 class _Opened:
-    """What a pump needs of the system: a selector, and a pair of sockets that wakes it.
+    """What a pump needs of the system: a selector, and what wakes it.
 
     Attributes:
         pid: the process that has opened it.
-        selector: watches the sources, and the socket that wakes it, which has no data.
+        waker: wakes the thread that pumps.
+        selector: watches the sources, and the waker, which has no data.
     """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._waker, self._wakes = socket.socketpair()
-        close_with(self, self._waker, self._wakes)
-        self._waker.setblocking(False)
-        self._wakes.setblocking(False)
+        self.waker = Waker()
+        close_with(self, self.waker)
         try:
             self.selector = self._new_selector()
         except OSError:
-            self._waker.close()
-            self._wakes.close()
+            self.waker.close()
             raise
 
     def _new_selector(self) -> selectors.BaseSelector:
         selector = selectors.DefaultSelector()
-        selector.register(self._wakes, _READ)
+        selector.register(self.waker, _READ)
         return selector
 
     def renew_selector(self) -> None:
         self.selector.close()
         self.selector = self._new_selector()
 
-    def wake(self) -> None:
-        with contextlib.suppress(OSError):  # it is woken already, or closed
-            self._waker.send(b"w")
-
-    def forget_wakes(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wakes.recv(4096)
-
     def close(self) -> None:
         self.selector.close()
-        self._waker.close()
-        self._wakes.close()
+        self.waker.close()
 
 
 class Pump:
@@ -336,7 +325,7 @@ class Pump:
             for key, events in ready:
                 if key.data is None:
                     assert self._opened is not None
-                    self._opened.forget_wakes()
+                    self._opened.waker.clear()
                 else:
                     key.data.on_ready(events)
             now = self._moved_at = time.monotonic()
@@ -398,7 +387,7 @@ class Pump:
     def wake(self) -> None:
         """Make the pumping thread, if any, look again. Without the lock or with it, from signal handlers too."""
         if (opened := self._opened) is not None and opened.pid == os.getpid():
-            opened.wake()
+            opened.waker.wake()
 
     def _release(self) -> None:
         """Give the selector and its sockets back, once all is closed and nobody pumps."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from gear_net.waker import Waker
 from gearproto import RemoteProtocolError
 from gearproto.standing import Standing
 
@@ -19,7 +20,6 @@ from .errors import ConfigurationError, DisconnectError, GearmanError, NoConnect
 from .hooks import BaseClientServer
 from .packet import Packet
 from .tasks import Task
-from .waker import Waker
 
 if TYPE_CHECKING:
     from .transport import Transport

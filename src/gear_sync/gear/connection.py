@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import logging
-import os
 import select
+import selectors
 import socket
 import ssl
 import threading
@@ -16,9 +15,11 @@ from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from gear_net.connecting import Dial, resolve
 from gear_net.listening import Keepalive
-from gear_net.tunnel import Tunnel
+from gear_net.tls import ClientTLS
 from gearproto import RemoteProtocolError
+from gearproto.addresses import Address
 from gearproto.events import Line
 
 from . import constants, stream
@@ -44,7 +45,7 @@ class Connection:
 
     Attributes:
         check_hostname: class attribute: whether a server's certificate has to name the host that was asked for.
-        connect_timeout: class attribute: seconds that an address may take to answer, and a TLS handshake too.
+        connect_timeout: class attribute: seconds that connecting may take, a TLS handshake included.
         host: the server's host.
         port: the server's port.
         state: where the connection is in its life, such as ``INIT``.
@@ -189,41 +190,27 @@ class Connection:
 
     def _open(self, context: ssl.SSLContext | None, stop: socket.socket) -> Transport:
         """Connect to the first address that can be connected to."""
-        problem: Exception = OSError("no address")
-        for family, kind, proto, _name, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, proto)
-            try:
-                self._establish(sock, address, stop)
-                if context is None:
-                    return Transport(sock)
-                transport = Transport(sock, Tunnel(context, server_hostname=self.host))
-                deadline = time.monotonic() + self.connect_timeout
-                transport.shake_hands(lambda: self._await(sock, select.POLLIN, stop, deadline, "the TLS handshake"))  # noqa: B023
-            except OSError as error:
-                sock.close()
-                problem = error
-            else:
-                return transport
-        raise ConnectionError(f"{self.host}:{self.port}: {problem}") from problem
+        address = Address(self.host, int(self.port))
+        tls = None if context is None else ClientTLS(context)
+        dial = Dial(address, resolve(address), self.connect_timeout, tls, self._tune)
+        try:
+            while dial.trying is not None:
+                events = select.POLLIN if dial.wants == selectors.EVENT_READ else select.POLLOUT
+                ready = wait_for(dial.trying, events, dial.deadline - time.monotonic(), stop)
+                if self._stop is None or self._stop.fileno() < 0:
+                    raise ConnectionError(f"{self.host}:{self.port}: {_ABORTED}")
+                dial.advance(time.monotonic(), dial.wants if ready else 0)
+            if dial.sock is None:
+                raise ConnectionError(f"{self.host}:{self.port}: {dial.error}") from dial.error
+        except BaseException:
+            dial.close()
+            raise
+        return Transport(dial.sock)
 
-    def _establish(self, sock: socket.socket, address: object, stop: socket.socket) -> None:
-        sock.setblocking(False)
+    def _tune(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.keepalive:
             Keepalive(self.tcp_keepidle, self.tcp_keepintvl, self.tcp_keepcnt).apply(sock)
-        code = sock.connect_ex(address)  # type: ignore[arg-type]  # it is what getaddrinfo has returned
-        if code == errno.EINPROGRESS:
-            self._await(sock, select.POLLOUT, stop, time.monotonic() + self.connect_timeout, "connecting")
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-
-    def _await(self, sock: socket.socket, events: int, stop: socket.socket, deadline: float, what: str) -> None:
-        if wait_for(sock, events, deadline - time.monotonic(), stop):
-            return
-        if self._stop is None or self._stop.fileno() < 0:
-            raise DisconnectError(_ABORTED)
-        raise OSError(f"{what} takes over {self.connect_timeout:g} s")
 
     def disconnect(self) -> None:
         """Close the connection, or stop opening it. Whoever waits for an answer learns that there will be none."""

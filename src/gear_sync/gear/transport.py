@@ -10,11 +10,10 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from gear_net.tls import reason
-from gear_net.tunnel import Tunnel
+from gear_net.tunnel import TLSSocket
 
 from .errors import DisconnectError
 
@@ -59,17 +58,13 @@ class Transport:
     transport send what the socket does not take at once, or wait until it has left.
     """
 
-    def __init__(self, sock: socket.socket, tunnel: Tunnel | None = None) -> None:
-        """Use a connected socket, which is made non-blocking.
-
-        Args:
-            sock: the socket.
-            tunnel: what TLS goes through; None without.
-        """
-        sock.setblocking(False)
-        self.sock = sock
-        self._tunnel = tunnel
-        self._lock = threading.Lock()  # guards all below, and the tunnel
+    def __init__(self, sock: socket.socket | TLSSocket) -> None:
+        """Use a connected socket, which is made non-blocking, or one with TLS."""
+        self._tls = sock if isinstance(sock, TLSSocket) else None
+        self.sock = sock.sock if isinstance(sock, TLSSocket) else sock
+        self.sock.setblocking(False)
+        self._io = sock
+        self._lock = threading.Lock()  # guards all below, and TLS
         self._outbox: deque[bytes | bytearray | memoryview] = deque()
         self._queued = 0  # bytes ever queued
         self._sent = 0  # of these, bytes that the system has taken
@@ -83,7 +78,7 @@ class Transport:
     @property
     def unsent(self) -> bool:
         """Whether output waits for the socket to take it."""
-        return bool(self._outbox)
+        return bool(self._outbox) or (self._tls is not None and self._tls.unsent)
 
     def outbox(self) -> list[bytes]:
         """Return the output that waits for the socket to take it."""
@@ -102,21 +97,11 @@ class Transport:
         with self._lock:
             if self._closed:
                 raise DisconnectError("the connection is down")
-            if self._tunnel is None:
-                self._queue(data)
-            else:
-                try:
-                    for piece in self._tunnel.encrypt(memoryview(data)):
-                        self._queue(piece)
-                except ssl.SSLError as error:
-                    raise DisconnectError(f"TLS failed: {reason(error)}") from error
+            if data:
+                self._queued += len(data)
+                self._outbox.append(data)
             self._flush()
             return self._queued
-
-    def _queue(self, data: bytes | bytearray) -> None:
-        if data:
-            self._queued += len(data)
-            self._outbox.append(data)
 
     def drain(self, mark: int) -> None:
         """Wait until the system has taken all output up to a mark.
@@ -143,8 +128,10 @@ class Transport:
     def _flush(self) -> None:
         outbox = self._outbox
         try:
+            if self._tls is not None:
+                self._tls.flush()
             while outbox:
-                sent = self.sock.send(outbox[0])
+                sent = self._io.send(outbox[0])
                 self._sent += sent
                 if sent == len(outbox[0]):
                     outbox.popleft()
@@ -153,7 +140,7 @@ class Transport:
         except _NOT_NOW:
             return
         except OSError as error:
-            raise DisconnectError(error.errno, f"sending failed: {error.strerror or error}") from error
+            raise DisconnectError(error.errno, f"sending failed: {reason(error)}") from error
 
     def receive(self) -> bytes | None:
         """Return what has arrived; None if that is nothing, and no bytes at the end.
@@ -161,53 +148,22 @@ class Transport:
         Raises:
             OSError: the connection has broken.
         """
-        if self._tunnel is not None and self._tunnel.ended:
-            return b""
         self._heard = time.monotonic()
         try:
-            data = self.sock.recv(_CHUNK)
+            if self._tls is None:
+                return self.sock.recv(_CHUNK)
+            with self._lock:
+                return b"" if self._closed else self._tls.recv(_CHUNK)
         except _NOT_NOW:
             return None
+        except ssl.SSLError as error:
+            raise DisconnectError(f"TLS failed: {reason(error)}") from error
         except OSError as error:
             if self._closed or error.errno == errno.EBADF:
                 return b""
             if error.errno == errno.EAGAIN:  # from what only looks like a socket
                 return None
             raise
-        return data if self._tunnel is None or not data else self._decrypt(self._tunnel, data)
-
-    def _decrypt(self, tunnel: Tunnel, data: bytes) -> bytes | None:
-        with self._lock:
-            if self._closed:
-                return b""
-            try:
-                said = tunnel.receive(data)
-            except ssl.SSLError as error:
-                self._queue(tunnel.data_to_send())  # tells the peer why
-                self._flush()
-                raise DisconnectError(f"TLS failed: {reason(error)}") from error
-            self._queue(tunnel.data_to_send())
-            self._flush()
-            return said or (b"" if tunnel.ended else None)
-
-    def shake_hands(self, wait: Callable[[], object]) -> None:
-        """Go through the TLS handshake of a client.
-
-        Args:
-            wait: waits until something arrives, and raises if that takes too long.
-
-        Raises:
-            OSError: the connection has broken, or the peer cannot be trusted.
-        """
-        tunnel = self._tunnel
-        assert tunnel is not None
-        with self._lock:
-            self._queue(tunnel.data_to_send())
-            self._flush()
-        while not tunnel.established:
-            wait()
-            if self.receive() == b"":
-                raise DisconnectError("the server closed the connection within the TLS handshake")
 
     def wait_readable(self, timeout: float | None = None) -> bool:
         """Wait until something arrives, or the end; return whether it has."""
@@ -233,9 +189,8 @@ class Transport:
             if self._closed:
                 return
             self._closed = True
-            with contextlib.suppress(OSError):  # the peer may have closed it already
-                if self._tunnel is not None and not self._outbox:
-                    self.sock.send(self._tunnel.end())
+            if self._tls is not None and not self._outbox:
+                self._tls.end()
             self._outbox.clear()
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)

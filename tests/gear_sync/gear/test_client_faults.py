@@ -373,7 +373,7 @@ def test_c16_a_server_that_cannot_be_reached_holds_up_no_other_and_no_end(shop: 
 
 def test_c16_connecting_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gear.Connection, "connect_timeout", 0.02)
-    with black_hole() as hole, pytest.raises(gear.ConnectionError, match=r"connecting takes over 0\.02 s"):
+    with black_hole() as hole, pytest.raises(gear.ConnectionError, match=r"no answer within 0\.02 s"):
         gear.Connection(*hole).connect()
 
 
@@ -384,7 +384,7 @@ def test_c17_a_tls_handshake_has_a_time_limit_and_holds_up_nobody(shop: Shop, mo
         client.waitForServer(LIMIT)
         client.shutdown()
         monkeypatch.setattr(gear.Connection, "connect_timeout", 0.02)
-        with pytest.raises(gear.ConnectionError, match=r"the TLS handshake takes over 0\.02 s"):
+        with pytest.raises(gear.ConnectionError, match=r"TLS: no answer within 0\.02 s: it may not speak TLS"):
             gear.Connection("localhost", plain.address[1], *tls_files()).connect()
 
 
@@ -409,8 +409,8 @@ def test_c19_the_certificate_has_to_name_the_host(shop: Shop, monkeypatch: pytes
     monkeypatch.setattr(gear.Connection, "check_hostname", False)
     connection.connect()
     assert connection.session is not None
-    assert connection.session._tunnel is not None
-    assert connection.session._tunnel._object.version() == "TLSv1.3"
+    assert connection.session._tls is not None
+    assert connection.session._tls.tunnel._object.version() == "TLSv1.3"
 
 
 def test_c20_what_is_wrong_with_certificates_is_said(shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""Wakes a thread that waits for sockets."""
+"""Wakes a thread, or an event loop, that waits for sockets."""
 
 from __future__ import annotations
 
