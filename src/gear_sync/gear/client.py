@@ -173,7 +173,7 @@ class Client(BaseClient):
     def _deliveries(self, packet: Packet, connection: Connection) -> list[Packet]:
         if packet.ptype not in REPORTS:
             return [packet]
-        return connection.tracker.route(packet, submitting=connection.submitting)
+        return connection.tracker.route(packet)
 
     # Hooks
 
@@ -191,11 +191,9 @@ class Client(BaseClient):
         job = task.job
         handle = job.handle = bytes(packet.getArgument(0))
         early = connection.tracker.created(handle, job, background=task.background)
-        if not connection.submitting:
-            connection.tracker.settled()
         task.setComplete()
         for report in early:
-            for delivery in connection.tracker.route(report, submitting=False):
+            for delivery in connection.tracker.route(report):
                 self._call_hook(self.handlePacket, delivery)
         return job
 

@@ -327,6 +327,8 @@ class Connection:
             if transport.at_end():
                 raise DisconnectError(f"{self.host}:{self.port}: the server has closed the connection")
             self.pending_tasks.append(task)
+            if isinstance(task, SubmitJobTask) and not task.background:
+                self.tracker.submitted()
             mark = transport.post(packet.toBinary())
         transport.drain(mark)
 
@@ -395,22 +397,17 @@ class Connection:
             kind: class of the task; `Task` for the oldest of any kind.
         """
         with self.send_lock:
-            pending = self.pending_tasks
-            if pending and isinstance(pending[0], kind):
-                return pending.popleft()
-            if not any(isinstance(task, kind) for task in pending):
+            if not any(isinstance(task, kind) for task in self.pending_tasks):
                 return None
-            while not isinstance(task := pending.popleft(), kind):
+            while not isinstance(task := self._next_task(kind), kind):
                 task.fail("the server answered a later request first")
             return task
 
-    @property
-    def submitting(self) -> bool:
-        """Whether a ``JOB_CREATED`` is awaited."""
-        if not self.pending_tasks:
-            return False
-        with self.send_lock:
-            return any(isinstance(task, SubmitJobTask) for task in self.pending_tasks)
+    def _next_task(self, kind: type[Task]) -> Task:
+        task = self.pending_tasks.popleft()
+        if isinstance(task, SubmitJobTask) and not task.background and kind is not SubmitJobTask:
+            self.tracker.refused()
+        return task
 
     # Input
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from gearproto.client import ReportMatcher
+
 from . import constants
 
 if TYPE_CHECKING:
@@ -21,23 +23,6 @@ REPORTS: Final = _ENDS | {constants.WORK_DATA, constants.WORK_WARNING, constants
 _MAX_EARLY_SIZE: Final = 64 * 1024**2
 
 
-class _Sharers:
-    """The unfinished jobs of one handle: those that the server has joined.
-
-    It sends every report once for each of them, one copy right after the other.
-    """
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.turn = 0
-
-    def next(self) -> Job:
-        """Return whose copy comes now."""
-        job = self.jobs[self.turn % len(self.jobs)]
-        self.turn += 1
-        return job
-
-
 class JobTracker:
     """The jobs of a client that one server has.
 
@@ -51,72 +36,49 @@ class JobTracker:
         """Begin without jobs."""
         self.known: WeakValueDictionary[bytes, Job] = WeakValueDictionary()
         self.raised: bytes | None = None
-        self._waiting: dict[bytes, _Sharers] = {}
-        self._spent: dict[bytes, int] = {}  # by handle: copies of its end that are still to come
-        self._early: list[Packet] = []  # reports on handles that no JOB_CREATED has told yet
-        self._early_size = 0
+        self._matcher: ReportMatcher[Job, Packet] = ReportMatcher(lambda packet: packet.ptype in _ENDS)
+
+    def submitted(self) -> None:
+        """Count a submission of a foreground job; `created` or `refused` has to follow, or `lose`."""
+        self._matcher.submitted()
 
     def created(self, handle: bytes, job: Job, *, background: bool) -> list[Packet]:
-        """Take note of a job's handle; return the reports on it that have come before."""
+        """Record the handle of a job; return the reports on it that have come before, to be given to `route`."""
         self.known[handle] = job
-        self._spent.pop(handle, None)
-        if background:
-            return []
-        self._waiting.setdefault(handle, _Sharers()).jobs.append(job)
-        early = [packet for packet in self._early if packet.getArgument(0) == handle]
-        self._early = [packet for packet in self._early if packet.getArgument(0) != handle]
-        return early
+        return [] if background else list(self._matcher.created(handle, job))
 
-    def settled(self) -> None:
-        """Take note that no ``JOB_CREATED`` is awaited any more: reports on other handles are nobody's."""
-        self._early.clear()
-        self._early_size = 0
-        self._spent.clear()
+    def refused(self) -> None:
+        """Record that the oldest submission of a foreground job gets no handle."""
+        self._matcher.refused()
 
-    def route(self, packet: Packet, *, submitting: bool) -> list[Packet]:
-        """Return a report once for each job that it is for.
-
-        Args:
-            packet: the report.
-            submitting: whether a ``JOB_CREATED`` is awaited, so that the report may be for a job of unknown handle.
-        """
+    def route(self, packet: Packet) -> list[Packet]:
+        """Return a report once for each job that it is for."""
+        matcher = self._matcher
         handle = bytes(packet.getArgument(0))
         end = packet.ptype in _ENDS
-        sharers = self._waiting.get(handle)
-        if sharers is not None:
-            if not end:
-                return [packet.about(sharers.next())]
-            del self._waiting[handle]
-            if len(sharers.jobs) > 1:
-                self._spent[handle] = len(sharers.jobs) - 1
+        if not end:
+            if (job := matcher.piece(handle)) is not None:
+                return [packet.about(job)]
+        elif jobs := matcher.end(handle):
             self.raised = handle if packet.ptype == constants.WORK_EXCEPTION else None
-            return [packet.about(job) for job in sharers.jobs]
-        if end and self._is_repeated(handle, packet.ptype):
+            return [packet.about(job) for job in jobs]
+        elif matcher.repeated(handle) or (packet.ptype == constants.WORK_FAIL and handle == self.raised):
             return []
-        if submitting and handle not in self.known and self._early_size < _MAX_EARLY_SIZE:
-            self._early.append(packet)
-            self._early_size += len(packet.data)
+        if matcher.awaiting and handle not in self.known and matcher.early_size < _MAX_EARLY_SIZE:
+            matcher.keep(handle, packet, len(packet.data))
             return []
         return [packet]
 
-    def _is_repeated(self, handle: bytes, ptype: int) -> bool:
-        """Tell whether an end has been told already."""
-        if (copies := self._spent.pop(handle, 0)) > 1:
-            self._spent[handle] = copies - 1
-        return copies > 0 or (ptype == constants.WORK_FAIL and handle == self.raised)
-
     def forget(self, handle: bytes) -> None:
-        """Take note that nothing more comes for a handle."""
+        """Forget a handle of which nothing more comes."""
         self.known.pop(handle, None)
 
     def lose(self) -> list[Job]:
         """Forget all jobs, and return them: those that have not ended are lost."""
-        lost = [job for sharers in self._waiting.values() for job in sharers.jobs]
+        lost = [job for _handle, job in self._matcher.lose()]
         for job in lost:
             job.lose()
         others = [job for job in self.known.values() if all(job is not other for other in lost)]
         self.known.clear()
-        self._waiting.clear()
-        self.settled()
         self.raised = None
         return lost + others

@@ -5,6 +5,7 @@ from .dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_o
 from .job_events import Cursor, JobEvent, Resubmitted
 from .job_request import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size
 from .jobs import DEFAULT_RESUBMIT_TIMEOUT, MAX_RESUBMISSIONS, JobRecord, outcome_error
+from .matching import ReportMatcher
 from .policies import Candidates, Policy, ServerChooser, ServerStanding, Try, WaitUntil
 from .requests import Answer, OpenRequests
 from .streams import DEFAULT_MAX_UNREAD, Unread
@@ -27,6 +28,7 @@ __all__ = [
     "JobRequest",
     "OpenRequests",
     "Policy",
+    "ReportMatcher",
     "Resubmitted",
     "ServerChooser",
     "ServerStanding",

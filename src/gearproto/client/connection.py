@@ -40,57 +40,12 @@ from gearproto.packets import (
     WorkWarning,
 )
 
+from .matching import ReportMatcher
 from .submissions import submission
 
 __all__ = ["ClientConnection"]
 
 _WorkReport = WorkStatus | WorkData | WorkWarning | WorkComplete | WorkFail | WorkException | JobRequeued
-
-
-class _Sharers:
-    """The submissions of this connection that share one job, in the order in which they joined it.
-
-    A server sends every report once for each of them, one copy right after the other.
-    """
-
-    __slots__ = ("requests", "turn")
-
-    def __init__(self) -> None:
-        self.requests: list[RequestId] = []
-        self.turn = 0
-
-    def next(self) -> RequestId:
-        """Return whose copy comes now."""
-        request = self.requests[self.turn % len(self.requests)]
-        self.turn += 1
-        return request
-
-
-class _Early:
-    """Reports for a handle that no ``JOB_CREATED`` has told yet."""
-
-    __slots__ = ("reports", "size", "until")
-
-    def __init__(self) -> None:
-        self.reports: list[_WorkReport] = []
-        self.size = 0
-        self.until = 0  # the newest submission at the last report: once it is answered, nobody comes for these any more
-
-    def take(self) -> list[_WorkReport]:
-        """Take one copy of each report, up to the end of the job.
-
-        As many copies of the end, as many submissions share the job: each of them takes its own. Where those who
-        joined late have no copies of the first reports, copies cannot be told from repetitions; the first to come
-        then takes all up to the first end.
-        """
-        reports = self.reports
-        ends = [index for index, report in enumerate(reports) if type(report) in _OUTCOMES]
-        copies, size = len(ends), ends[0] + 1 if ends else len(reports)
-        if copies > 1 and all(report == reports[index - index % copies] for index, report in enumerate(reports)):
-            self.reports = [report for index, report in enumerate(reports) if index % copies]
-            return reports[:size:copies]
-        self.reports = reports[size:]
-        return reports[:size]
 
 
 class ClientConnection(Connection):
@@ -106,12 +61,7 @@ class ClientConnection(Connection):
     def __init__(self, **limits: Unpack[Limits]) -> None:
         """Begin a connection; the arguments are those of `Connection`."""
         super().__init__(**limits)
-        self._jobs: dict[bytes, _Sharers] = {}
-        self._spent: dict[bytes, int] = {}  # by handle: copies of an end told to all sharers, which are still to come
-        self._unanswered = 0  # foreground submissions whose JOB_CREATED has not come
-        self._newest = RequestId(0)  # the last of them
-        self._early: dict[bytes, _Early] = {}
-        self._early_size = 0
+        self._matcher: ReportMatcher[RequestId, _WorkReport] = ReportMatcher(lambda report: type(report) in _OUTCOMES)
 
     def submit_job(
         self,
@@ -132,7 +82,10 @@ class ClientConnection(Connection):
             LocalProtocolError: an argument breaks a rule, or the connection has ended.
         """
         packet = submission(function, workload, unique, priority, background, run_at, reducer)
-        return self._submitted(self._request(packet, JobCreated, background), background)
+        request = self._request(packet, JobCreated, background)
+        if not background:
+            self._matcher.submitted()
+        return request
 
     def submit_jobs(self, submissions: Iterable[Packet]) -> list[RequestId]:
         """Submit many jobs, or none if one of them breaks a rule.
@@ -150,14 +103,10 @@ class ClientConnection(Connection):
         for data, background in encoded:
             request = self._new_request(JobCreated, background)
             self._queue(data)
-            requests.append(self._submitted(request, background))
+            if not background:
+                self._matcher.submitted()
+            requests.append(request)
         return requests
-
-    def _submitted(self, request: RequestId, background: bool) -> RequestId:
-        if not background:
-            self._unanswered += 1
-            self._newest = request
-        return request
 
     def get_status(self, handle: bytes) -> RequestId:
         """Ask what the server knows of a job (``GET_STATUS``). The answer is `StatusReceived`.
@@ -188,60 +137,35 @@ class ClientConnection(Connection):
         background: bool = request.detail
         if background:
             return JobQueued(request.id, packet.handle)
-        if (sharers := self._jobs.get(packet.handle)) is None:
-            sharers = self._jobs[packet.handle] = _Sharers()
-        sharers.requests.append(request.id)
-        early = self._early.get(packet.handle)
-        for report in early.take() if early is not None else ():
-            self._events.append(self._deliver(sharers, report))
-        self._foreground_answered(request.id)
+        for report in self._matcher.created(packet.handle, request.id):
+            event = self._on_report(report)
+            assert event is not None  # its handle is open now
+            self._events.append(event)
         return JobQueued(request.id, packet.handle)
 
-    def _foreground_answered(self, request: RequestId) -> None:
-        """Drop the early reports that no later submission can be meant by."""
-        self._unanswered -= 1
-        if not self._unanswered:
-            self._spent.clear()  # reports that match nothing are dropped anyhow, and some servers send one copy only
-        for handle in [handle for handle, early in self._early.items() if early.until <= request]:
-            self._early_size -= self._early.pop(handle).size
-
     def _on_report(self, packet: _WorkReport) -> Event | None:
-        if (sharers := self._jobs.get(packet.handle)) is not None:
-            return self._deliver(sharers, packet)
-        if not self._unanswered or self._is_spent(packet):
+        outcome = _OUTCOMES.get(type(packet))
+        if outcome is None:
+            if (request := self._matcher.piece(packet.handle)) is not None:
+                return _PIECES[type(packet)](request, packet)
+        elif requests := self._matcher.end(packet.handle):
+            first, *others = (JobEnded(request, packet.handle, outcome(packet)) for request in requests)
+            self._events.extend(others)
+            return first
+        return self._on_early_report(packet, is_end=outcome is not None)
+
+    def _on_early_report(self, packet: _WorkReport, *, is_end: bool) -> Event | None:
+        """Keep a report that may have overtaken the ``JOB_CREATED`` that tells whose it is."""
+        matcher = self._matcher
+        if not matcher.awaiting or (is_end and matcher.repeated(packet.handle)):
             return UnmatchedReport(packet.spec.name, packet.handle)
-        # A result may overtake the JOB_CREATED that tells whose it is.
-        size = len(packet.encode())
-        self._early_size += size
-        if self._early_size > self._max_packet:
+        matcher.keep(packet.handle, packet, len(packet.encode()))
+        if matcher.early_size > self._max_packet:
             raise RemoteProtocolError(
-                f"client: {packet.spec.name}: {self._early_size} bytes of results before JOB_CREATED,"
+                f"client: {packet.spec.name}: {matcher.early_size} bytes of results before JOB_CREATED,"
                 f" limit {self._max_packet}"
             )
-        early = self._early.setdefault(packet.handle, _Early())
-        early.reports.append(packet)
-        early.size += size
-        early.until = self._newest
         return None
-
-    def _is_spent(self, packet: _WorkReport) -> bool:
-        """Tell whether a report is one more copy of an end that all who share the job have been told."""
-        if type(packet) not in _OUTCOMES or not (copies := self._spent.pop(packet.handle, 0)):
-            return False
-        if copies > 1:
-            self._spent[packet.handle] = copies - 1
-        return True
-
-    def _deliver(self, sharers: _Sharers, packet: _WorkReport) -> Event:
-        """Return the event of a report; the end goes to all who share the job, as one copy of it tells it all."""
-        if (outcome := _OUTCOMES.get(type(packet))) is None:
-            return _PIECES[type(packet)](sharers.next(), packet)
-        del self._jobs[packet.handle]
-        first, *others = (JobEnded(request, packet.handle, outcome(packet)) for request in sharers.requests)
-        self._events.extend(others)
-        if others:
-            self._spent[packet.handle] = len(others)
-        return first
 
     def _on_status_res(self, packet: StatusRes) -> Event | None:
         request = self._answered(StatusRes)
@@ -266,7 +190,7 @@ class ClientConnection(Connection):
         if request.awaits is not JobCreated:
             return super()._failed(request, id_, packet)
         if not request.detail:
-            self._foreground_answered(id_)
+            self._matcher.refused()
         return JobEnded(id_, None, Rejected(packet.code, packet.text))
 
     def _lost(self, request: Request, id_: RequestId, sent: bool, reason: str) -> Event:
@@ -275,10 +199,8 @@ class ClientConnection(Connection):
         return JobEnded(id_, None, Lost(reason) if sent else NotSent(reason))
 
     def _lose_rest(self, reason: str) -> None:
-        for handle, sharers in self._jobs.items():
-            self._events.extend(JobEnded(request, handle, Lost(reason)) for request in sharers.requests)
-        self._jobs.clear()
-        self._early.clear()
+        for handle, request in self._matcher.lose():
+            self._events.append(JobEnded(request, handle, Lost(reason)))
 
 
 _PIECES: Final[dict[type, Callable[[RequestId, Any], Event]]] = {
