@@ -57,8 +57,8 @@ REQUEST: Final = b"\0REQ"
 RESPONSE: Final = b"\0RES"
 """Magic of packets from a server."""
 
-HEADER: Final = Struct("!QI")
-"""The header: a key made of magic and type number (`header_key`), then the size of what follows in bytes."""
+HEADER: Final = Struct("!8sI")
+"""The header: magic and type number, which are the key of a packet (`header_key`), then the size of what follows."""
 
 MAX_HANDLE_SIZE: Final = 63
 """Longest job handle in bytes; the protocol document says 64 with a terminator."""
@@ -85,14 +85,14 @@ _NUL: Final = b"\0"
 _NUMBER: Final = re.compile(rb"\s*([+-]?[0-9]{1,19})(?:\.[0-9]*)?\s*")
 
 
-def header_key(magic: bytes, number: int) -> int:
-    """Return the first 8 bytes of a header as one number.
+def header_key(magic: bytes, number: int) -> bytes:
+    """Return the first 8 bytes of a header, by which decoders find what the packet is.
 
     Args:
         magic: `REQUEST` or `RESPONSE`.
         number: type number of the packet.
     """
-    return int.from_bytes(magic, "big") << 32 | number
+    return magic + number.to_bytes(4, "big")
 
 
 class Route(Flag):
@@ -149,8 +149,8 @@ class Spec:
         growth: how many bytes more than its own it counts against the limit of a server: see `MAX_GROWTH`.
         make: turns arguments and payload into the same event, where that needs no more than putting them together;
             spares big payloads a copy.
-        key: what its header begins with unless told otherwise: see `header_key`. Reports, which may have either magic,
-            are requests then.
+        key: what its header begins with: see `header_key`. Reports, which may have either magic, are requests.
+        response_key: the same with the magic of a response.
     """
 
     name: str
@@ -160,12 +160,14 @@ class Spec:
     decode: Callable[[bytes], Event]
     make: Callable[..., Event] | None = None
     growth: int = 0
-    key: int = field(init=False)
+    key: bytes = field(init=False)
+    response_key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """Choose the magic."""
         magic = REQUEST if self.route & Route.TO_SERVER else RESPONSE
         object.__setattr__(self, "key", header_key(magic, self.number))
+        object.__setattr__(self, "response_key", header_key(RESPONSE, self.number))
 
 
 @event
@@ -271,7 +273,7 @@ def _truth(raw: bytes) -> bool:
     return read_number(raw) != 0
 
 
-def split_arguments(body: bytes, count: int, *, payload: bool) -> list[bytes]:
+def split_arguments(body: bytes, count: int, payload: bool) -> list[bytes]:
     """Cut a packet's body into its arguments."""
     parts = body.split(_NUL, count - 1)
     if len(parts) != count:
@@ -307,7 +309,7 @@ def _body_decoder(cls: type[Packet], arguments: tuple[tuple[str, type, Argument]
         return decode
 
     def decode_checked(body: bytes) -> Event:
-        parts: list[Any] = split_arguments(body, count, payload=payload)
+        parts: list[Any] = split_arguments(body, count, payload)
         for index, read in numbers:
             parts[index] = read(parts[index])
         return cls(*parts)
@@ -341,7 +343,7 @@ def _body_encoder(arguments: tuple[tuple[str, type, Argument], ...]) -> Callable
     return encode
 
 
-def decoders(receives: Route) -> dict[int, Spec]:
+def decoders(receives: Route) -> dict[bytes, Spec]:
     """Return what a decoder needs to know, by header key.
 
     Args:
@@ -351,7 +353,7 @@ def decoders(receives: Route) -> dict[int, Spec]:
         A spec for every known packet under either magic. Those that this side never receives decode to
         `UnexpectedPacket`.
     """
-    table: dict[int, Spec] = {}
+    table: dict[bytes, Spec] = {}
     for magic, routes in ((REQUEST, Route.TO_SERVER), (RESPONSE, Route.FROM_SERVER)):
         for number in range(1, max(PACKETS) + 1):
             table[header_key(magic, number)] = _spec_for(number, routes & receives, magic == RESPONSE)

@@ -85,7 +85,7 @@ class Connection:
     """
 
     _ROLE: ClassVar[str]
-    _SPECS: ClassVar[Mapping[int, Spec]]
+    _SPECS: ClassVar[Mapping[bytes, Spec]]
     _HANDLERS: ClassVar[dict[type[Event], Callable[[Any, Any], Event | None]]]
 
     def __init__(

@@ -67,7 +67,7 @@ class Decoder:
 
     def __init__(
         self,
-        specs: Mapping[int, Spec],
+        specs: Mapping[bytes, Spec],
         *,
         max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
@@ -122,23 +122,23 @@ class Decoder:
             RemoteProtocolError: the stream makes no sense from here on; what came before it has been returned.
         """
         data, start = self._data, self._cursor
-        body = start + _HEADER_SIZE
-        if body <= len(data) and not data[start]:
+        have, body = len(data), start + _HEADER_SIZE
+        if body <= have and not data[start]:
             key, size = _unpack_header(data, start)
             spec = self._specs.get(key)
             if spec is None:
-                raise RemoteProtocolError(_describe(data[start : start + 8]))
+                raise RemoteProtocolError(_describe(key))
             if size > self._safe_packet:
                 self._check_size(spec, size)
             end = body + size
-            if end <= len(data):
+            if end <= have:
                 self._cursor = end
                 try:
                     return spec.decode(data[body:end])
                 except MalformedArgumentsError as error:
                     return MalformedPacket(spec.name, str(error))
             if size < _BIG:
-                self._set_aside(end - len(data))
+                self._set_aside(end - have)
             else:
                 self._big = _BigPacket(spec, size)
                 self.holds_back = True
@@ -146,7 +146,7 @@ class Decoder:
                 self._data = b""
                 self._cursor = 0
             return None
-        if start >= len(data):
+        if start >= have:
             if self._big is None:
                 self._data = b""  # all of it has been returned; it may be large, and the peer silent from now on
                 self._cursor = 0
@@ -154,7 +154,7 @@ class Decoder:
             return self._next_big()
         if data[start]:
             return self._next_line(data, start)
-        self._set_aside(body - len(data))
+        self._set_aside(body - have)
         return None
 
     def _check_size(self, spec: Spec, size: int) -> None:
@@ -262,9 +262,9 @@ class _BigPacket:
         return b"".join(reversed(behind))
 
 
-def _describe(head: bytes) -> str:
+def _describe(key: bytes) -> str:
     """Say what is wrong with a header that no table knows."""
-    magic, number = head[:4], int.from_bytes(head[4:8], "big")
+    magic, number = key[:4], int.from_bytes(key[4:], "big")
     if magic not in (REQUEST, RESPONSE):
         return f"bad magic {magic!r}"
     return f"unknown packet type {number}, known are 1 to {max(PACKETS)}"

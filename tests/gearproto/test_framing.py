@@ -49,7 +49,9 @@ def pull(decoder: Decoder) -> tuple[list[Event], str | None]:
     return events, None
 
 
-def decode(chunks: list[bytes], *, specs: Mapping[int, Spec] = SERVER, **limits: Any) -> tuple[list[Event], str | None]:
+def decode(
+    chunks: list[bytes], *, specs: Mapping[bytes, Spec] = SERVER, **limits: Any
+) -> tuple[list[Event], str | None]:
     """Feed chunk by chunk, and pull after each until there is nothing more."""
     decoder = Decoder(specs, **limits)
     events: list[Event] = []
@@ -330,17 +332,17 @@ def test_chunk_of_a_big_packet_may_be_reused_after_feed(chunk: int) -> None:
     assert events == [packet, Line(b"status")]
 
 
-class CountingSpecs(Mapping[int, Spec]):
+class CountingSpecs(Mapping[bytes, Spec]):
     """Counts how often a header is looked up."""
 
     def __init__(self) -> None:
         self.lookups = 0
 
-    def __getitem__(self, key: int) -> Spec:
+    def __getitem__(self, key: bytes) -> Spec:
         self.lookups += 1
         return SERVER[key]
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[bytes]:
         return iter(SERVER)
 
     def __len__(self) -> int:

@@ -38,7 +38,7 @@ class HookedEngine(Engine):
         jobs: the jobs by handle, as the server shows them.
     """
 
-    _specs: ClassVar[Mapping[int, Spec]] = RAW
+    _specs: ClassVar[Mapping[bytes, Spec]] = RAW
     _queue_type: ClassVar[type[JobQueue]] = HookedQueue
     _queue: HookedQueue
 

@@ -22,30 +22,29 @@ MAX_ANSWER_SIZE: Final = 64 * 1024**2
 """Most bytes of the answer to a text command, and of a line of it."""
 
 
-class _RawSpecs(dict[int, Spec]):
+class _RawSpecs(dict[bytes, Spec]):
     """Makes a `Packet` of every packet with a magic of the protocol, whatever its type."""
 
     def __init__(self) -> None:
         keys = [header_key(magic, number) for magic in (constants.REQ, constants.RES) for number in PACKETS]
         super().__init__((key, _spec(key)) for key in keys)
 
-    def get(self, key: int, default: Spec | None = None, /) -> Spec | None:  # type: ignore[override]
+    def get(self, key: bytes, default: Spec | None = None, /) -> Spec | None:  # type: ignore[override]
         """Return what to do with packets that begin with a key."""
         spec = super().get(key, default)
-        if spec is None and key.to_bytes(8, "big")[:4] in (constants.REQ, constants.RES):
+        if spec is None and key[:4] in (constants.REQ, constants.RES):
             return _spec(key)
         return spec
 
 
-def _spec(key: int) -> Spec:
-    raw = key.to_bytes(8, "big")
-    magic, number = raw[:4], int.from_bytes(raw[4:], "big")
+def _spec(key: bytes) -> Spec:
+    magic, number = key[:4], int.from_bytes(key[4:], "big")
     name = constants.types.get(number, f"packet {number}")
     growth = MAX_GROWTH if magic == constants.REQ and PACKETS.get(number) in SUBMISSIONS else 0
     return Spec(name, number, Route(0), (), partial(Packet, magic, number), growth=growth)
 
 
-RAW: Final[Mapping[int, Spec]] = _RawSpecs()
+RAW: Final[Mapping[bytes, Spec]] = _RawSpecs()
 """What a decoder needs to make a `Packet` of every packet."""
 
 

@@ -151,7 +151,7 @@ class Engine:
         "work_limit",
     )
 
-    _specs: ClassVar[Mapping[int, Spec]] = server_decoders()
+    _specs: ClassVar[Mapping[bytes, Spec]] = server_decoders()
     _queue_type: ClassVar[type[JobQueue]] = JobQueue
 
     def __init__(

@@ -11,13 +11,11 @@ from gearproto.codec import (
     MAX_GROWTH,
     MAX_HANDLE_SIZE,
     PACKETS,
-    RESPONSE,
     MalformedArgumentsError,
     Packet,
     Route,
     Spec,
     decoders,
-    header_key,
     read_number,
     split_arguments,
 )
@@ -48,8 +46,6 @@ _NOT_FOUND: Final[dict[type[Packet], bytes]] = {
 }
 _HANDLE_TOO_LARGE: Final = b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
 _ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
-_KINDS: Final[tuple[type[Packet], ...]] = (*_NOT_FOUND, JobRequeued)
-_KEYS: Final = {kind: header_key(RESPONSE, kind.spec.number) for kind in _KINDS}
 
 
 @event
@@ -74,11 +70,11 @@ class Report(Event):
     @property
     def progress(self) -> tuple[int, int]:
         """Numerator and denominator of a ``WORK_STATUS``."""
-        numerator, denominator = map(read_number, split_arguments(self.data, 2, payload=False))
+        numerator, denominator = map(read_number, split_arguments(self.data, 2, False))
         return numerator, denominator
 
 
-def server_decoders() -> dict[int, Spec]:
+def server_decoders() -> dict[bytes, Spec]:
     """Return what the decoder of a server needs to know, as `decoders` does.
 
     Reports come out as `Report`, and submissions count as long as their assignments are.
@@ -108,13 +104,13 @@ def _report_decoder(cls: type[Packet]) -> Callable[[bytes], Event]:
     if len(arguments) == 1:
 
         def decode_handle(body: bytes) -> Event:
-            (handle,) = split_arguments(body, 1, payload=False)
+            (handle,) = split_arguments(body, 1, False)
             return Report(cls, handle, handle)
 
         return decode_handle
 
     def decode_numbers(body: bytes) -> Event:
-        handle, *numbers = split_arguments(body, len(arguments), payload=False)
+        handle, *numbers = split_arguments(body, len(arguments), False)
         for raw, (_name, _kind, rule) in zip(numbers, arguments[1:], strict=True):
             if read_number(raw) < 0 and not rule.negative:
                 raise MalformedArgumentsError(f"{raw!r} is negative")
@@ -181,7 +177,7 @@ class Reports:
 
     def _relay(self, clients: list[Peer], kind: type[Packet], body: bytes) -> None:
         """Pass a report on to all who wait for its job."""
-        header = HEADER.pack(_KEYS[kind], len(body))
+        header = HEADER.pack(kind.spec.response_key, len(body))
         output = self._output
         if len(clients) >= 8:
             output.work += len(clients) >> 3
