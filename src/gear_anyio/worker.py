@@ -287,14 +287,11 @@ class Worker:
 
     def stop(self) -> None:
         """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
-        if self._stopping:
-            return
-        elsewhere = self._is_elsewhere()
-        if self._calls is not None:
-            if elsewhere:
-                self._calls.soon(self.stop)
-                return
-            self._calls.soon(self._changed.set)  # the loop sleeps, if this is a signal handler
+        self._is_elsewhere()  # which refuses a forked child
+        self._stopping = True
+        self._soon(self._stop)
+
+    def _stop(self) -> None:
         self._stopping = True
         for post in self._posts:
             post.leaving = True
@@ -306,15 +303,23 @@ class Worker:
 
         From any thread, from functions and signal handlers.
         """
-        if self._is_elsewhere():
-            assert self._calls is not None
-            self._calls.soon(self.abort)
-            return
         self.stop()
+        self._aborting = True
+        self._soon(self._abort)
+
+    def _abort(self) -> None:
+        self._stop()
         self._aborting = True
         for post in self._posts:
             post.close("closed by the worker")
         self._changed.set()
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Make a call where it interrupts nothing, as one in a signal handler would: in the event loop, if one runs."""
+        if self._calls is None:
+            call()
+        else:
+            self._calls.soon(call)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         assert self._calls is not None
@@ -327,9 +332,9 @@ class Worker:
     def _on_signal(self, number: int) -> None:
         self._signals -= 1
         if self._stopping:
-            self.abort()
+            self._abort()
             return
-        self.stop()
+        self._stop()
         level = logging.WARNING if number == signal.SIGINT and self._in_hand else logging.INFO  # at a terminal, say
         _log.log(level, stopping(self._in_hand, self._stop_timeout))
 
@@ -338,7 +343,7 @@ class Worker:
         while not self._aborting and self._interrupt is None:
             if self._stopping and self._abort_at == math.inf and self._stop_timeout is not None:
                 self._abort_at = self._now() + self._stop_timeout
-            if self._stopping and self._grabber.drained:
+            if self._grabber.stopping and self._grabber.drained:
                 return
             self._changed = anyio.Event()
             due_at = self._grabber.next_deadline()
@@ -347,7 +352,7 @@ class Worker:
                 await self._changed.wait()
             if self._now() >= self._abort_at:
                 _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
-                self.abort()
+                self._abort()
             self.advance()
 
     async def _leave(self) -> None:
@@ -398,7 +403,9 @@ class Worker:
         self._changed.set()
 
     def advance(self) -> None:
-        """Ask servers for jobs, as far as there is room."""
+        """Ask servers for jobs, as far as there is room, and none once the worker is to stop."""
+        if self._stopping and not self._grabber.stopping:
+            self._grabber.stop()
         for conn in self._grabber.advance(self._now()):
             self._by_conn[conn].settle()
         if self._retired:
@@ -471,8 +478,8 @@ class Worker:
                 _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, timeout)
         if interrupt is not None:
             if self._interrupting:  # by a second signal
-                self.abort()
+                self._abort()
             else:
                 self._interrupt = interrupt
-                self.stop()
+                self._stop()
         return end

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -11,6 +13,7 @@ import pytest
 
 from gear_anyio import ThreadJob, Worker
 from gear_anyio.threadsafe import ClosedError, ThreadsafeCalls
+from gearproto.addresses import Address
 from tests.harness.idioms import in_thread, make_client, until
 from tests.harness.loops import LOOPS, Loop, run
 from tests.harness.servers import OurServer
@@ -153,6 +156,43 @@ def test_signal_handler_of_the_application_may_end_a_worker_that_sleeps(
         async with anyio.create_task_group() as group:
             await group.start(lambda task_status: worker.run(handle_signals=False, task_status=task_status))
             signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    try:
+        run(loop, main)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+class SignalledSocket(socket.socket):
+    """A socket on which each call is interrupted by a signal, from a certain one on."""
+
+    sent = 0
+
+    def send(self, *arguments: Any) -> int:
+        size = super().send(*arguments)
+        SignalledSocket.sent += 1
+        if SignalledSocket.sent > 1:
+            signal.raise_signal(signal.SIGALRM)
+        return size
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("end", ["stop", "abort"])
+def test_signal_handler_of_the_application_may_end_a_worker_that_sends(loop: Loop, end: str, server: OurServer) -> None:
+    async def connect(address: Address) -> socket.socket:
+        sock = SignalledSocket()
+        sock.connect((address.host, address.port))
+        return sock
+
+    SignalledSocket.sent = 0
+    worker = Worker(server.address, connect=connect)  # type: ignore[arg-type]
+    worker.register("f", lambda _job: b"done")
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: getattr(worker, end)())
+
+    async def main() -> None:
+        async with make_client(loop, server.address) as client:
+            await client.submit("f")
+            await worker.run(handle_signals=False)
 
     try:
         run(loop, main)
