@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from gearproto.errors import GearmanError
 
@@ -24,6 +24,9 @@ __all__ = ["JobQueue", "QueueFull"]
 
 _SLACK: Final = 64
 """So many removed jobs in a deque are not worth a sweep."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 _FEW: Final = 10_000  # entries of a table that can be put into a new one at once
 
@@ -38,6 +41,13 @@ _LONGEST_REST: Final = 60
 
 _LOOK_INTERVAL: Final = 1.0
 """Seconds after which somebody who sleeps until a delayed job is due looks whether the clock has been set meanwhile."""
+
+
+def _compact(table: dict[_Key, _Value]) -> None:
+    if len(table) < _FEW:
+        entries = list(table.items())
+        table.clear()
+        table.update(entries)
 
 
 class QueueFull(GearmanError):
@@ -274,12 +284,9 @@ class JobQueue:
 
     def compact(self) -> None:
         """Make tables small that are nearly empty; dicts never shrink by themselves."""
-        tables: tuple[dict[Any, Any], ...] = (self.jobs, self._by_key, self.functions)
-        for table in tables:
-            if len(table) < _FEW:
-                entries = list(table.items())
-                table.clear()
-                table.update(entries)
+        _compact(self.jobs)
+        _compact(self._by_key)
+        _compact(self.functions)
 
     def _why_full(self) -> str:
         if not self.accepting:
