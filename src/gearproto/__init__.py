@@ -6,7 +6,7 @@ other events.
 """
 
 from .addresses import DEFAULT_PORT
-from .client.connection import ClientConnection
+from .client import ClientConnection
 from .errors import (
     ConnectionLost,
     GearmanError,
@@ -25,7 +25,7 @@ from .errors import (
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, DEFAULT_MAX_SERVER_PACKET_SIZE, Decoder
 from .outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from .packets import Priority
-from .worker.connection import Grab, WorkerConnection
+from .worker import Grab, WorkerConnection
 
 __all__ = [
     "DEFAULT_MAX_LINE_SIZE",

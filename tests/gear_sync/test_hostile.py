@@ -162,7 +162,7 @@ def test_worker_leaves_a_server_that_misbehaves_and_comes_back(misdeed: str, thr
             with working(worker):
                 assert reported.wait(LIMIT)
             assert worker._grabber.running == 0
-            assert not worker._grabber._conns
+            assert not list(worker._grabber._turns)
             assert worker._running == {}
             assert not worker._assigned
         poll_until(no_threads, "the threads have ended")

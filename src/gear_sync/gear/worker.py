@@ -9,6 +9,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+from gearproto.event import Event
+from gearproto.packets import JobAssign, NoJob, Noop
+from gearproto.worker import Grab, GrabTurns, grab_cycle
+
 from . import constants
 from .base import BaseClient
 from .connection import Connection
@@ -19,8 +23,11 @@ from .text import convert_to_bytes, encode
 
 __all__ = ["TextWorker", "Worker"]
 
-_PATIENCE: Final = 1.0  # seconds; a server that has been asked for a job so long ago keeps no other from being asked
+_GRAB_TIMEOUT: Final = 1.0  # seconds that a server may take to answer before others are asked in its place
 _LAST_WAIT: Final = 5.0  # seconds; how long servers may take to answer once nobody waits for a job any more
+_STATES: Final = {"IDLE": Grab.IDLE, "GRAB_WAIT": Grab.ASKED, "SLEEP": Grab.ASLEEP}
+_NAMES: Final = {state: name for name, state in _STATES.items()}
+_CYCLE: Final = grab_cycle(asks_when_woken=False)
 _NUMBER: Final = re.compile(rb"[0-9]+(\.[0-9]*)?")
 
 
@@ -69,8 +76,7 @@ class Worker(BaseClient):
         self.job_lock = threading.RLock()
         self._jobs_changed = threading.Condition(self.job_lock)
         self._stops = 0
-        self._grab_index = 0
-        self._asked_at: dict[Connection, float] = {}  # the connections that have been asked for a job
+        self._turns: GrabTurns[Connection] = GrabTurns(_state, _GRAB_TIMEOUT)
         self._start()
 
     def __repr__(self) -> str:
@@ -138,8 +144,9 @@ class Worker(BaseClient):
         conn.changeState("IDLE")
 
     def _onActiveConnection(self, conn: Connection) -> None:
-        del conn
-        self._updateStateMachines()
+        with self.job_lock:
+            self._turns.add(conn)
+            self._updateStateMachines()
 
     # Jobs
 
@@ -177,8 +184,8 @@ class Worker(BaseClient):
             self._stops += 1
             self._jobs_changed.notify_all()
             if threading.current_thread() is not self.poll_thread:
-                self._jobs_changed.wait_for(lambda: not self._asked_at, _LAST_WAIT)
-            late = list(self._asked_at)
+                self._jobs_changed.wait_for(lambda: not self._asked(), _LAST_WAIT)
+            late = self._asked()
         for connection in late:
             self._lostConnection(connection, "no answer to GRAB_JOB_UNIQ")
 
@@ -193,58 +200,53 @@ class Worker(BaseClient):
                     connection.changeState("IDLE")
             self._updateStateMachines()
 
+    def _asked(self) -> list[Connection]:
+        """Return the connections that have been asked for a job, and have not answered."""
+        return [connection for connection in self._turns if _state(connection) is Grab.ASKED]
+
     def _updateStateMachines(self) -> None:
         """Ask as many servers for a job as there are threads that nothing has been asked for."""
         with self.job_lock:
-            overdue = time.monotonic() - _PATIENCE
-            asked = sum(when > overdue for when in self._asked_at.values())
-            wanted = self.waiting_for_jobs - len(self.job_queue) - asked
-            if wanted <= 0:
-                return
-            connections = self._active()
-            for _ in range(len(connections)):
-                self._grab_index = (self._grab_index + 1) % len(connections)
-                connection = connections[self._grab_index]
-                if connection.state == "IDLE" and self._grab(connection):
-                    wanted -= 1
-                    if not wanted:
-                        return
+            wanted = self.waiting_for_jobs - len(self.job_queue)
+            asked = self._turns.take(wanted, time.monotonic(), lambda connection: connection.state == "IDLE")
+            for connection in asked:
+                connection.changeState("GRAB_WAIT")
+            for connection in asked:
+                self._post(connection, constants.GRAB_JOB_UNIQ)
 
-    def _grab(self, connection: Connection) -> bool:
-        """Ask a server for a job; return whether that could be done."""
-        connection.changeState("GRAB_WAIT")
-        self._asked_at[connection] = time.monotonic()
-        return self._post(connection, constants.GRAB_JOB_UNIQ)
-
-    def _post(self, connection: Connection, ptype: int) -> bool:
-        """Send a packet without waiting for the socket to take it; return whether that could be done."""
+    def _post(self, connection: Connection, ptype: int) -> None:
+        """Send a packet without waiting for the socket to take it; a connection that is down is taken for lost."""
         try:
             connection.post(Packet(constants.REQ, ptype, b"", connection))
         except DisconnectError as error:
             self._lostConnection(connection, str(error))
-            return False
-        self._waker.wake()  # for the thread that reads: it may have to send the rest, and knows when to ask another
-        return True
+        else:
+            self._waker.wake()  # for the thread that reads: it may have to send the rest, and knows when to ask another
 
-    def _answered(self, connection: Connection, state: str) -> None:
-        """Take note that a server has answered."""
-        connection.changeState(state)
-        self._asked_at.pop(connection, None)
-        self._jobs_changed.notify_all()
+    def _advance(self, packet: Packet, received: type[Event]) -> None:
+        """Go one step through the cycle of a connection, and ask servers for what is wanted then."""
+        connection = packet.connection
+        assert connection is not None
+        with self.job_lock:
+            before = _state(connection)
+            after, answer = _CYCLE[before, received]
+            if after is not before:
+                connection.changeState(_NAMES[after])
+            if before is Grab.ASKED:
+                self._jobs_changed.notify_all()
+            if answer:
+                self._post(connection, constants.PRE_SLEEP)
+            self._updateStateMachines()
 
     def _on_lost(self, connection: Connection) -> None:
         with self._jobs_changed:
-            self._asked_at.pop(connection, None)
+            self._turns.remove(connection)
             self._jobs_changed.notify_all()
             self._updateStateMachines()
 
     def _next_deadline(self) -> float | None:
         with self.job_lock:
-            if not self._asked_at or not any(connection.state == "IDLE" for connection in self._active()):
-                return None
-            overdue = time.monotonic() - _PATIENCE
-            times = [when + _PATIENCE for when in self._asked_at.values() if when > overdue]
-            return min(times, default=None)
+            return self._turns.next_deadline()
 
     def _on_deadline(self) -> None:
         self._updateStateMachines()
@@ -253,22 +255,11 @@ class Worker(BaseClient):
 
     def handleNoop(self, packet: Packet) -> None:
         """Ask a server that has woken this worker for a job, if somebody waits for one (``NOOP``)."""
-        connection = packet.connection
-        assert connection is not None
-        with self.job_lock:
-            if connection.state == "SLEEP":
-                connection.changeState("IDLE")
-                self._updateStateMachines()
+        self._advance(packet, Noop)
 
     def handleNoJob(self, packet: Packet) -> None:
         """Go to sleep where there is no job, and ask another server (``NO_JOB``)."""
-        connection = packet.connection
-        assert connection is not None
-        with self.job_lock:
-            if connection.state == "GRAB_WAIT":
-                self._answered(connection, "SLEEP")
-                self._post(connection, constants.PRE_SLEEP)
-                self._updateStateMachines()
+        self._advance(packet, NoJob)
 
     def handleJobAssign(self, packet: Packet) -> Any:
         """Hand a job to a thread that waits for one (``JOB_ASSIGN``).
@@ -300,10 +291,10 @@ class Worker(BaseClient):
         assert connection is not None
         job = self.job_class(bytes(handle), bytes(name), arguments, bytes(unique) or None)
         job.assign(connection)
-        with self.job_lock:
+        with self._jobs_changed:
             self.job_queue.append(job)
-            self._answered(connection, "IDLE")
-            self._updateStateMachines()
+            self._jobs_changed.notify_all()
+            self._advance(packet, JobAssign)
         return job
 
 
@@ -311,6 +302,11 @@ class TextWorker(Worker):
     """A worker whose jobs have text for arguments and unique, and take text in their reports."""
 
     job_class: ClassVar[type[WorkerJob]] = TextWorkerJob
+
+
+def _state(connection: Connection) -> Grab:
+    """Return where a connection is in its cycle; one that is not open wants nothing."""
+    return _STATES.get(connection.state, Grab.IDLE)
 
 
 def _ability(record: FunctionRecord) -> tuple[bytes, Packet]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import ClassVar, Final, Unpack
 
@@ -38,39 +37,28 @@ from gearproto.packets import (
     WorkWarning,
 )
 
-__all__ = ["MAX_UNASKED", "Grab", "WorkerConnection"]
+from .cycle import ASSIGNMENTS, Grab, grab_cycle
 
-
-class Grab(Enum):
-    """Where a worker is in the cycle of asking for jobs."""
-
-    IDLE = auto()
-    """It wants no job."""
-    ASKED = auto()
-    """``GRAB_JOB`` was sent and not answered yet."""
-    ASLEEP = auto()
-    """``PRE_SLEEP`` was sent: ``NOOP`` wakes it."""
+__all__ = ["MAX_UNASKED", "WorkerConnection"]
 
 
 MAX_UNASKED: Final = 16
 """Most jobs in hand that a server may have assigned without being asked; they wait until the worker has room."""
 
 _Assignment = JobAssign | JobAssignUniq | JobAssignAll
-_ASSIGNMENTS: Final = (JobAssign, JobAssignUniq, JobAssignAll)
 
-# (state, received) -> (next state, whether to answer with the packet of that state). A NO_JOB that nobody asked for
-# is as harmless as a NOOP that crossed our request, and an assignment in any state is a job in hand.
-_CYCLE: Final[dict[tuple[Grab, type[Event]], tuple[Grab, bool]]] = {
-    (Grab.IDLE, Noop): (Grab.IDLE, False),
-    (Grab.IDLE, NoJob): (Grab.IDLE, False),
-    (Grab.ASKED, Noop): (Grab.ASKED, False),
-    (Grab.ASKED, NoJob): (Grab.ASLEEP, True),
-    (Grab.ASLEEP, Noop): (Grab.ASKED, True),
-    (Grab.ASLEEP, NoJob): (Grab.ASLEEP, False),
-    **{(Grab.IDLE, assignment): (Grab.IDLE, False) for assignment in _ASSIGNMENTS},
-    **{(Grab.ASKED, assignment): (Grab.IDLE, False) for assignment in _ASSIGNMENTS},
-    **{(Grab.ASLEEP, assignment): (Grab.ASLEEP, False) for assignment in _ASSIGNMENTS},
-}
+
+def ability(function: bytes, timeout_ms: int | None) -> CanDo | CanDoTimeout:
+    """Return the packet that offers a function, as `WorkerConnection.can_do` sends it.
+
+    Raises:
+        LocalProtocolError: the timeout is too small.
+    """
+    if timeout_ms is None:
+        return CanDo(function)
+    if timeout_ms <= 0:
+        raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: timeout is {timeout_ms} ms, least is 1")
+    return CanDoTimeout(function, timeout_ms)
 
 
 class WorkerConnection(Connection):
@@ -96,13 +84,13 @@ class WorkerConnection(Connection):
             grab: how to ask for jobs. `GrabJob` leaves the unique out, and only `GrabJobAll` tells the reducer.
             asks_when_woken: whether a worker that the server wakes (``NOOP``) asks for a job by itself. If not it is
                 `Grab.IDLE` then, and asks when `grab_job` is called: for workers with several servers, which may be
-                busy with the jobs of others (see `gearproto.grabbing`).
+                busy with the jobs of others (see `gearproto.worker.Grabber`).
             **limits: the arguments of `Connection`.
         """
         super().__init__(**limits)
         self._grab = grab()
         self._state = Grab.IDLE
-        self._asks_when_woken = asks_when_woken
+        self._cycle = grab_cycle(asks_when_woken=asks_when_woken)
         self._wanted = False
         self._in_hand: Counter[bytes] = Counter()
         self._runs: Counter[bytes] = Counter()  # of the jobs in hand: how often they were assigned in all
@@ -150,12 +138,7 @@ class WorkerConnection(Connection):
         Raises:
             LocalProtocolError: an argument breaks these rules, or the connection has ended.
         """
-        if timeout_ms is None:
-            self._send(CanDo(function))
-        elif timeout_ms > 0:
-            self._send(CanDoTimeout(function, timeout_ms))
-        else:
-            raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: timeout is {timeout_ms} ms, least is 1")
+        self._send(ability(function, timeout_ms))
 
     def cant_do(self, function: bytes) -> None:
         """Tell the server that this worker can no longer run a function (``CANT_DO``).
@@ -297,10 +280,10 @@ class WorkerConnection(Connection):
         """Go one step through the cycle."""
         if self._state is Grab.ASKED and type(packet) is not Noop:
             self._grab_answered(packet)
-        self._state, answer = _CYCLE[self._state, type(packet)]
-        if self._state is Grab.IDLE or not answer:
+        self._state, answer = self._cycle[self._state, type(packet)]
+        if not answer:
             return
-        if not self._wanted or (self._state is Grab.ASKED and not self._asks_when_woken):
+        if not self._wanted:
             self._state = Grab.IDLE
         elif self._state is Grab.ASLEEP:
             self._queue(PreSleep().encode())
@@ -347,5 +330,5 @@ WorkerConnection._HANDLERS = {
     Noop: WorkerConnection._on_wake_up,
     NoJob: WorkerConnection._on_wake_up,
     Error: WorkerConnection._on_error,
-    **dict.fromkeys(_ASSIGNMENTS, WorkerConnection._on_assignment),
+    **dict.fromkeys(ASSIGNMENTS, WorkerConnection._on_assignment),
 }

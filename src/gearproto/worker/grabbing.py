@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Final
 
 from gearproto.errors import LocalProtocolError
+from gearproto.packets import SetClientId
 
-from .connection import Grab, WorkerConnection
+from .connection import WorkerConnection, ability
+from .cycle import Grab
+from .turns import GrabTurns
 
-__all__ = ["Grabber", "jobs_at_once"]
+__all__ = ["DEFAULT_GRAB_TIMEOUT", "Grabber", "jobs_at_once"]
 
 DEFAULT_GRAB_TIMEOUT: Final = 2.0
 """Seconds that a server may take to answer ``GRAB_JOB`` before others are asked in its place."""
@@ -52,15 +56,14 @@ class Grabber:
             LocalProtocolError: the name breaks a rule.
         """
         if client_id is not None:
-            WorkerConnection().set_client_id(client_id)  # refuses what every server's would refuse
+            SetClientId(client_id).validate()
         self.stopping = False
         self.running = 0
         self._capacity = jobs_at_once("capacity", capacity)
         self._client_id = client_id
         self._functions: dict[bytes, int | None] = {}
-        self._conns: dict[WorkerConnection, None] = {}  # in the order in which they are asked
+        self._turns: GrabTurns[WorkerConnection] = GrabTurns(attrgetter("state"), DEFAULT_GRAB_TIMEOUT)
         self._leaving: dict[WorkerConnection, set[bytes]] = {}  # functions to be taken back once their jobs have ended
-        self._patience: dict[WorkerConnection, float] = {}  # by connection that was asked: how long others wait for it
 
     def can_do(self, function: bytes, timeout_ms: int | None = None) -> None:
         """Offer a function to all servers, those that come later included (``CAN_DO``, ``CAN_DO_TIMEOUT``).
@@ -68,9 +71,9 @@ class Grabber:
         Raises:
             LocalProtocolError: an argument breaks a rule; nothing has changed.
         """
-        WorkerConnection().can_do(function, timeout_ms=timeout_ms)  # refuses what every server's would refuse
+        ability(function, timeout_ms).validate()
         self._functions[function] = timeout_ms
-        for conn in self._conns:
+        for conn in self._turns:
             self._leaving.get(conn, set()).discard(function)
             conn.can_do(function, timeout_ms=timeout_ms)
             if conn.state is Grab.ASLEEP and not self.stopping:
@@ -88,7 +91,7 @@ class Grabber:
         if function not in self._functions:
             raise LocalProtocolError(f"worker: CANT_DO for {function!r}, which was not offered")
         del self._functions[function]
-        for conn in self._conns:
+        for conn in self._turns:
             if conn.state is Grab.ASKED or conn.has_job_of(function):
                 self._leaving.setdefault(conn, set()).add(function)
             else:
@@ -104,13 +107,12 @@ class Grabber:
             conn.set_client_id(self._client_id)
         for function, timeout_ms in self._functions.items():
             conn.can_do(function, timeout_ms=timeout_ms)
-        self._conns[conn] = None
+        self._turns.add(conn)
 
     def detach(self, conn: WorkerConnection) -> None:
         """Forget a connection that has ended, if it was attached."""
-        self._conns.pop(conn, None)
+        self._turns.remove(conn)
         self._leaving.pop(conn, None)
-        self._patience.pop(conn, None)
 
     def assigned(self) -> None:
         """Take note of a job, as soon as its assignment is read."""
@@ -123,13 +125,13 @@ class Grabber:
     def stop(self) -> None:
         """Want no further job. Those that servers are just assigning still come: see `drained`."""
         self.stopping = True
-        for conn in self._conns:
+        for conn in self._turns:
             conn.stop_grabbing()
 
     @property
     def drained(self) -> bool:
         """Whether a worker that stops has no job and will get none."""
-        return not self.running and not self._patience
+        return not self.running and not self._turns.awaiting
 
     def advance(self, now: float) -> list[WorkerConnection]:
         """Ask for as many jobs as the worker has room for, first the servers that were not asked for longest.
@@ -141,25 +143,15 @@ class Grabber:
             The connections that have something to send because of it.
         """
         told = self._take_back() if self._leaving else []
-        patience = self._patience
-        if patience:
-            for conn, until in list(patience.items()):
-                if until <= now or conn.state is not Grab.ASKED:
-                    del patience[conn]
-        room = self._capacity - self.running - len(patience)
-        if room <= 0 or self.stopping:
-            return told
-        asked = [
-            conn
-            for conn in self._conns
-            if conn.state is Grab.IDLE and conn not in self._leaving and not conn.on_trial  # others come first
-        ][:room]
+        wanted = 0 if self.stopping else self._capacity - self.running
+        asked = self._turns.take(wanted, now, self._may_ask)
         for conn in asked:
             conn.grab_job()
-            del self._conns[conn]
-            self._conns[conn] = None
-            patience[conn] = now + DEFAULT_GRAB_TIMEOUT
-        return told + [conn for conn in asked if conn not in told]
+        return told + [conn for conn in asked if conn not in told] if told else asked
+
+    def _may_ask(self, conn: WorkerConnection) -> bool:
+        """Tell whether a server may be asked that has no request open: it has answered, and takes no function back."""
+        return conn not in self._leaving and not conn.on_trial
 
     def _take_back(self) -> list[WorkerConnection]:
         """Take functions back whose last jobs have ended; return the connections that were told."""
@@ -177,4 +169,4 @@ class Grabber:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which `advance` has to be called next; None if never."""
-        return min(self._patience.values()) if self._patience else None
+        return self._turns.next_deadline()

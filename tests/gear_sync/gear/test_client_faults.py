@@ -593,7 +593,7 @@ def test_c30_a_report_on_a_lost_connection_says_so(shop: Shop, server: gear.Serv
 def test_a_worker_that_one_server_does_not_answer_asks_another(
     shop: Shop, server: gear.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gear_sync.gear.worker._PATIENCE", 0.01)
+    monkeypatch.setattr("gear_sync.gear.worker._GRAB_TIMEOUT", 0.01)
     monkeypatch.setattr("gear_sync.gear.worker._LAST_WAIT", 0.01)
 
     def ignore(peer: Peer) -> None:
