@@ -59,10 +59,15 @@ def receiving_signals(receive: Receiver) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ValueError):  # in a forked child there are none
-            _receivers.remove(receive)
-        if not _receivers:
-            _put_back()
+        try:
+            if _receivers == [receive]:
+                _put_back()  # while there is a receiver still: a signal that comes meanwhile is for it
+        except BaseException:
+            _put_back()  # the receiver has raised something in between
+            raise
+        finally:
+            with suppress(ValueError):  # in a forked child there are none
+                _receivers.remove(receive)
     if _raised:
         raise _raised.pop()
 
