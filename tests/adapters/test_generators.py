@@ -13,7 +13,6 @@ from tests.harness.idioms import (
     AnyWorker,
     Gate,
     Idiom,
-    ThreadedWorker,
     in_thread,
     make_client,
     make_worker,
@@ -90,7 +89,5 @@ async def test_generator_is_closed_when(
             if end is not the_worker_aborts:
                 with pytest.raises((JobRaised, JobLost)):
                     await job.result(LIMIT)
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
     finally:
         await in_thread(server.close)

@@ -17,7 +17,7 @@ from gearproto import ConnectionLost, JobError, JobLost, JobNotSent
 from gearproto.addresses import Address, parse_address
 from gearproto.packets import SubmitJob
 from tests.harness.hostile import HostileServer, Peer, serve_clients
-from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.idioms import AnyWorker, Idiom, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import HangingServer, OurServer
 from tests.harness.threads import LIMIT
 
@@ -60,8 +60,6 @@ async def running(worker: AnyWorker) -> AsyncIterator[None]:
     """Run a worker for the time of a block, and close it."""
     async with working(worker):
         yield
-    if isinstance(worker, ThreadedWorker):
-        await worker.close()
 
 
 # What becomes of jobs

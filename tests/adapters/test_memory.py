@@ -9,7 +9,7 @@ import pytest
 
 from gear_sync import JobRequest
 from gearproto import JobFailed
-from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.idioms import Idiom, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import OurServer
 from tests.harness.threads import LIMIT
 
@@ -88,7 +88,5 @@ async def test_memory_does_not_grow_with_jobs_that_have_ended(idiom: Idiom) -> N
                 if grown < ROUNDS * BATCH:
                     break
             assert grown < ROUNDS * BATCH, f"{grown} objects more after {ROUNDS * 4 * BATCH} jobs more"
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
     finally:
         await in_thread(server.close)

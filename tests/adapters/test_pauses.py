@@ -18,7 +18,7 @@ from gearproto.addresses import Address
 from gearproto.standing import Failure, Standing
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.idioms import AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.idioms import AnyWorker, Idiom, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import OurServer
 
 pytestmark = pytest.mark.anyio
@@ -33,8 +33,6 @@ async def running(worker: AnyWorker) -> AsyncIterator[None]:
     worker.register("f", lambda _job: b"")
     async with working(worker):
         yield
-    if isinstance(worker, ThreadedWorker):
-        await worker.close()
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from tests.harness.idioms import (
     AnyWorker,
     Gate,
     Idiom,
-    ThreadedWorker,
     in_thread,
     make_client,
     make_worker,
@@ -82,8 +81,6 @@ async def running(worker: AnyWorker) -> AsyncIterator[None]:
     worker.register("reverse", reverse)
     async with working(worker):
         yield
-    if isinstance(worker, ThreadedWorker):
-        await worker.close()
 
 
 async def test_name_is_looked_up_for_each_attempt_of_a_client(idiom: Idiom, names: Names, server: OurServer) -> None:

@@ -12,7 +12,7 @@ from gearproto.events import Data, Restarted
 from gearproto.packets import GrabJobAll, JobAssign, WorkComplete, WorkData
 from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.idioms import AnyClient, Gate, Idiom, ThreadedWorker, in_thread, make_worker, until, working
+from tests.harness.idioms import AnyClient, Gate, Idiom, in_thread, make_worker, until, working
 from tests.harness.places import Host, Place
 from tests.harness.threads import LIMIT
 
@@ -102,7 +102,5 @@ async def test_run_that_the_server_has_taken_away_sends_nothing_into_the_next(id
         worker.register("f", function)
         async with working(worker):
             await until(lambda: len(reports) == 3)
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
         await in_thread(server.join)
     assert reports == [(WorkData, b"1"), (WorkData, b"2"), (WorkComplete, b"end of 2")]

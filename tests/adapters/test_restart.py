@@ -11,7 +11,7 @@ import pytest
 
 from gearproto import Completed, JobNotSent, Lost, NotSent, Outcome
 from gearproto.client import Resubmitted
-from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, working
+from tests.harness.idioms import Idiom, in_thread, make_client, make_worker, working
 from tests.harness.servers import Gearmand, OurServer, RunningServer
 from tests.harness.threads import LIMIT
 
@@ -92,8 +92,6 @@ async def test_every_submission_ends_truly_and_workers_are_back(
                     await in_thread(server.restart)
                 await completed(20)
                 over = True
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
     finally:
         await in_thread(server.close)
     assert set(ran) <= set(outcomes)

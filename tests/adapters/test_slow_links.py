@@ -10,7 +10,7 @@ import pytest
 from gearproto.packets import GrabJobAll, JobAssignAll, JobCreated, OptionRes, SubmitJob, WorkComplete
 from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.idioms import Idiom, ThreadedWorker, make_client, make_worker, until, working
+from tests.harness.idioms import Idiom, make_client, make_worker, until, working
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +61,4 @@ async def test_large_result_over_a_slow_link_arrives(idiom: Idiom) -> None:
         worker.register("f", lambda job: bytes(int(job.workload)))
         async with working(worker):
             await until(lambda: len(results) == 2)
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
     assert results == [SIZE, 1]

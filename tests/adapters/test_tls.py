@@ -16,7 +16,7 @@ from gear_sync import TLS, JobRequest
 from gearproto import ConnectionLost, JobLost, JobNotSent
 from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.idioms import Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
+from tests.harness.idioms import Idiom, in_thread, make_client, make_worker, until, working
 from tests.harness.servers import Gearmand, OurServer, RunningServer
 from tests.harness.threads import LIMIT
 
@@ -35,8 +35,6 @@ async def worker_of(idiom: Idiom, address: object, **options: Any) -> AsyncItera
     worker.register("f", lambda _job: b"")
     async with working(worker):
         yield
-    if isinstance(worker, ThreadedWorker):
-        await worker.close()
 
 
 def takes_all(peer: Peer) -> None:

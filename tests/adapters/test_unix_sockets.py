@@ -15,7 +15,7 @@ from gear_sync import TLS
 from gearproto import JobNotSent
 from gearproto.addresses import Address
 from tests.harness.certificates import authority
-from tests.harness.idioms import Idiom, ThreadedWorker, make_client, make_worker, working
+from tests.harness.idioms import Idiom, make_client, make_worker, working
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +41,6 @@ async def test_job_is_done_over_a_unix_socket(idiom: Idiom, path: Path, tls: boo
             assert await job.result(LIMIT) == b"ba"
             assert job.server == Address(address, 0)
             assert await client.admin_of(address).version()
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
 
 
 @pytest.mark.parametrize("name", ["absent.sock", "x" * 200])

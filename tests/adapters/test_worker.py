@@ -437,8 +437,6 @@ async def test_worker_never_runs_more_jobs_than_it_has_room_for_whatever_servers
                 await settle()
                 crowd.gate.open()
                 await in_thread(server.join)
-            if isinstance(worker, ThreadedWorker):
-                await worker.close()
         assert (crowd.running, crowd.most) == (0, room or 1)
     assert crowd.runs == 10 * len(kinds(idiom, crowd.plain, crowd.coroutine))
 
@@ -469,8 +467,6 @@ async def test_job_that_waits_for_room_is_dropped_with_its_connection(idiom: Idi
                     await back.reached()
                 crowd.gate.open()
                 await in_thread(server.join)
-            if isinstance(worker, ThreadedWorker):
-                await worker.close()
         assert crowd.runs == (room or 1)
 
 
@@ -510,8 +506,6 @@ async def test_job_of_a_function_that_is_not_registered_any_more_fails(idiom: Id
         worker.register("f", reverse)
         async with working(worker):
             await in_thread(server.join)
-        if isinstance(worker, ThreadedWorker):
-            await worker.close()
     assert [(report.packet, report.handle) for report in reports] == [(WorkFail, b"H:1")]
 
 

@@ -294,12 +294,17 @@ def make_worker(idiom: Idiom, servers: Any, *, concurrency: int | None = None, *
 
 @asynccontextmanager
 async def working(worker: AnyWorker) -> AsyncIterator[None]:
-    """Run a worker for the time of a block, which ends once the worker has stopped."""
-    async with anyio.create_task_group() as group:
-        group.start_soon(worker.run)
-        try:
-            yield
-        finally:
-            worker.stop()
-            group.cancel_scope.deadline = anyio.current_time() + LIMIT  # a hang fails where the block ends
+    """Run a worker for the time of a block, which ends once the worker has stopped, and is closed."""
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.run)
+            try:
+                yield
+            finally:
+                worker.stop()
+                group.cancel_scope.deadline = anyio.current_time() + LIMIT  # a hang fails where the block ends
+    finally:  # what a failed test leaves open would fail another one
+        if isinstance(worker, ThreadedWorker):
+            with anyio.CancelScope(shield=True):
+                await worker.close()
     assert not group.cancel_scope.cancelled_caught, "the worker does not stop"
