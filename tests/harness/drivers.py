@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -81,6 +82,26 @@ class ThreadedServer(RunningServer):
         """Count what the server holds now."""
         snapshot: Snapshot = self._call(self.server.snapshot)
         return snapshot
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the server do nothing for the time of a block: what peers send meanwhile has come at once."""
+        begun, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            assert over.wait(LIMIT)
+
+        with contextlib.ExitStack() as stack:
+            if self._portal is None:
+                assert isinstance(self.server, gear_sync.Server)
+                self.server.call_soon(hold)
+            else:
+                held = self._portal.start_task_soon(hold)
+                stack.callback(held.result, LIMIT)
+            stack.callback(over.set)
+            assert begun.wait(LIMIT)
+            yield
 
     @property
     def serving(self) -> bool:
