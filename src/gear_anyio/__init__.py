@@ -4,10 +4,10 @@ from gear_net.tls import TLS
 from gearproto import Priority
 from gearproto.client import JobRequest, Policy
 
-from .assignment import ThreadJob, WorkerJob
 from .client import Client
 from .job import Job
 from .server import Server
 from .worker import Worker
+from .worker_job import ThreadJob, WorkerJob
 
 __all__ = ["TLS", "Client", "Job", "JobRequest", "Policy", "Priority", "Server", "ThreadJob", "Worker", "WorkerJob"]

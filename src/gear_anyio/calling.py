@@ -23,7 +23,7 @@ from gear_net.signals import end_child, receiving_signals
 from gearproto import Completed, ConnectionLost, Failed, Raised
 from gearproto.worker import completed, described, ended_by, is_failure, is_interrupt, piece
 
-from .assignment import ThreadJob, WorkerJob
+from .worker_job import ThreadJob, WorkerJob
 
 __all__ = ["Call", "End", "call_of", "is_blocking"]
 

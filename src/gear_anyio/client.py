@@ -61,10 +61,10 @@ from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import deadline, setting
 
 from .admin import Admin
-from .dial import Connect
+from .client_session import Answer, ClientSession
+from .connecting import Connect
 from .eventloop import TaskStarter, this_loop
 from .job import Job
-from .session import Answer, Session
 
 __all__ = ["Client"]
 
@@ -140,7 +140,7 @@ class Client:
         self._max_unique_size = check_max_unique_size(max_unique_size)
         files = None if tls is None else ClientTLS(tls)
         self._sessions = [
-            Session(
+            ClientSession(
                 address,
                 tls=files,
                 connect=connect,
@@ -623,13 +623,13 @@ class Client:
             finally:
                 del self._scopes[scope]
 
-    async def _use(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
+    async def _use(self, session: ClientSession, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached."""
         return await self._try(session, call) or (
             await session.reach(self._start) and not self._closed and await self._try(session, call)
         )
 
-    async def _try(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
+    async def _try(self, session: ClientSession, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
         """Queue something for a server, if there is a connection; return whether there is."""
         self._check_open()
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -696,7 +696,7 @@ class Client:
         failures = [(session.address, late if session.dialing else session.failure) for session in self._sessions]
         return [(address, failure) for address, failure in failures if failure is not None]
 
-    def _introduce(self, session: Session) -> None:
+    def _introduce(self, session: ClientSession) -> None:
         if self._exceptions:
             session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
             session.records.conn.set_option(b"reruns", optional=True)  # nobody needs to know the answer
@@ -720,7 +720,7 @@ class Client:
         failures: dict[Address, OSError] = {}
         answer = Answer()
         used: list[OpenRequests[Job, Answer]] = []
-        session: Session | None = None
+        session: ClientSession | None = None
 
         def call(records: OpenRequests[Job, Answer]) -> None:
             records.ask(request, answer)

@@ -30,13 +30,13 @@ from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import setting
 from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
 
-from .assignment import ThreadJob, WorkerJob
 from .calling import Call, End, call_of, is_blocking
-from .dial import Connect
+from .connecting import Connect
 from .eventloop import clock
-from .hands import Hands
-from .post import Post
+from .task_pool import TaskPool
 from .threadsafe import ClosedError, ThreadsafeCalls
+from .worker_job import ThreadJob, WorkerJob
+from .worker_session import WorkerSession
 
 __all__ = ["Worker"]
 
@@ -93,8 +93,8 @@ class Worker:
         self._limits: Limits = {"probe_interval": 30.0, **limits}
         WorkerConnection(**self._limits)  # which refuses what makes no sense
         files = None if tls is None else ClientTLS(tls)
-        self._posts = [
-            Post(
+        self._sessions = [
+            WorkerSession(
                 address,
                 self,
                 tls=files,
@@ -104,12 +104,12 @@ class Worker:
             )
             for address in parse_addresses(servers)
         ]
-        self._by_conn: dict[WorkerConnection, Post] = {}
+        self._by_conn: dict[WorkerConnection, WorkerSession] = {}
         self._concurrency = jobs_at_once("concurrency", concurrency)
         self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}
-        self._hands: Hands[WorkerJob] | None = None
+        self._pool: TaskPool[WorkerJob] | None = None
         self._retired: set[bytes] = set()  # those of the functions that are not offered any more
         self._calls: ThreadsafeCalls | None = None
         self._thread: int | None = None  # that of `run`
@@ -236,7 +236,7 @@ class Worker:
         Raises:
             KeyboardInterrupt: a function has raised it in the main thread; its job is reported, and others are aborted.
         """
-        if self._hands is not None:
+        if self._pool is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
         self._now = clock()
         self._thread, self._process = threading.get_ident(), os.getpid()
@@ -244,10 +244,10 @@ class Worker:
         try:
             with receiving_signals(self._receive) if handle_signals else nullcontext():
                 async with anyio.create_task_group() as group:
-                    self._hands = Hands(group, self._work)
+                    self._pool = TaskPool(group, self._work)
                     group.start_soon(self._calls.run, group)
-                    for post in self._posts:
-                        group.start_soon(post.run)
+                    for session in self._sessions:
+                        group.start_soon(session.run)
                     task_status.started()
                     await self._tend()
                     if not self._aborting:
@@ -259,8 +259,8 @@ class Worker:
             self._aborting = self._stopping = True
             self._thread = None
             self._calls.close()
-            for post in self._posts:
-                post.close("closed by the worker")
+            for session in self._sessions:
+                session.close("closed by the worker")
 
     def _is_elsewhere(self) -> bool:
         """Tell whether this is another thread than that of `run`.
@@ -293,8 +293,8 @@ class Worker:
 
     def _stop(self) -> None:
         self._stopping = True
-        for post in self._posts:
-            post.leaving = True
+        for session in self._sessions:
+            session.leaving = True
         self._grabber.stop()
         self._changed.set()
 
@@ -310,8 +310,8 @@ class Worker:
     def _abort(self) -> None:
         self._stop()
         self._aborting = True
-        for post in self._posts:
-            post.close("closed by the worker")
+        for session in self._sessions:
+            session.close("closed by the worker")
         self._changed.set()
 
     def _soon(self, call: Callable[[], None]) -> None:
@@ -359,16 +359,16 @@ class Worker:
         """Send the last reports."""
         with anyio.CancelScope(deadline=self._abort_at):
             async with anyio.create_task_group() as leaving:
-                for post in self._posts:
-                    leaving.start_soon(post.leave, _LAST_WORDS)
+                for session in self._sessions:
+                    leaving.start_soon(session.leave, _LAST_WORDS)
 
     # What servers tell
 
-    def new_connection(self, post: Post, answer_timeout: float | None) -> WorkerConnection:
+    def new_connection(self, session: WorkerSession, answer_timeout: float | None) -> WorkerConnection:
         """Return a connection to a server that has just been reached, on which the worker has introduced itself.
 
         Args:
-            post: the server.
+            session: the server.
             answer_timeout: seconds in which the server has to answer; None if it need not.
         """
         now = self._now()
@@ -377,14 +377,14 @@ class Worker:
         if answer_timeout is not None:
             conn.require_answer(now, answer_timeout)
         self._grabber.attach(conn)
-        self._by_conn[conn] = post
+        self._by_conn[conn] = session
         return conn
 
-    def on_assigned(self, event: JobAssigned, post: Post) -> None:
+    def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
         """Run a job, or let it wait: servers may assign more than there is room for."""
         self._grabber.assigned()
         assert self._calls is not None
-        job = WorkerJob(event, post, self._calls)
+        job = WorkerJob(event, session, self._calls)
         self._in_hand[job] = None
         self._assigned.append(job)
         self._start_jobs()
@@ -393,11 +393,11 @@ class Worker:
         del self._in_hand[job]
         self._grabber.ended()
 
-    def on_closed(self, post: Post) -> None:
+    def on_closed(self, session: WorkerSession) -> None:
         """Take note of a lost connection."""
-        self._grabber.detach(post.conn)
-        self._by_conn.pop(post.conn, None)
-        for job in [job for job in self._assigned if job.conn is post.conn]:
+        self._grabber.detach(session.conn)
+        self._by_conn.pop(session.conn, None)
+        for job in [job for job in self._assigned if job.conn is session.conn]:
             self._assigned.remove(job)
             self._put_down(job)
         self._changed.set()
@@ -424,16 +424,16 @@ class Worker:
         """Send what has been queued on any connection."""
         if self._by_conn:
             self.advance()
-            for post in self._posts:
-                post.settle()
+            for session in self._sessions:
+                session.settle()
 
     # Jobs
 
     def _start_jobs(self) -> None:
-        assert self._hands is not None
+        assert self._pool is not None
         while self._assigned and self._running < self._concurrency:
             self._running += 1
-            self._hands.give(self._assigned.popleft())
+            self._pool.give(self._assigned.popleft())
 
     async def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
@@ -450,17 +450,17 @@ class Worker:
             self._changed.set()
             return
         if not job.connected:
-            level = logging.INFO if job.post.leaving else logging.WARNING
-            address = job.post.address
+            level = logging.INFO if job.session.leaving else logging.WARNING
+            address = job.session.address
             _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
         elif (wrong := job.report_end(end)) is not None:
-            _log.error("%s: job %r: %s", job.post.address, job.handle, wrong)
+            _log.error("%s: job %r: %s", job.session.address, job.handle, wrong)
         if self._interrupt is not None:
-            job.post.settle()
+            job.session.settle()
             self._changed.set()  # `run` waits until the report is sent, and leaves
             return
         self.advance()
-        await job.post.send(job.conn)
+        await job.session.send(job.conn)
 
     async def _run(self, job: WorkerJob) -> End:
         """Call a job's function; return how the job ended."""

@@ -7,6 +7,7 @@ from gearproto.client import JobRequest, Policy
 from .client import Client
 from .job import Job
 from .server import Server
-from .worker import Worker, WorkerJob
+from .worker import Worker
+from .worker_job import WorkerJob
 
 __all__ = ["TLS", "Client", "Job", "JobRequest", "Policy", "Priority", "Server", "Worker", "WorkerJob"]

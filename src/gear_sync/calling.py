@@ -18,7 +18,7 @@ from gearproto import Completed, ConnectionLost, Failed, Raised
 from gearproto.worker import completed, described, ended_by, is_failure, is_interrupt, piece
 
 if TYPE_CHECKING:
-    from .worker import WorkerJob
+    from .worker_job import WorkerJob
 
 __all__ = ["check", "run"]
 

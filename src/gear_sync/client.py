@@ -56,9 +56,9 @@ from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import deadline, setting
 
 from .admin import Admin
+from .client_session import ClientSession
 from .job import Job
 from .pump import Pump
-from .session import Session
 from .survey import Question
 
 __all__ = ["Client"]
@@ -136,7 +136,7 @@ class Client:
         self._max_unique_size = check_max_unique_size(max_unique_size)
         files = None if tls is None else ClientTLS(tls)
         self._sessions = [
-            Session(
+            ClientSession(
                 address,
                 files,
                 self._limits,
@@ -643,7 +643,7 @@ class Client:
             until: when to leave off.
         """
 
-        def submit(session: Session, jobs: list[Job]) -> bool:
+        def submit(session: ClientSession, jobs: list[Job]) -> bool:
             return self._try(session, lambda records: records.submit(jobs))
 
         waiting = [
@@ -659,7 +659,7 @@ class Client:
 
         while waiting:
             in_time = self._pump.wait(reached_or_not, _left(until))
-            still: list[tuple[Session, list[Job]]] = []
+            still: list[tuple[ClientSession, list[Job]]] = []
             for session, jobs in waiting:
                 if in_time and session.dialing:
                     still.append((session, jobs))
@@ -676,7 +676,7 @@ class Client:
                     sent = session.when_sent()
                 self._pump.wait(sent, _left(until))
 
-    def _use(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object], until: float) -> bool:
+    def _use(self, session: ClientSession, call: Callable[[OpenRequests[Job, Answer]], object], until: float) -> bool:
         """Queue something for a server, connecting to it before if need be; return whether it could be reached.
 
         Args:
@@ -686,7 +686,7 @@ class Client:
         """
         return self._try(session, call) or (self._reach(session, until) and self._try(session, call))
 
-    def _try(self, session: Session, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
+    def _try(self, session: ClientSession, call: Callable[[OpenRequests[Job, Answer]], object]) -> bool:
         """Queue something for a server, if there is a connection; return whether there is."""
         pump = self._pump
         pump.check_process()
@@ -705,13 +705,13 @@ class Client:
                 raise
             return True
 
-    def _reach(self, session: Session, until: float) -> bool:
+    def _reach(self, session: ClientSession, until: float) -> bool:
         """Connect to a server; return whether that went well, within the time."""
         self._dial(session)
         self._pump.wait(lambda: not session.dialing, _left(until))
         return session.connected
 
-    def _dial(self, session: Session) -> None:
+    def _dial(self, session: ClientSession) -> None:
         """Begin to connect to a server, unless that is being done."""
         if session.dialing:
             return
@@ -744,7 +744,7 @@ class Client:
     def _known_failures(self) -> list[tuple[Address, OSError]]:
         return [(session.address, session.failure) for session in self._sessions if session.failure]
 
-    def _introduce(self, session: Session) -> None:
+    def _introduce(self, session: ClientSession) -> None:
         if self._exceptions:
             session.records.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
             session.records.conn.set_option(b"reruns", optional=True)  # nobody needs to know the answer

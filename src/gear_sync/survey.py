@@ -10,8 +10,8 @@ from gearproto import ClientConnection, ConnectionLost
 from gearproto.client import NO_ANSWER, Answer, OpenRequests, unreachable
 from gearproto.events import RequestId, StatusReceived
 
+from .client_session import ClientSession
 from .job import Job
-from .session import Session
 
 __all__ = ["Question"]
 
@@ -27,7 +27,9 @@ class Question:
         due_at: monotonic time in seconds at which to `advance` even if nothing has `moved`.
     """
 
-    def __init__(self, session: Session, request: Callable[[ClientConnection], RequestId], worthwhile: float) -> None:
+    def __init__(
+        self, session: ClientSession, request: Callable[[ClientConnection], RequestId], worthwhile: float
+    ) -> None:
         """Begin without having asked.
 
         Args:
@@ -59,8 +61,8 @@ class Question:
 
     def advance(
         self,
-        use: Callable[[Session, Callable[[OpenRequests[Job, Answer]], None]], bool],
-        dial: Callable[[Session], None],
+        use: Callable[[ClientSession, Callable[[OpenRequests[Job, Answer]], None]], bool],
+        dial: Callable[[ClientSession], None],
     ) -> None:
         """Do what can be done without waiting.
 
@@ -83,7 +85,7 @@ class Question:
             except NO_ANSWER as error:
                 self.result = error
 
-    def _reach(self, dial: Callable[[Session], None]) -> None:
+    def _reach(self, dial: Callable[[ClientSession], None]) -> None:
         """Connect, once; later if the server has failed lately."""
         self._awaits_dial = False
         retry_at = self.session.retry_at

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import _thread
 import logging
-import queue
 import selectors
 import signal
-import socket
 import ssl
 import threading
 import time
@@ -17,27 +15,27 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from gear_net.connecting import Connect, Dial, Endpoint, close_with, open_socket, resolve
-from gear_net.link import Link
+from gear_net.connecting import Connect
 from gear_net.signals import receiving_signals
 from gear_net.standing import LoggedStanding
 from gear_net.tls import TLS, ClientTLS
-from gear_net.tunnel import TLSSocket
-from gearproto import Completed, ConnectionLost, Failed, GearmanError, Raised, WorkerConnection
-from gearproto.addresses import Address, ServerAddresses, parse_addresses
-from gearproto.arguments import as_bytes, as_payload
+from gearproto import Completed, Failed, Raised, WorkerConnection
+from gearproto.addresses import ServerAddresses, parse_addresses
+from gearproto.arguments import as_bytes
 from gearproto.connection import Limits
-from gearproto.event import Event
-from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
+from gearproto.events import ConnectionClosed, JobAssigned
 from gearproto.functions import Function
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import setting
-from gearproto.worker import Assignment, Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
+from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
 
 from . import calling
 from .pump import Pump
+from .thread_pool import ThreadPool
+from .worker_job import WorkerJob
+from .worker_session import WorkerSession
 
-__all__ = ["Worker", "WorkerJob"]
+__all__ = ["Worker"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,235 +43,10 @@ _READ: Final = selectors.EVENT_READ
 _NEVER: Final = float("inf")
 _LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
 
-Handler = Callable[["WorkerJob"], "bytes | Generator[bytes, None, bytes | None] | None"]
+Handler = Callable[[WorkerJob], "bytes | Generator[bytes, None, bytes | None] | None"]
 _H = TypeVar("_H", bound=Callable[..., Any])
 _A = TypeVar("_A")
 _R = TypeVar("_R")
-
-
-class WorkerJob(Assignment):
-    """A job in hand, as its function sees it.
-
-    Attributes:
-        limit: seconds that it may take; None for no limit.
-        until: monotonic time in seconds at which its time limit ends; None if it has none.
-    """
-
-    __slots__ = ("_server", "limit", "until")
-
-    def __init__(self, assigned: JobAssigned, server: _Server) -> None:
-        """Make the job of an assignment."""
-        super().__init__(assigned, server.conn)
-        self.limit: float | None = None
-        self.until: float | None = None
-        self._server = server
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection that assigned the job is still open."""
-        return self._server.conn is self.conn and self._server.connected
-
-    def progress(self, numerator: int, denominator: int) -> None:
-        """Report how far the job has come (``WORK_STATUS``).
-
-        Args:
-            numerator: units of work done.
-            denominator: units of work in all.
-
-        Raises:
-            ConnectionLost: the server is gone, and has given the job to another worker or will.
-            TimeoutError: the time limit of the function has passed.
-        """
-        self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
-
-    def send(self, data: bytes | bytearray) -> None:
-        """Send a piece of the result (``WORK_DATA``), and wait until the socket takes it; raises as `progress`."""
-        self._report(lambda conn: conn.work_data(self.handle, as_payload("a piece", data)))
-
-    def warn(self, data: bytes | bytearray) -> None:
-        """Send a warning (``WORK_WARNING``); raises as `progress`."""
-        self._report(lambda conn: conn.work_warning(self.handle, as_payload("a warning", data)))
-
-    def _report(self, call: Callable[[WorkerConnection], None]) -> None:
-        server = self._server
-        if server.pump.inherited:
-            raise GearmanError(f"job {self.handle!r} belongs to the parent process: a forked child cannot report on it")
-        server.abort_if_overdue()
-        with server.pump.gate, server.pump.lock:
-            self._check()
-            call(self.conn)
-            server.settle()
-        server.wait_until_sent(_NEVER if self.until is None else self.until)
-        with server.pump.gate, server.pump.lock:
-            self._check()
-
-    def _check(self) -> None:
-        if not self.connected:
-            raise ConnectionLost(f"{self._server.address}: the connection is gone, and job {self.handle!r} with it")
-        if self.given_up or self.superseded or (self.until is not None and time.monotonic() >= self.until):
-            raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
-
-
-class _Server:
-    """One job server of a worker, and what a `Pump` moves for it. Hold the pump's lock in every call."""
-
-    def __init__(
-        self, address: Address, worker: Worker, pump: Pump, standing: LoggedStanding, connect_timeout: float
-    ) -> None:
-        self.address = address
-        self.conn = WorkerConnection()
-        self.pump = pump
-        self.standing = standing
-        self._connect_timeout = connect_timeout
-        self.link: Link | None = None
-        self._dial: Dial | None = None
-        self._blocked = 0.0  # seconds that all servers had to wait for the last attempt to connect to this one
-        self._worker = worker
-
-    @property
-    def connected(self) -> bool:
-        return self.link is not None
-
-    @property
-    def due_at(self) -> float:
-        """When to begin to connect: never while that is being done, or is done."""
-        return self.standing.retry_at if self.link is None and self._dial is None else _NEVER
-
-    def connect(self, connect: Connect | None, tls: ClientTLS | None) -> None:
-        """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
-        began = time.monotonic()
-        try:
-            with self.pump.gate, self.pump.lock:
-                self.pump.open()
-            try:
-                sock = None if connect is None else open_socket(connect, self.address)
-                endpoints = resolve(self.address) if sock is None else []
-            finally:
-                self._blocked = time.monotonic() - began
-        except OSError as error:
-            self._failed(error)
-            return
-        with self.pump.gate, self.pump.lock:
-            if sock is not None:
-                self._on_connected(sock)
-            else:
-                self._dial = Dial(self.address, self.standing.order(endpoints), self._connect_timeout, tls)
-                self._on_dialed()
-            self.pump.settled(watch=True)  # a thread that sends a report may be pumping
-
-    def _failed(self, error: OSError) -> None:
-        self._dial = None
-        self.standing.unreachable(error, time.monotonic(), self._blocked)
-
-    def _on_dialed(self) -> None:
-        dial = self._dial
-        assert dial is not None
-        if dial.error is not None:
-            self._failed(dial.error)
-        elif dial.sock is not None:
-            self._dial = None
-            self._on_connected(dial.sock, dial.endpoint)
-
-    def _on_connected(self, sock: socket.socket | TLSSocket, endpoint: Endpoint | None = None) -> None:
-        self.standing.connected(time.monotonic(), endpoint)
-        self.conn = self._worker.new_connection(self._connect_timeout if self.standing.suspect else None)
-        self.link = link = Link(sock, self.conn, self._on_event)
-        close_with(link, link.sock)
-        self._worker.advance()
-        link.start()
-        self.pump.settled(watch=link.sending or link.closed)
-
-    def settle(self) -> None:
-        """Hand out all events, send as much as the socket takes, and let others know if that is not all."""
-        if (link := self.link) is not None:
-            link.settle()
-            self.pump.settled(watch=link.sending or link.closed)
-
-    def abort_if_overdue(self) -> None:
-        """Abort if the time to stop is over: `run` cannot see to it while a function runs in its thread."""
-        self._worker.abort_if_overdue(time.monotonic())
-
-    def wait_until_sent(self, until: float = _NEVER) -> None:
-        """Wait until the socket has taken the output that there is by now. Without the lock.
-
-        A server that does not read is found by probes.
-
-        Args:
-            until: monotonic time in seconds at which to leave off.
-        """
-        link, worker = self.link, self._worker
-        if link is None or not link.sending:
-            return
-        sent = link.when_sent()
-        limit = _NEVER
-
-        def changed() -> bool:
-            return sent() or worker.abort_at < limit
-
-        while not (sent() or time.monotonic() >= until):
-            limit = min(until, worker.abort_at)
-            self.pump.wait(changed, None if limit == _NEVER else max(0.0, limit - time.monotonic()))
-            self.abort_if_overdue()
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, JobAssigned):
-            self._worker.on_assigned(WorkerJob(event, self))
-        elif isinstance(event, ConnectionClosed):
-            link, self.link = self.link, None
-            assert link is not None
-            self._worker.on_closed(self, event, link.error)
-        elif isinstance(event, Answered):
-            self.standing.answered()
-        elif isinstance(event, ReportRefused):
-            _log.warning("%s: a report was refused: %r", self.address, event.text)
-        else:
-            _log.warning("%s: %r", self.address, event)
-
-    # What a Pump moves
-
-    @property
-    def sock(self) -> socket.socket | None:
-        if self.link is not None:
-            return self.link.sock
-        return None if self._dial is None else self._dial.trying
-
-    @property
-    def wants(self) -> int:
-        if self.link is not None:
-            return self.link.wants
-        return _READ if self._dial is None else self._dial.wants
-
-    def on_ready(self, events: int) -> None:
-        if self.link is not None:
-            self.link.on_ready(events)
-            self._worker.on_moved()
-        elif self._dial is not None:
-            self._dial.advance(time.monotonic(), events)
-            self._on_dialed()
-
-    def next_deadline(self) -> float | None:
-        if self.link is not None:
-            return self.conn.next_deadline()
-        return None if self._dial is None else self._dial.deadline
-
-    def on_deadline(self, now: float) -> None:
-        if self.link is not None:
-            self.conn.handle_timeout(now)
-            self.settle()
-        elif self._dial is not None:
-            self._dial.advance(now, 0)
-            self._on_dialed()
-
-    def look(self) -> None:
-        if self.link is not None:
-            self.link.look()
-
-    def close(self, reason: str) -> None:
-        if self._dial is not None:
-            self._dial.close()
-            self._dial = None
-        if self.link is not None:
-            self.link.close(reason)
 
 
 class Worker:
@@ -329,12 +102,12 @@ class Worker:
         standings = [LoggedStanding(address, _log, retry_pauses) for address in addresses]
         self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
         self._pump = Pump(f"gear_sync.Worker of {', '.join(map(str, addresses))}")
-        self._servers = [
-            _Server(address, self, self._pump, standing, connect_timeout)
+        self._sessions = [
+            WorkerSession(address, self, self._pump, standing, connect_timeout)
             for address, standing in zip(addresses, standings, strict=True)
         ]
-        for server in self._servers:
-            self._pump.add(server)
+        for session in self._sessions:
+            self._pump.add(session)
         self._threads = threads
         self._tls = files
         self._connect = connect
@@ -453,7 +226,7 @@ class Worker:
             self._runner = threading.current_thread()
         self._ended.clear()
         try:
-            with receiving_signals(self._on_signal), _Pool(self._threads, self._work, self._fail) as start:
+            with receiving_signals(self._on_signal), ThreadPool(self._threads, self._work, self._fail) as start:
                 while not self._is_over():
                     self._connect_due()
                     self._pump.wait(self._has_work, self._pause())
@@ -466,8 +239,8 @@ class Worker:
         finally:
             self._aborting = self._stopping = True  # whatever still runs in a thread is on its own
             with self._pump.gate, self._pump.lock:
-                for server in self._servers:
-                    server.close("closed by the worker")
+                for session in self._sessions:
+                    session.close("closed by the worker")
             self._ended.set()
 
     def stop(self) -> None:
@@ -486,8 +259,8 @@ class Worker:
         """
         self._pump.check_process()  # the connections are the parent's, too
         self._aborting = self._stopping = True
-        for server in self._servers:
-            if (link := server.link) is not None:
+        for session in self._sessions:
+            if (link := session.link) is not None:
                 link.cut()
         self._pump.wake()
 
@@ -555,15 +328,15 @@ class Worker:
                 return
 
     def _unsent_size(self) -> int:
-        return sum(server.link.unsent_size for server in self._servers if server.link is not None)
+        return sum(session.link.unsent_size for session in self._sessions if session.link is not None)
 
     def _connect_due(self) -> None:
         if self._stopping:
             return
         now = time.monotonic()
-        for server in self._servers:
-            if server.link is None and server.due_at <= now:
-                server.connect(self._connect, self._tls)
+        for session in self._sessions:
+            if session.link is None and session.due_at <= now:
+                session.connect(self._connect, self._tls)
 
     def _has_work(self) -> bool:
         """Tell whether `run` has to do something that a pump does not. With the lock held."""
@@ -586,9 +359,9 @@ class Worker:
         if patience is not None and patience < when:
             when = patience
         if not self._stopping:
-            for server in self._servers:
-                if server.link is None and server.due_at < when:
-                    when = server.due_at
+            for session in self._sessions:
+                if session.link is None and session.due_at < when:
+                    when = session.due_at
         for job in self._running:
             if job.until is not None and job.until < when and not job.given_up:
                 when = job.until
@@ -607,8 +380,8 @@ class Worker:
             start(self._assigned.popleft())
             if self._assigned:  # the job may have taken long, and the server of the next one be gone
                 with self._pump.gate, self._pump.lock:
-                    for server in self._servers:
-                        server.look()
+                    for session in self._sessions:
+                        session.look()
 
     def abort_if_overdue(self, now: float) -> bool:
         """Abort if jobs have not ended in the time to stop; return whether that is so. Without the lock."""
@@ -622,8 +395,8 @@ class Worker:
     def _settle_all(self) -> None:
         """Send what has been queued on any connection."""
         self.advance()
-        for server in self._servers:
-            server.settle()
+        for session in self._sessions:
+            session.settle()
 
     # What servers tell; with the lock held
 
@@ -646,9 +419,9 @@ class Worker:
         if self._stopping and not self._grabber.stopping:
             self._grabber.stop()
         for conn in self._grabber.advance(time.monotonic()):
-            for server in self._servers:
-                if server.conn is conn:
-                    server.settle()
+            for session in self._sessions:
+                if session.conn is conn:
+                    session.settle()
                     break
         if self._retired:
             self._forget_functions()
@@ -664,8 +437,9 @@ class Worker:
         if not self._assigned or self._threads:
             self.advance()
 
-    def on_assigned(self, job: WorkerJob) -> None:
+    def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
         """Take a job."""
+        job = WorkerJob(event, session)
         self._grabber.assigned()
         self._in_hand[job] = None
         self._assigned.append(job)
@@ -674,14 +448,14 @@ class Worker:
         del self._in_hand[job]
         self._grabber.ended()
 
-    def on_closed(self, server: _Server, event: ConnectionClosed, error: Exception | None) -> None:
+    def on_closed(self, session: WorkerSession, event: ConnectionClosed, error: Exception | None) -> None:
         """Record that a connection was lost, and drop the jobs of it that have not begun."""
         if self._stopping:
-            _log.info("%s: %s", server.address, event.reason)
+            _log.info("%s: %s", session.address, event.reason)
         else:
-            server.standing.lost(event, error, time.monotonic())
-        self._grabber.detach(server.conn)
-        for job in [job for job in self._assigned if job.conn is server.conn]:
+            session.standing.lost(event, error, time.monotonic())
+        self._grabber.detach(session.conn)
+        for job in [job for job in self._assigned if job.conn is session.conn]:
             self._assigned.remove(job)
             self._put_down(job)
 
@@ -701,7 +475,7 @@ class Worker:
         _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, job.limit)
         if job.connected:
             job.report_end(timed_out(job.limit))
-            job._server.settle()
+            job._session.settle()
 
     def _work(self, job: WorkerJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
@@ -733,16 +507,16 @@ class Worker:
                 pass
             elif job.connected:
                 if (wrong := job.report_end(end)) is not None:
-                    _log.error("%s: job %r: %s", job._server.address, job.handle, wrong)
+                    _log.error("%s: job %r: %s", job._session.address, job.handle, wrong)
             else:
                 level = logging.INFO if self._stopping else logging.WARNING
-                address = job._server.address
+                address = job._session.address
                 _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
             self.advance()
             if job.conn.output_size:  # else it has left with the next GRAB_JOB
-                job._server.settle()
+                job._session.settle()
         if self._interrupt is None:  # else `run` waits, and not for long
-            job._server.wait_until_sent()
+            job._session.wait_until_sent()
         if self._threads:
             self._pump.wake()
 
@@ -758,43 +532,3 @@ class Worker:
             self._interrupt = interrupt
             self._stopping = True
         return end
-
-
-class _Pool:
-    """Threads that run jobs; none for a worker that runs them in its own thread."""
-
-    def __init__(
-        self, threads: int, work: Callable[[WorkerJob], None], on_error: Callable[[BaseException], None]
-    ) -> None:
-        self._work = work
-        self._on_error = on_error
-        self._count = threads
-        self._jobs: queue.SimpleQueue[WorkerJob | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> Callable[[WorkerJob], None]:
-        """Start the threads, and return what hands a job over."""
-        for number in range(self._count):
-            thread = threading.Thread(target=self._run, name=f"gear worker {number}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # there is no room for so many
-                self.__exit__(None, None, None)
-                raise
-            self._threads.append(thread)
-        return self._jobs.put if self._count else self._work
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let each thread end with the job that it has; one that hangs is left behind, as no thread can be ended."""
-        for _ in self._threads:
-            self._jobs.put(None)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                self._work(job)
-            except BaseException as error:
-                self._on_error(error)
-                return

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 import gear_sync.worker
+import gear_sync.worker_session
 import gearproto.worker.grabbing
 from gear_net.standing import LoggedStanding
 from gear_sync import Client, Server, Worker, WorkerJob
@@ -652,12 +653,12 @@ def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
     pauses: list[float] = []
 
     def resolve(address: Address) -> list[tuple[int, Any]]:
-        pauses.append(runner._servers[0].standing._standing._pause)
+        pauses.append(runner._sessions[0].standing._standing._pause)
         if len(pauses) == 5:
             runner.stop()
         return [(socket.AF_INET, address)]
 
-    monkeypatch.setattr(gear_sync.worker, "resolve", resolve)
+    monkeypatch.setattr(gear_sync.worker_session, "resolve", resolve)
     with HostileServer(*[lambda peer: None] * scripts) as server:
         address = server.address if scripts else ("127.0.0.1", 9)
         with Worker(address, retry_pauses=(0.001, longest)) as runner:
@@ -666,7 +667,7 @@ def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
     assert pauses == [min(0.001 * 2**attempt, longest) for attempt in range(5)]
 
 
-def test_name_that_takes_long_to_look_up_leaves_most_of_the_time_to_other_servers(
+def test_name_that_takes_long_to_look_up_leaves_most_of_the_time_to_other_sessions(
     monkeypatch: pytest.MonkeyPatch, server: Server, client: Client
 ) -> None:
     takes = 0.02
@@ -686,7 +687,7 @@ def test_name_that_takes_long_to_look_up_leaves_most_of_the_time_to_other_server
             raise OSError("no such name")
         return [(socket.AF_INET, ("127.0.0.1", 9))]  # where nobody listens
 
-    monkeypatch.setattr(gear_sync.worker, "resolve", resolve)
+    monkeypatch.setattr(gear_sync.worker_session, "resolve", resolve)
     with Worker(["slow.example", server.address], retry_pauses=(0.001, 0.001)) as runner:
         runner.register("f", reverse)
         with working(runner):

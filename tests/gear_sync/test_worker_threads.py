@@ -409,7 +409,7 @@ def test_stop_timeout_holds_for_results_that_a_server_does_not_read(threads: int
     ):
         worker.register("f", lambda _job: bytes(BIG))
         call = Call(worker.run)
-        poll_until(lambda: (link := worker._servers[0].link) is not None and link.sending, "the result is on its way")
+        poll_until(lambda: (link := worker._sessions[0].link) is not None and link.sending, "the result is on its way")
         worker.stop()
         call.result()
         ended.set()
@@ -474,7 +474,7 @@ def test_full_worker_asks_no_server() -> None:
         worker.register("f", gate)
         with working(worker):
             assert woken.wait(LIMIT)
-            poll_until(lambda: worker._servers[0].conn.state is Grab.IDLE, "the worker is woken")
+            poll_until(lambda: worker._sessions[0].conn.state is Grab.IDLE, "the worker is woken")
             opened.set()
             gate.open()
             poll_until(lambda: len(seen) == 2, "the server is asked")
@@ -525,7 +525,7 @@ def test_silent_server_does_not_keep_a_new_function_from_the_others(monkeypatch:
         Worker([first.address, second.address]) as worker,
         working(worker),
     ):
-        poll_until(lambda: all(server.conn.state is Grab.ASLEEP for server in worker._servers), "the worker sleeps")
+        poll_until(lambda: all(server.conn.state is Grab.ASLEEP for server in worker._sessions), "the worker sleeps")
         poll_until(lambda: worker._wake_at == float("inf"), "nobody is waited for")
         worker.register("late", reverse)
         second.join()

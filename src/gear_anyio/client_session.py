@@ -16,12 +16,12 @@ from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
 
-from .dial import Connect, dial
+from .connecting import Connect, dial
 from .eventloop import clock
 from .job import Job
 from .link import Link, join
 
-__all__ = ["Answer", "Session"]
+__all__ = ["Answer", "ClientSession"]
 
 
 class Answer(AnswerRecord):
@@ -56,7 +56,7 @@ class Answer(AnswerRecord):
         return self.event
 
 
-class Session:
+class ClientSession:
     """One server of a client.
 
     Attributes:
@@ -75,7 +75,7 @@ class Session:
         connect_timeout: float,
         limits: Limits,
         standing: LoggedStanding,
-        introduce: Callable[[Session], None],
+        introduce: Callable[[ClientSession], None],
         on_stranded: Callable[[Job], None],
         on_paused: Callable[[], None],
     ) -> None:

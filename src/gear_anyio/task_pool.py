@@ -14,12 +14,12 @@ import anyio.abc
 
 from .eventloop import TaskStarter, asyncio_loop
 
-__all__ = ["Hands"]
+__all__ = ["TaskPool"]
 
 _J = TypeVar("_J")
 
 
-class Hands(Generic[_J]):
+class TaskPool(Generic[_J]):
     """Runs jobs at once, each in a task that has nothing else to do: to begin a task takes longer than many a job.
 
     What a job sets in its context (`contextvars`), the next one of its task does not see.
@@ -34,7 +34,7 @@ class Hands(Generic[_J]):
         """
         self._starter = TaskStarter(group)
         self._work = work
-        self._idle: list[_Hand[_J]] = []
+        self._idle: list[_Worker[_J]] = []
 
     def give(self, job: _J) -> None:
         """Run a job; in callbacks of the event loop too."""
@@ -44,15 +44,15 @@ class Hands(Generic[_J]):
             self._starter.start_soon(self._run, job)
 
     async def _run(self, job: _J) -> None:
-        hand: _Hand[_J] = _Hand()
+        worker: _Worker[_J] = _Worker()
         while True:
             await _in_own_context(self._work(job))
             del job  # it may be big
-            self._idle.append(hand)
-            job = await hand.take()
+            self._idle.append(worker)
+            job = await worker.take()
 
 
-class _Hand(Generic[_J]):
+class _Worker(Generic[_J]):
     """A task that waits for a job."""
 
     __slots__ = ("_given", "_jobs", "_task")

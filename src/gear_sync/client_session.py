@@ -22,12 +22,12 @@ from gearproto.events import Answered, ConnectionClosed
 
 from .job import Job
 
-__all__ = ["Session"]
+__all__ = ["ClientSession"]
 
 _READ: Final = selectors.EVENT_READ
 
 
-class Session:
+class ClientSession:
     """One server of a client, and what a `Pump` moves for it. Hold the pump's lock in every call.
 
     Attributes:
@@ -43,7 +43,7 @@ class Session:
         limits: Limits,
         connect_timeout: float,
         standing: LoggedStanding,
-        introduce: Callable[[Session], None],
+        introduce: Callable[[ClientSession], None],
         on_stranded: Callable[[Job], None],
     ) -> None:
         """Begin without a connection.

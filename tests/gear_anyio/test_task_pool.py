@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gear_anyio.hands import Hands
+from gear_anyio.task_pool import TaskPool
 from tests.harness.idioms import settle, until
 from tests.harness.loops import LOOPS, Loop, run
 
@@ -40,9 +40,9 @@ def test_each_job_runs_once_and_at_once_in_no_more_tasks_than_jobs_at_one_time(b
             ended.append(job)
 
         async with anyio.create_task_group() as group:
-            hands = Hands(group, work)
+            pool = TaskPool(group, work)
             for job, ends in enumerate(steps):
-                hands.give(job)
+                pool.give(job)
                 await settle()
                 assert job in running
                 most = max(most, len(running))
@@ -70,9 +70,9 @@ async def test_what_a_job_sets_in_its_context_stays_with_it() -> None:
 
     _var.set("outside")
     async with anyio.create_task_group() as group:
-        hands = Hands(group, work)
+        pool = TaskPool(group, work)
         for job in ("a", "b"):
-            hands.give(job)
+            pool.give(job)
             await settle()
         group.cancel_scope.cancel()
     assert seen == [("outside", "a"), ("outside", "b")]
@@ -90,8 +90,8 @@ async def test_what_is_thrown_into_a_job_is_thrown_in_its_context() -> None:
             seen.append(_var.get())
 
     async with anyio.create_task_group() as group:
-        hands = Hands(group, work)
-        hands.give("a")
+        pool = TaskPool(group, work)
+        pool.give("a")
         await settle()
         group.cancel_scope.cancel()
     assert seen == ["a"]
@@ -106,9 +106,9 @@ async def test_time_limit_inside_a_job_ends_what_it_is_around_and_no_more() -> N
         ended.append(job)
 
     async with anyio.create_task_group() as group:
-        hands = Hands(group, work)
+        pool = TaskPool(group, work)
         for job in ("a", "b"):
-            hands.give(job)
+            pool.give(job)
             await until(partial(ended.count, job))
         group.cancel_scope.cancel()
     assert ended == ["a", "b"]
@@ -122,11 +122,11 @@ async def test_job_that_has_ended_takes_no_memory() -> None:
         await anyio.lowlevel.checkpoint()
 
     async with anyio.create_task_group() as group:
-        hands = Hands(group, work)
+        pool = TaskPool(group, work)
         for _ in range(2):  # in a new task, and in one that was there
             job = Job()
             seen = weakref.ref(job)
-            hands.give(job)
+            pool.give(job)
             del job
             await settle()
             gc.collect()
@@ -146,9 +146,9 @@ async def test_job_that_cancels_its_own_task_spoils_no_other() -> None:
         task.cancel()
 
     async with anyio.create_task_group() as group:
-        hands = Hands(group, work)
+        pool = TaskPool(group, work)
         for job in ("a", "b", "c"):
-            hands.give(job)
+            pool.give(job)
             await settle()
         group.cancel_scope.cancel()
     assert done == ["a", "b", "c"]
@@ -160,5 +160,5 @@ async def test_error_of_the_work_itself_ends_the_group() -> None:
 
     with pytest.raises(ExceptionGroup) as raised:
         async with anyio.create_task_group() as group:
-            Hands(group, work).give("a")
+            TaskPool(group, work).give("a")
     assert [type(error) for error in raised.value.exceptions] == [KeyError]

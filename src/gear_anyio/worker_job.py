@@ -16,7 +16,7 @@ from gearproto.worker import Assignment
 from .threadsafe import ClosedError, ThreadsafeCalls
 
 if TYPE_CHECKING:
-    from .post import Post
+    from .worker_session import WorkerSession
 
 __all__ = ["ThreadJob", "WorkerJob"]
 
@@ -25,23 +25,23 @@ class WorkerJob(Assignment):
     """A job in hand, for functions that are coroutines or asynchronous generators.
 
     Attributes:
-        post: the server.
+        session: the server.
         calls: those of other threads into the event loop.
     """
 
-    __slots__ = ("_process", "calls", "post")
+    __slots__ = ("_process", "calls", "session")
 
-    def __init__(self, assigned: JobAssigned, post: Post, calls: ThreadsafeCalls) -> None:
+    def __init__(self, assigned: JobAssigned, session: WorkerSession, calls: ThreadsafeCalls) -> None:
         """Make the job of an assignment."""
-        super().__init__(assigned, post.conn)
-        self.post = post
+        super().__init__(assigned, session.conn)
+        self.session = session
         self.calls = calls
         self._process = os.getpid()
 
     @property
     def connected(self) -> bool:
         """Whether the connection that assigned the job is still open."""
-        return self.post.conn is self.conn and self.post.connected
+        return self.session.conn is self.conn and self.session.connected
 
     async def progress(self, numerator: int, denominator: int) -> None:
         """Report how far the job has come (``WORK_STATUS``).
@@ -68,7 +68,7 @@ class WorkerJob(Assignment):
         await anyio.lowlevel.checkpoint_if_cancelled()
         self.check()
         call(self.conn)
-        await self.post.send(self.conn)
+        await self.session.send(self.conn)
         self.check()
 
     def check_process(self) -> None:
@@ -88,7 +88,7 @@ class WorkerJob(Assignment):
             TimeoutError: the job has ended.
         """
         if not self.connected:
-            raise ConnectionLost(f"{self.post.address}: the connection is gone, and job {self.handle!r} with it")
+            raise ConnectionLost(f"{self.session.address}: the connection is gone, and job {self.handle!r} with it")
         if self.given_up or self.superseded:
             raise TimeoutError(f"job {self.handle!r} has ended, or has taken longer than its function may")
 

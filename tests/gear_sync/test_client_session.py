@@ -1,4 +1,4 @@
-"""`gear_sync.session`: one server of a client."""
+"""`gear_sync.client_session`: one server of a client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import time
 
 from gear_net.standing import LoggedStanding
-from gear_sync.session import Session
+from gear_sync.client_session import ClientSession
 from gearproto.addresses import Address
 from gearproto.standing import DEFAULT_PAUSES
 from tests.harness.servers import full_listener
@@ -16,9 +16,9 @@ from tests.harness.threads import LIMIT, nothing_left_open
 ADDRESS = Address("name", 1)
 
 
-def new_session() -> Session:
+def new_session() -> ClientSession:
     standing = LoggedStanding(ADDRESS, logging.getLogger("test"), DEFAULT_PAUSES)
-    return Session(ADDRESS, None, {}, LIMIT, standing, lambda session: None, lambda job: None)
+    return ClientSession(ADDRESS, None, {}, LIMIT, standing, lambda session: None, lambda job: None)
 
 
 def test_attempt_that_fails_at_once_disturbs_none_that_goes_on() -> None:

@@ -15,27 +15,27 @@ from gearproto.addresses import Address
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
 
-from .dial import Connect, dial
+from .connecting import Connect, dial
 from .eventloop import clock
 from .link import Link, join
 
-__all__ = ["Office", "Post"]
+__all__ = ["Owner", "WorkerSession"]
 
 _log = logging.getLogger("gear_anyio.worker")
 
 
-class Office(Protocol):
+class Owner(Protocol):
     """The worker whose server it is."""
 
-    def new_connection(self, post: Post, answer_timeout: float | None) -> WorkerConnection:
+    def new_connection(self, session: WorkerSession, answer_timeout: float | None) -> WorkerConnection:
         """Return a connection on which the worker has introduced itself; a limit in seconds puts it on trial."""
         ...
 
-    def on_assigned(self, event: JobAssigned, post: Post) -> None:
+    def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
         """Take a job."""
         ...
 
-    def on_closed(self, post: Post) -> None:
+    def on_closed(self, session: WorkerSession) -> None:
         """Take note of a lost connection."""
         ...
 
@@ -44,7 +44,7 @@ class Office(Protocol):
         ...
 
 
-class Post:
+class WorkerSession:
     """One server of a worker.
 
     Attributes:
@@ -56,7 +56,7 @@ class Post:
     def __init__(
         self,
         address: Address,
-        office: Office,
+        owner: Owner,
         *,
         tls: ClientTLS | None,
         connect: Connect | None,
@@ -67,7 +67,7 @@ class Post:
 
         Args:
             address: the server.
-            office: the worker.
+            owner: the worker.
             tls: gives the context for TLS; None for plain TCP.
             connect: opens the stream; None for TCP.
             connect_timeout: seconds for that; and for the answer of a server that fell silent.
@@ -76,7 +76,7 @@ class Post:
         self.address = address
         self.conn = WorkerConnection()
         self.leaving = False
-        self._office = office
+        self._owner = owner
         self._tls = tls
         self._connect = connect
         self._connect_timeout = connect_timeout
@@ -102,9 +102,9 @@ class Post:
                 self._standing.unreachable(error, self._now())
                 continue
             self._standing.connected(self._now(), endpoint)
-            self.conn = self._office.new_connection(self, self._connect_timeout if self._standing.suspect else None)
-            self._link = link = join(transport, self.conn, self._on_event, self._office.advance)
-            self._office.advance()
+            self.conn = self._owner.new_connection(self, self._connect_timeout if self._standing.suspect else None)
+            self._link = link = join(transport, self.conn, self._on_event, self._owner.advance)
+            self._owner.advance()
             link.settle()
             await link.run()
             self._tell_end(link.error)  # a worker that is cancelled does not come here, and has no need to
@@ -146,11 +146,11 @@ class Post:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, JobAssigned):
-            self._office.on_assigned(event, self)
+            self._owner.on_assigned(event, self)
         elif isinstance(event, ConnectionClosed):
             self._end = event
             self._link = None
-            self._office.on_closed(self)
+            self._owner.on_closed(self)
         elif isinstance(event, Answered):
             self._standing.answered()
         elif isinstance(event, ReportRefused):
