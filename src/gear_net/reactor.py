@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import secrets
+import select
 import socket
 import ssl
 import sys
@@ -138,6 +139,9 @@ class Reactor:
         keepalive: Keepalive | None = None,
         tls: ssl.SSLContext | None = None,
         handshake_timeout: float = 10.0,
+        on_connected: Callable[[PeerId, socket.socket], object] | None = None,
+        on_disconnected: Callable[[PeerId], object] | None = None,
+        on_half_close: Callable[[PeerId, socket.socket], bool] | None = None,
     ) -> None:
         """Begin to serve.
 
@@ -154,6 +158,11 @@ class Reactor:
             keepalive: how TCP looks for peers that have gone without a word; None for not at all.
             tls: what connections from the listeners begin with; None for plain TCP.
             handshake_timeout: seconds within which a TLS handshake has to be over.
+            on_connected: called when a peer has connected, before anything is read from it.
+            on_disconnected: called when a peer's connection has been closed.
+            on_half_close: called when a peer sends no more, has read all that was for it, but waits for the results of
+                jobs; not with TLS. Returns whether to keep the connection until it waits for nothing any more, or is
+                gone. None closes it.
         """
         self.engine = engine
         self.finished = False
@@ -174,6 +183,10 @@ class Reactor:
         self._poller: Poller[PeerSocket | socket.socket] = Poller()
         self._links: dict[PeerId, PeerSocket] = {}
         self._leaving: dict[PeerSocket, None] = {}  # in the order of their leave_at
+        self._half_closed: dict[PeerSocket, None] = {}  # peers that send no more, but wait for results
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._on_half_close = on_half_close
         self._listeners = list(listeners)
         self._accept_at: float | None = None
         for listener in self._listeners:
@@ -251,6 +264,8 @@ class Reactor:
         if self._leaving or self._handshakes.begun or self._accept_at is not None or self._backlogs.open:
             self._tidy(now)
         self._settle(now)
+        if self._half_closed:
+            self._end_half_closed(now)
         memory = self._memory
         if self.received >= memory.look_at or self._backlogs.size + engine.under_way > memory.mark:
             self._look_at_memory(now)
@@ -419,6 +434,8 @@ class Reactor:
         link.peer = peer
         self._links[peer] = link
         _log.debug("peer %d: connected from %s", peer, link.host)
+        if self._on_connected is not None:
+            self._on_connected(peer, link.sock)
 
     def _pause_accepting(self, until: float) -> None:
         """Leave new connections alone for a while: a listener stays readable, and would make every turn spin."""
@@ -481,8 +498,25 @@ class Reactor:
         if link.backlog is not None:
             link.ended = True
             self._watch(link)  # the end is read again when all is sent
+        elif link not in self._half_closed and self._may_stay(link):
+            self._half_closed[link] = None
+            self._watch(link)
         elif link.peer not in self.engine.paused_peers():
             self._close(link, now, "by the peer")
+
+    def _may_stay(self, link: PeerSocket) -> bool:
+        """Ask whether to keep a peer that sends no more, but waits for results."""
+        if self._on_half_close is None or link.tunnel is not None or link.leave_at is not None:
+            return False
+        return self.engine.waits(link.peer) and self._on_half_close(link.peer, link.sock)
+
+    def _end_half_closed(self, now: float) -> None:
+        """Close half-closed connections whose peers have read their results, or are gone."""
+        for link in list(self._half_closed):
+            if link.backlog is None and not self.engine.waits(link.peer):
+                self._close(link, now, "by the peer")
+            elif _is_gone(link.sock):
+                self._close(link, now, "reset by the peer")
 
     # Output
 
@@ -594,6 +628,8 @@ class Reactor:
         """Watch a socket for what the link needs now."""
         unsent = 0 if link.backlog is None else link.backlog.size
         wanted = READ if unsent <= (0 if link.ended else self._backlogs.pause_at) else 0
+        if link in self._half_closed:
+            wanted = 0
         if unsent:
             wanted |= WRITE
         if wanted != link.watched:
@@ -668,6 +704,7 @@ class Reactor:
         self._links.pop(link.peer, None)
         self._handshakes.end(link)
         self._leaving.pop(link, None)
+        self._half_closed.pop(link, None)
         self._backlogs.end(link)
         self._poller.unregister(link.sock)
         if link.backlog is None and link.leave_at is None:
@@ -676,6 +713,8 @@ class Reactor:
         link.sock.close()
         if link.peer != NOBODY:
             self.engine.disconnect(link.peer, now)
+            if self._on_disconnected is not None:
+                self._on_disconnected(link.peer)
         if link.on_close is not None:
             link.on_close()
 
@@ -723,6 +762,13 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
     keepalive = options.get("keepalive", Keepalive())
     limits = cast("_Limits", _chosen(options, _Limits))
     return Reactor(engine, sockets, keepalive=keepalive, tls=context, **limits)
+
+
+def _is_gone(sock: socket.socket) -> bool:
+    """Tell whether the peer has reset a connection."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
 
 
 def _turn_away(sock: socket.socket, *, told: bool = True) -> None:

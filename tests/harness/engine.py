@@ -159,11 +159,12 @@ class Bench:
 def check_books(engine: Engine) -> None:
     """Check that everything the engine knows twice agrees, and that no worker sleeps beside a job for it."""
     _check_sizes(engine)
-    queue = engine._queue
+    queue = engine.queue
     peers = set(engine._peers.values())
     for name, function in queue.functions.items():
         assert function.name == name
         _check_function(queue, function)
+        _check_sleepers(engine, function)
     for handle, job in queue.jobs.items():
         assert job.handle == handle
         _check_job(queue, job)
@@ -179,10 +180,10 @@ def check_books(engine: Engine) -> None:
             assert queue.jobs[job.handle] is job
             assert peer in (job.clients or ())
         _check_places(peer, queue.accepting)
-        assert (peer in queue._woken) <= (peer.woken_for is not None)
+        assert (peer in engine.waking._woken) <= (peer.woken_for is not None)
         assert not (peer.asleep and peer.woken_for)
-    assert queue._kept == sum(function.kept for function in queue.functions.values())
-    assert set(queue._woken) <= peers
+    assert queue.table.kept == sum(function.kept for function in queue.functions.values())
+    assert set(engine.waking._woken) <= peers
     assert set(engine._paused.values()) <= peers
     delayed = [job for job in queue.jobs.values() if job.state is JobState.DELAYED]
     assert len(queue._delayed) == sum(job.turn == 0 for job in delayed)
@@ -191,7 +192,7 @@ def check_books(engine: Engine) -> None:
 
 def _check_sizes(engine: Engine) -> None:
     """Check what the engine counts for limits on memory."""
-    queue, peers = engine._queue, engine._peers.values()
+    queue, peers = engine.queue, engine._peers.values()
     jobs = queue.jobs.values()
     assert queue.size == sum(len(job.workload) + len(job.unique) + len(job.function.name) for job in jobs)
     functions = sum(len(name) + FUNCTION for name in queue.functions)
@@ -228,10 +229,13 @@ def _check_function(queue: JobQueue, function: FunctionQueue) -> None:
     assert set(function.sleepers) <= set(function.workers)
     assert all(function in worker.abilities for worker in function.workers)
     idle = not (function.workers or function.kept or mine)
-    assert idle == (function in queue.idle)
+    assert idle == (function in queue.table.idle)
+
+
+def _check_sleepers(engine: Engine, function: FunctionQueue) -> None:
     asleep = sum(worker.asleep for worker in function.workers)
-    woken = sum(worker.woken_for is function for worker in queue._woken)
-    if queue.accepting and asleep:
+    woken = sum(worker.woken_for is function for worker in engine.waking._woken)
+    if engine.queue.accepting and asleep and not engine.queue.scheduled:
         assert woken >= function.waiting, f"{asleep} sleep, {woken} woken, {function.waiting} jobs of {function.name!r}"
 
 

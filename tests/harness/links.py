@@ -582,7 +582,7 @@ class World:
     def drained(self) -> bool:
         """Whether every client knows all that there is to know, and the server has nothing left."""
         waiting = any(not (job.outcomes or (job.background and job.handle)) for job in self.submissions)
-        return not waiting and not self.server.engine._queue.jobs
+        return not waiting and not self.server.engine.queue.jobs
 
 
 def run_schedule(seed: int) -> World:

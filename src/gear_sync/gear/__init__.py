@@ -39,17 +39,16 @@ from .jobs import (
     BinaryWorkerJob,
     FunctionRecord,
     Job,
+    ServerJob,
     TextJob,
     TextJobArguments,
     TextJobUnique,
     TextWorkerJob,
     WorkerJob,
 )
-from .nonblocking import NonBlockingConnection
 from .packet import Packet
 from .server import Server
-from .serverconnection import ServerConnection
-from .serverjob import ServerJob
+from .serving.peer import NonBlockingConnection, ServerConnection
 from .tasks import OptionReqTask, SubmitJobTask, Task
 from .text import TextList, convert_to_bytes
 from .tls import best_tls_version, create_ssl_context

@@ -22,10 +22,10 @@ from gearproto import RemoteProtocolError
 from gearproto.addresses import Address
 from gearproto.events import Line
 
-from . import constants, stream
+from . import constants
 from .admin import AdminRequest
 from .errors import ConnectionError, DisconnectError, GearmanError, InvalidDataError, TimeoutError
-from .packet import Packet
+from .packet import MAX_ANSWER_SIZE, Packet, decoder
 from .tasks import OptionReqTask, SubmitJobTask, Task
 from .text import convert_to_bytes, decode
 from .tls import client_context, wants_tls
@@ -123,7 +123,7 @@ class Connection:
         self.tracker = JobTracker()
         self.related_jobs: MutableMapping[bytes, Job] = self.tracker.known
         self._barriers: dict[bytes, Callable[[], None]] = {}
-        self._decoder = stream.decoder()
+        self._decoder = decoder()
         self.changeState("INIT")
 
     def __repr__(self) -> str:
@@ -471,8 +471,8 @@ class Connection:
         if request.receive(line):
             self.admin_requests.popleft()
             return request
-        if request.received_size > stream.MAX_ANSWER_SIZE:
-            raise RemoteProtocolError(f"answer of over {stream.MAX_ANSWER_SIZE} bytes to {request.command!r}")
+        if request.received_size > MAX_ANSWER_SIZE:
+            raise RemoteProtocolError(f"answer of over {MAX_ANSWER_SIZE} bytes to {request.command!r}")
         return None
 
     def hasPendingData(self) -> bool:

@@ -1,4 +1,4 @@
-"""Jobs, as clients and as workers see them, in plain, text and binary kinds."""
+"""Jobs, as clients, workers and servers see them, in plain, text and binary kinds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = [
     "BinaryWorkerJob",
     "FunctionRecord",
     "Job",
+    "ServerJob",
     "TextJob",
     "TextJobArguments",
     "TextJobUnique",
@@ -357,3 +358,26 @@ class BinaryJob(BaseBinaryJob, Job):  # type: ignore[misc]  # bytes where others
 
 class BinaryWorkerJob(BaseBinaryJob, WorkerJob):  # type: ignore[misc]  # bytes where others have text
     """A job that a worker has been given, whose name is bytes."""
+
+
+class ServerJob(BinaryJob):
+    """A job in a server. Programs may hang attributes of their own on it.
+
+    Attributes:
+        client_connection: who waits for it; None for a background job.
+        worker_connection: who runs it; None while nobody does.
+    """
+
+    def __init__(
+        self,
+        handle: bytes,
+        name: str | bytes,
+        arguments: bytes,
+        client_connection: Connection | None,
+        unique: str | bytes | None = None,
+    ) -> None:
+        """Make a job that is not queued."""
+        super().__init__(name, arguments, unique)
+        self.handle = handle
+        self.client_connection = client_connection
+        self.worker_connection: Connection | None = None

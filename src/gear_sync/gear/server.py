@@ -18,16 +18,15 @@ from gearproto import Priority
 from . import constants
 from .acl import ACL
 from .admin import ServerAdminRequest
-from .commands import ServerCommands
 from .connection import Connection
-from .engine import HookedEngine
+from .jobs import ServerJob
 from .packet import Packet
-from .peer import Peer
-from .queueview import QueueView
-from .reactor import HookedReactor
-from .serverconnection import ServerConnection
-from .serverjob import ServerJob
-from .statistics import Statistics, open_client
+from .serving.commands import ServerCommands
+from .serving.engine import ServerEngine
+from .serving.peer import Peer, ServerConnection
+from .serving.queueview import QueueView
+from .serving.reactor import make_reactor
+from .serving.statistics import Statistics, open_client
 from .text import convert_to_bytes, encode
 from .tls import server_context
 
@@ -113,7 +112,7 @@ class Server(ServerCommands):
         self.port: int = self.socket.getsockname()[1]
         self.statsd = open_client(statsd_host, statsd_port, statsd_prefix)
         self._statistics = None if self.statsd is None else Statistics(self.statsd)
-        self._engine = HookedEngine(
+        self._engine = ServerEngine(
             self,
             handle_prefix=f"H:{socket.gethostname()[:24]}:{secrets.token_hex(4)}".encode(),
             version=gearproto.__version__.encode(),
@@ -127,7 +126,7 @@ class Server(ServerCommands):
         self.normal_queue = QueueView(self._engine, Priority.NORMAL, self._call)
         self.low_queue = QueueView(self._engine, Priority.LOW, self._call)
         looks = Keepalive(tcp_keepidle, tcp_keepintvl, tcp_keepcnt) if keepalive else None
-        self._reactor = HookedReactor(self._engine, sockets, keepalive=looks, tls=context)
+        self._reactor = make_reactor(self, self._engine, sockets, keepalive=looks, tls=context)
         self._calls: deque[Callable[[], object]] = deque()
         self.poll_thread = threading.Thread(target=self._poll_loop, name="Gearman server poll", daemon=True)
         self.poll_thread.start()
@@ -214,11 +213,11 @@ class Server(ServerCommands):
 
     def transmit(self, connection: Peer, data: bytes) -> None:
         """Send something to a peer. May be called from any thread."""
-        self._soon(lambda: self._engine.transmit(connection, data))
+        self._soon(lambda: self._engine.engine.send(connection.peer, data))
 
     def close_peer(self, connection: Peer) -> None:
         """Close a connection. May be called from any thread."""
-        self._soon(lambda: self._engine.fail(connection, "the server's program has closed the connection"))
+        self._soon(lambda: self._engine.engine.fail(connection.peer, "the server's program has closed the connection"))
 
     # What programs look at
 
@@ -245,7 +244,7 @@ class Server(ServerCommands):
     @property
     def max_handle(self) -> int:
         """How many jobs have been submitted, which is the number in the last handle."""
-        return self._engine.submitted
+        return self._engine.engine.submitted
 
     def getQueue(self) -> list[ServerJob]:
         """Return all queued jobs: those of high precedence, then normal, then low, the oldest first in each."""
@@ -257,11 +256,6 @@ class Server(ServerCommands):
             self._statistics.packet(ptype, duration)
 
     # Choosing jobs, and waking workers
-
-    @property
-    def chooses(self) -> bool:
-        """Whether a program chooses the jobs for workers itself."""
-        return getattr(self.getJobForConnection, "__func__", None) is not Server.getJobForConnection
 
     def choose(self, connection: ServerConnection, *, peek: bool) -> ServerJob | None:
         """Ask for the next job of a worker; what a program raises is logged, and means that there is none."""

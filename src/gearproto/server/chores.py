@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, TypeVar
 
+from .clock import Clock
 from .output import Output
 
 __all__ = ["Chores", "emptied"]
@@ -32,25 +33,26 @@ class Chores:
         least: how many steps a new chore may take in any case, so that small ones are over at once.
     """
 
-    def __init__(self, output: Output, *, at_once: int = 3000, least: int = 16) -> None:
+    def __init__(self, output: Output, clock: Clock, *, at_once: int = 3000, least: int = 16) -> None:
         """Begin with none."""
         self.at_once = at_once
         self.least = least
         self._output = output
+        self._clock = clock
         self.waiting: deque[Iterator[object]] = deque()
-        self._now = -1.0
+        self._turn_at = -1.0
         self._left = 0
 
-    def begin(self, chore: Iterator[object], now: float) -> None:
+    def begin(self, chore: Iterator[object]) -> None:
         """Do a new chore, as far as may be; what is left of it is done later."""
-        if now != self._now:
-            self.new_turn(now)
+        if self._clock.now != self._turn_at:
+            self.new_turn()
         if not self._do(chore, max(self._left, self.least)):
             self.waiting.append(chore)
 
-    def new_turn(self, now: float) -> None:
+    def new_turn(self) -> None:
         """Allow for as many steps as may be taken at one time."""
-        self._now = now
+        self._turn_at = self._clock.now
         self._left = self.at_once
 
     def do_some(self, steps: Iterator[object]) -> None:

@@ -38,9 +38,9 @@ from gearproto.admin import (
 from gearproto.errors import RemoteProtocolError
 from gearproto.event import Event
 
-from .jobs import FunctionQueue, Job
+from .jobs import FunctionQueue, Job, PeerId
 from .linked import LinkedList
-from .peers import Peer, PeerId
+from .peers import Peer
 from .queue import JobQueue
 
 __all__ = ["Commands", "refuse_http", "status_row"]
@@ -111,7 +111,7 @@ class Commands:
         return _pieces(reply) if isinstance(reply, Iterator) else iter((reply.encode(),))
 
     def _functions(self) -> Iterator[FunctionQueue]:
-        return self._queue.function_list.walk(len(self._queue.functions))
+        return self._queue.table.ordered.walk(len(self._queue.functions))
 
     def _jobs(self) -> Iterator[Job]:
         return self._queue.job_list.walk(len(self._queue.jobs))
@@ -143,13 +143,13 @@ class Commands:
         return Ok()
 
     def _create_function(self, command: CreateFunction) -> Reply:
-        return Ok() if self._queue.create_function(command.function) else _TOO_MANY_FUNCTIONS
+        return Ok() if self._queue.table.create(command.function, full=self._queue.full) else _TOO_MANY_FUNCTIONS
 
     def _drop_function(self, command: DropFunction) -> Reply:
         function = self._queue.functions.get(command.function)
         if function is None:
             return Refused(b"function", b"not found")
-        if not self._queue.drop_function(function):
+        if not self._queue.table.drop(function):
             return Refused(b"there", b"are still connected workers or executing clients")
         return Ok()
 
@@ -158,7 +158,7 @@ class Commands:
         if len(sizes) < 2:
             sizes = (*sizes, 0)[:1] * 3
         high, normal, low = (*sizes, 0)[:3]
-        return Ok() if self._queue.set_limits(command.function, (high, normal, low)) else _TOO_MANY_FUNCTIONS
+        return Ok() if self._queue.table.limit(command.function, (high, normal, low)) else _TOO_MANY_FUNCTIONS
 
     def _shutdown(self, command: Shutdown) -> Reply:
         assert self._shut_down is not None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from gearproto.admin import FunctionStatus
 from gearproto.event import Event, event
 
-from .jobs import JobState
-from .peers import PeerId
+from .jobs import JobState, PeerId
 
 __all__ = ["Counters", "JobChanged", "JobGivenUp", "PeerFailed", "ShutdownRequested"]
 

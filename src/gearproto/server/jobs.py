@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, NewType
 
 from .deadlines import Deadline, Deadlines
 from .linked import Linked
 
-__all__ = ["DELAYED", "ENDED", "NEW", "QUEUED", "RUNNING", "FunctionQueue", "Job", "JobState", "Worker"]
+__all__ = [
+    "DELAYED",
+    "ENDED",
+    "NEW",
+    "QUEUED",
+    "RUNNING",
+    "WITHDRAWN",
+    "FunctionQueue",
+    "Job",
+    "JobState",
+    "PeerId",
+    "Worker",
+]
+
+PeerId = NewType("PeerId", int)
+"""Names one peer of an engine; never used twice."""
 
 
 class JobState(Enum):
-    """Where a job is in its life: NEW, DELAYED or not, QUEUED and RUNNING, perhaps several times, then ENDED."""
+    """Where a job is in its life: NEW, DELAYED or not, QUEUED and RUNNING, perhaps several times, then ENDED.
+
+    A scheduler may take a QUEUED job out: it is WITHDRAWN, until it is put back, handed out, or ended.
+    """
 
     NEW = auto()
     """It has just been submitted."""
@@ -21,6 +39,8 @@ class JobState(Enum):
     """It waits for its time: the one that its client has named, or the end of a pause after many losses."""
     QUEUED = auto()
     """It waits for a worker."""
+    WITHDRAWN = auto()
+    """A scheduler holds it back."""
     RUNNING = auto()
     """A worker has it."""
     ENDED = auto()
@@ -31,6 +51,7 @@ class JobState(Enum):
 NEW: Final = JobState.NEW
 DELAYED: Final = JobState.DELAYED
 QUEUED: Final = JobState.QUEUED
+WITHDRAWN: Final = JobState.WITHDRAWN
 RUNNING: Final = JobState.RUNNING
 ENDED: Final = JobState.ENDED
 
@@ -124,10 +145,11 @@ class FunctionQueue(Linked):
         removed: how many jobs are still in each deque, but gone.
         running: how many jobs workers have.
         delayed: how many jobs of each priority wait for their time.
+        withdrawn: how many jobs a scheduler holds back; no total counts them.
         limits: for each priority the total of jobs from which on submissions are refused; 0 for no limit.
         workers: who can run it.
         unready: for each priority, the workers that know of no job.
-        sleepers: sleeping workers that know of a job but have not been woken for one.
+        sleepers: sleeping workers that know of a job but have not been woken for one; with a scheduler, all that sleep.
         waking_all: whether all its sleepers are being woken.
         kept: whether an administrator created it or set a limit, so that it is never forgotten.
     """
@@ -146,6 +168,7 @@ class FunctionQueue(Linked):
         "sleepers",
         "unready",
         "waking_all",
+        "withdrawn",
         "workers",
     )
 
@@ -159,6 +182,7 @@ class FunctionQueue(Linked):
         self.removed = [0, 0, 0]
         self.running = 0
         self.delayed = [0, 0, 0]
+        self.withdrawn = 0
         self.limits: tuple[int, int, int] = (0, 0, 0)
         self.workers: dict[Worker, None] = {}
         self.unready: tuple[dict[Worker, None], dict[Worker, None], dict[Worker, None]] = ({}, {}, {})
@@ -177,11 +201,17 @@ class FunctionQueue(Linked):
         """How many jobs there are: waiting, delayed and running."""
         return self.waiting + sum(self.delayed) + self.running
 
+    @property
+    def in_use(self) -> bool:
+        """Whether it has workers or jobs."""
+        return bool(self.workers or self.withdrawn or self.total)
+
 
 class Worker(Linked):
     """A worker as the queue sees it.
 
     Attributes:
+        id: what the engine calls its connection.
         abilities: its functions and their time limits in seconds, in the order of registration.
         ready: for each priority the functions that may have a job; None until it can run anything.
         asleep: whether it waits to be woken.
@@ -190,10 +220,11 @@ class Worker(Linked):
         in_hand: the jobs it runs.
     """
 
-    __slots__ = ("_listed", "abilities", "asleep", "in_hand", "misses", "ready", "woken_for")
+    __slots__ = ("_listed", "abilities", "asleep", "id", "in_hand", "misses", "ready", "woken_for")
 
-    def __init__(self) -> None:
+    def __init__(self, id_: PeerId) -> None:
         """Begin awake and without abilities."""
+        self.id = id_
         self.abilities: dict[FunctionQueue, float | None] = {}
         self.ready: tuple[OrderedDict[FunctionQueue, None], ...] = ()
         self.asleep = False

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from .backlog import Backlogs
 from .costs import TLS
 from .engine import Engine
-from .peers import PeerId
+from .jobs import PeerId
 
 __all__ = ["MemoryLimit"]
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from gearproto.packets import Error
 
-from .peers import Peer, PeerId
+from .jobs import PeerId
+from .peers import Peer
 
 __all__ = ["BIG", "Output"]
 
@@ -21,14 +22,18 @@ class Output:
     Attributes:
         dirty: the peers that have output queued, in the order in which that began.
         work: what the requests of the peer that is being served have cost beyond their number.
+        work_limit: how many requests of a peer are served until others have their turn.
+        under_way: bytes that peers have sent and that wait, and of answers that are not whole yet.
     """
 
-    __slots__ = ("dirty", "work")
+    __slots__ = ("dirty", "under_way", "work", "work_limit")
 
-    def __init__(self) -> None:
+    def __init__(self, work_limit: int) -> None:
         """Begin with nothing to send."""
         self.dirty: deque[Peer] = deque()
         self.work = 0
+        self.work_limit = work_limit
+        self.under_way = 0
 
     def send(self, peer: Peer, data: bytes) -> None:
         """Queue bytes for a peer."""

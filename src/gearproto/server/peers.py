@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NewType
-
 from gearproto.framing import Decoder
 
 from .answers import Answer
-from .jobs import Job, Worker
+from .jobs import Job, PeerId, Worker
 
-__all__ = ["Peer", "PeerId"]
-
-PeerId = NewType("PeerId", int)
-"""Names one peer of an engine; never used twice."""
+__all__ = ["Peer"]
 
 
 class Peer(Worker):
@@ -30,7 +25,6 @@ class Peer(Worker):
         "failed",
         "gone",
         "has_sent_line",
-        "id",
         "input_size",
         "output",
         "output_size",
@@ -40,8 +34,7 @@ class Peer(Worker):
     )
 
     def __init__(self, id_: PeerId, decoder: Decoder, address: bytes, descriptor: int, exceptions: bool) -> None:
-        super().__init__()
-        self.id = id_
+        super().__init__(id_)
         self.decoder = decoder
         self.address = address
         self.descriptor = descriptor

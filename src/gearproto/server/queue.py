@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from gearproto.errors import GearmanError
 
-from .costs import ABILITY, FUNCTION, JOB
+from .costs import ABILITY, JOB
 from .deadlines import Deadlines
-from .jobs import DELAYED, ENDED, QUEUED, RUNNING, FunctionQueue, Job, Worker
+from .function_table import FunctionTable
+from .jobs import DELAYED, ENDED, QUEUED, RUNNING, WITHDRAWN, FunctionQueue, Job, Worker
 from .linked import LinkedList
 
-__all__ = ["JobQueue", "QueueFull"]
+__all__ = ["JobQueue", "QueueFull", "Scheduler"]
 
 _SLACK: Final = 64
 """So many removed jobs in a deque are not worth a sweep."""
@@ -54,36 +55,49 @@ class QueueFull(GearmanError):
     """A submission is refused; the message says why, for the client."""
 
 
+class Scheduler(Protocol):
+    """Decides which job a worker gets next, in place of `JobQueue`; see `Engine`.
+
+    It may hold jobs back: those that it does not choose, and those that it takes out of the queue
+    (`JobQueue.withdraw`). It must not raise.
+    """
+
+    def next_job(self, queue: JobQueue, worker: Worker, *, peek: bool) -> Job | None:
+        """Return the job that a worker gets next, None for none.
+
+        `JobQueue.candidates` are those that it may get; others count as none. A withdrawn job may be chosen too.
+
+        Args:
+            queue: the jobs.
+            worker: the worker, which asks for a job or sleeps.
+            peek: whether this is only a look, and the job stays where it is.
+        """
+
+
 class JobQueue:
     """All jobs of a server and what is to become of them."""
 
     __slots__ = (
         "_by_key",
         "_delayed",
-        "_functions_size",
         "_job_list_end",
         "_job_retries",
-        "_kept",
         "_limits",
         "_look_at",
-        "_max_idle_functions",
         "_max_jobs",
-        "_max_kept_functions",
         "_max_queue_size",
         "_registrations",
         "_resting",
         "_room",
         "_round_robin",
+        "_scheduler",
         "_turns",
-        "_wakeup_timeout",
-        "_woken",
         "accepting",
-        "function_list",
         "functions",
-        "idle",
         "job_list",
         "jobs",
         "size",
+        "table",
     )
 
     def __init__(
@@ -95,37 +109,28 @@ class JobQueue:
         max_idle_functions: int,
         max_kept_functions: int,
         round_robin: bool,
-        wakeup_timeout: float,
+        scheduler: Scheduler | None = None,
     ) -> None:
         """Begin empty; the arguments are those of `Engine`."""
         self.jobs: dict[bytes, Job] = {}
-        self.functions: dict[bytes, FunctionQueue] = {}
+        self.table = FunctionTable(max_idle=max_idle_functions, max_kept=max_kept_functions)
+        self.functions = self.table.by_name
         self.job_list: LinkedList[Job] = LinkedList()  # the same jobs, to be gone through in steps
         self._job_list_end = self.job_list.end
-        self.function_list: LinkedList[FunctionQueue] = LinkedList()
         self.accepting = True
         self.size = 0  # bytes of the workloads, names and uniques of all jobs
-        self._functions_size = 0  # bytes of all functions
         self._registrations = 0  # how many abilities all workers have
         self._job_retries = job_retries
         self._max_jobs = self._room = max_jobs
         self._max_queue_size = max_queue_size
-        self._max_idle_functions = max_idle_functions
-        self._max_kept_functions = max_kept_functions
         self._round_robin = round_robin
-        self._wakeup_timeout = wakeup_timeout
+        self._scheduler = scheduler
         self._by_key: dict[object, Job | dict[FunctionQueue, Job]] = {}
         self._turns = 0  # how many jobs have had a worker
-        self._kept = 0  # how many functions administrators want to be remembered
-        self.idle: OrderedDict[FunctionQueue, None] = OrderedDict()  # functions without jobs and workers, oldest first
         self._delayed: Deadlines[Job] = Deadlines()  # by wall time, as that is what their clients have named
         self._resting: Deadlines[Job] = Deadlines()  # jobs that have lost many workers, until they are queued again
         self._look_at = 0.0  # when the clock is to be looked at again as long as there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
-        # Deleting the first of a plain dict again and again makes finding the next one take long.
-        self._woken: OrderedDict[Worker, float] = (
-            OrderedDict()
-        )  # who was woken and has not asked yet, with a deadline; oldest first
 
     @property
     def full(self) -> bool:
@@ -139,72 +144,12 @@ class JobQueue:
     @property
     def kept_size(self) -> int:
         """Bytes that jobs and functions take."""
-        return self.size + len(self.jobs) * JOB + self._functions_size + self._registrations * ABILITY
+        return self.jobs_size + self.table.size + self._registrations * ABILITY
 
-    # Functions
-
-    def function(self, name: bytes) -> FunctionQueue:
-        """Return the queue of a function; make it if there is none."""
-        function = self.functions.get(name)
-        if function is None:
-            function = self.functions[name] = FunctionQueue(name)
-            self._functions_size += len(name) + FUNCTION
-            self.function_list.add(function)
-        elif self.idle:
-            self.idle.pop(function, None)
-        return function
-
-    def create_function(self, name: bytes) -> bool:
-        """Make a function known until `drop_function`; return False if there are too many of these."""
-        known = self.functions.get(name)
-        if known is None and (self._kept >= self._max_kept_functions or self.full):
-            return False
-        return self._keep(known or self.function(name))
-
-    def _keep(self, function: FunctionQueue) -> bool:
-        if not function.kept:
-            if self._kept >= self._max_kept_functions:
-                return False
-            self._kept += 1
-            function.kept = True
-            self.idle.pop(function, None)
-        return True
-
-    def drop_function(self, function: FunctionQueue) -> bool:
-        """Forget a function; return False if it has workers or jobs."""
-        if function.workers or function.total:
-            return False
-        self._forget(function)
-        return True
-
-    def set_limits(self, name: bytes, sizes: tuple[int, int, int]) -> bool:
-        """Limit the jobs of a function, by priority; 0 means no limit. Unknown functions are left unknown.
-
-        Returns:
-            False if the function would have to be remembered for that, and there are too many of these.
-        """
-        function = self.functions.get(name)
-        if function is None:
-            return True
-        if any(sizes) and not self._keep(function):
-            return False
-        function.limits = sizes
-        return True
-
-    def _forget(self, function: FunctionQueue) -> None:
-        del self.functions[function.name]
-        self._functions_size -= len(function.name) + FUNCTION
-        self.function_list.remove(function)
-        self.idle.pop(function, None)
-        self._kept -= function.kept
-
-    def _maybe_idle(self, function: FunctionQueue) -> None:
-        """Keep a function without jobs and workers only as long as there are not too many of them."""
-        if function.workers or function.kept or function.total or self.functions.get(function.name) is not function:
-            return
-        self.idle[function] = None
-        if len(self.idle) > self._max_idle_functions:
-            self._forget(next(iter(self.idle)))
+    @property
+    def jobs_size(self) -> int:
+        """Bytes that jobs take."""
+        return self.size + len(self.jobs) * JOB
 
     # Submitting
 
@@ -257,7 +202,7 @@ class JobQueue:
             or not self.accepting
             or (limit and function.total >= limit)
         ):
-            self._maybe_idle(function)
+            self.table.release(function)
             raise QueueFull(self._why_full())
         jobs[handle] = job = Job(handle, function, unique, key, workload, priority, background, reducer)
         end = self._job_list_end  # what `job_list.add` does; a call would be 3 % of a background submission
@@ -342,7 +287,9 @@ class JobQueue:
     def take(self, worker: Worker, now: float) -> Job | None:
         """Give a worker the next job for it: by priority over all its functions, oldest first within a function."""
         worker.asleep = False
-        job = self._next_for(worker) if self.accepting else None
+        if not self.accepting:
+            return None
+        job = self._next_for(worker) if self._scheduler is None else self._choose(worker, peek=False)
         if job is None:
             return None
         function, priority = job.function, job.priority
@@ -369,7 +316,9 @@ class JobQueue:
 
     def function_for(self, worker: Worker) -> FunctionQueue | None:
         """Return the function of which `take` would give a worker a job; None if it would give it none."""
-        job = self._next_for(worker) if self.accepting else None
+        if not self.accepting:
+            return None
+        job = self._next_for(worker) if self._scheduler is None else self._choose(worker, peek=True)
         return None if job is None else job.function
 
     def _next_for(self, worker: Worker) -> Job | None:
@@ -377,19 +326,85 @@ class JobQueue:
         for priority, tier in enumerate(worker.ready):
             while tier:
                 function = next(iter(tier))
-                if function.returned and (returned := function.returned.get(priority)) is not None:
-                    return returned.peek()
                 jobs = function.queues[priority]
-                assert jobs is not None
-                while jobs:
-                    job = jobs[0]
-                    if job.state is QUEUED:
-                        return job
-                    jobs.popleft()
-                    function.removed[priority] -= 1
+                if jobs and not function.returned and jobs[0].state is QUEUED:
+                    return jobs[0]  # as `head` finds it; a call would be 1 % of a job
+                job = self.head(function, priority)
+                if job is not None:
+                    return job
                 del tier[function]
                 function.unready[priority][worker] = None
         return None
+
+    def head(self, function: FunctionQueue, priority: int) -> Job | None:
+        """Return the job of a function and a priority that is next; None if none waits."""
+        if (returned := function.returned.get(priority)) is not None:
+            return returned.peek()
+        jobs = function.queues[priority]
+        while jobs:
+            if jobs[0].state is QUEUED:
+                return jobs[0]
+            jobs.popleft()
+            function.removed[priority] -= 1
+        return None
+
+    # What a scheduler decides
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a scheduler decides which job a worker gets, which may be none although some wait."""
+        return self._scheduler is not None
+
+    def candidates(self, worker: Worker) -> Iterator[Job]:
+        """Yield the jobs that a worker may get: the next of each priority and function, high priorities first."""
+        for priority, tier in enumerate(worker.ready):
+            for function in list(tier):
+                job = self.head(function, priority)
+                if job is not None:
+                    yield job
+                else:
+                    del tier[function]
+                    function.unready[priority][worker] = None
+
+    def _choose(self, worker: Worker, *, peek: bool) -> Job | None:
+        """Ask the scheduler for the next job of a worker; unless this is only a look, put it where `take` looks."""
+        assert self._scheduler is not None
+        job = self._scheduler.next_job(self, worker, peek=peek)
+        if job is None or job.state not in (QUEUED, WITHDRAWN) or job.function not in worker.abilities:
+            return None
+        if not peek:
+            self.restore(job)
+            if not job.turn:
+                jobs = job.function.queues[job.priority]
+                assert jobs is not None
+                if jobs[0] is not job:
+                    jobs.remove(job)
+                    jobs.appendleft(job)
+        return job
+
+    def withdraw(self, job: Job) -> None:
+        """Take a job out of its queue, but not out of the server; nothing if it is not queued."""
+        if job.state is not QUEUED:
+            return
+        function = job.function
+        function.queued[job.priority] -= 1
+        function.withdrawn += 1
+        if job.turn:
+            self._leave_returned(job)
+        else:
+            jobs = function.queues[job.priority]
+            assert jobs is not None
+            jobs.remove(job)
+        job.state = WITHDRAWN
+
+    def restore(self, job: Job) -> None:
+        """Queue a withdrawn job again, at the end if it has had no worker; nothing if it is not withdrawn.
+
+        Nobody is woken for it; see `Waking.wake`.
+        """
+        if job.state is WITHDRAWN:
+            job.function.withdrawn -= 1
+            self._enqueue(job)
 
     def give_back(self, job: Job, now: float) -> bool:
         """Take a running job from its worker, and queue it again before all that have had no worker yet.
@@ -436,6 +451,8 @@ class JobQueue:
             assert job.deadline is not None
             (self._resting if job.turn else self._delayed).cancel(job.deadline)
             function.delayed[job.priority] -= 1
+        elif job.state is WITHDRAWN:
+            function.withdrawn -= 1
         job.state = ENDED
         del self.jobs[job.handle]
         before, after = job.before, job.after  # what `job_list.remove` does
@@ -446,7 +463,7 @@ class JobQueue:
         if job.key is not None:
             self._drop_key(job)
         if not function.workers:
-            self._maybe_idle(function)
+            self.table.release(function)
 
     def _leave_returned(self, job: Job) -> None:
         """Take a job out of the returned ones."""
@@ -485,6 +502,8 @@ class JobQueue:
             return False
         worker.abilities_changed()
         self._registrations += 1
+        if worker.asleep and self._scheduler is not None:
+            function.sleepers[worker] = None
         if not worker.ready:
             worker.ready = (OrderedDict(), OrderedDict(), OrderedDict())
         function.workers[worker] = None
@@ -505,35 +524,7 @@ class JobQueue:
         for tier, unready in zip(worker.ready, function.unready, strict=True):
             tier.pop(function, None)
             unready.pop(worker, None)
-        self._maybe_idle(function)
-
-    def sleep(self, worker: Worker) -> None:
-        """Note that a worker for which there is no job waits to be woken."""
-        worker.asleep = True
-
-    def wake(self, worker: Worker, function: FunctionQueue, now: float, misses: int) -> None:
-        """Note that a worker is being woken for a job of a function, after some others that did not come."""
-        worker.asleep = False
-        worker.woken_for = function
-        worker.misses = misses
-        self._woken.pop(worker, None)
-        self._woken[worker] = now + self._wakeup_timeout
-
-    def pop_sleeper(self, function: FunctionQueue) -> Worker | None:
-        """Take the worker that has slept longest of those that can run a function."""
-        sleepers = function.sleepers
-        while sleepers:
-            worker, _none = sleepers.popitem(last=False)
-            if worker.asleep:
-                return worker
-        return None
-
-    def stop_waiting_for(self, worker: Worker) -> FunctionQueue | None:
-        """Note that a woken worker has asked for a job, or is gone; return the function it was woken for."""
-        function, worker.woken_for = worker.woken_for, None
-        if function is not None:
-            self._woken.pop(worker, None)
-        return function
+        self.table.release(function)
 
     # Time
 
@@ -543,7 +534,7 @@ class JobQueue:
         Args:
             epoch_offset: what monotonic time lacks to be seconds since 1970.
         """
-        earliest = next(iter(self._woken.values())) if self._woken else None
+        earliest: float | None = None
         for deadlines in (self._limits, self._resting):
             if (deadlines.heap or deadlines.old) and (when := deadlines.next()) is not None:
                 earliest = when if earliest is None else min(earliest, when)
@@ -571,13 +562,3 @@ class JobQueue:
         """Return the running jobs whose time limit has passed."""
         while (job := self._limits.pop_due(now)) is not None:
             yield job
-
-    def overslept(self, now: float) -> Iterator[tuple[FunctionQueue, int]]:
-        """Return the functions whose woken workers have not asked for a job in time, and the misses before these."""
-        while self._woken:
-            worker, deadline = next(iter(self._woken.items()))
-            if deadline > now:
-                return
-            function = self.stop_waiting_for(worker)
-            assert function is not None
-            yield function, worker.misses

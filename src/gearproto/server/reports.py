@@ -1,4 +1,4 @@
-"""What workers report on their jobs, and who is told."""
+"""What workers report on their jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Final
 
 from gearproto.codec import (
-    HEADER,
     MAX_GROWTH,
     MAX_HANDLE_SIZE,
     PACKETS,
@@ -22,7 +21,6 @@ from gearproto.codec import (
 from gearproto.event import Event, event
 from gearproto.packets import (
     SUBMISSIONS,
-    JobRequeued,
     WorkComplete,
     WorkData,
     WorkException,
@@ -31,10 +29,11 @@ from gearproto.packets import (
     WorkWarning,
 )
 
-from .jobs import Job
-from .output import BIG, Output
+from .lifecycle import Lifecycle
+from .output import Output
 from .peers import Peer
 from .queue import JobQueue
+from .relay import Relay
 
 __all__ = ["Report", "Reports", "server_decoders"]
 
@@ -120,20 +119,23 @@ def _report_decoder(cls: type[Packet]) -> Callable[[bytes], Event]:
 
 
 class Reports:
-    """Passes reports on to the clients of their jobs."""
+    """Does what reports say."""
 
-    def __init__(self, queue: JobQueue, output: Output, end: Callable[[Job, Peer | None], None]) -> None:
+    __slots__ = ("_lifecycle", "_output", "_queue", "_relay")
+
+    def __init__(self, queue: JobQueue, output: Output, relay: Relay, lifecycle: Lifecycle) -> None:
         """Begin.
 
         Args:
             queue: the jobs.
-            output: where to queue what clients get.
-            end: called when a job has ended by the report of a peer.
+            output: where to queue what workers get.
+            relay: passes reports on.
+            lifecycle: ends jobs.
         """
         self._queue = queue
         self._output = output
-        self._dirty = output.dirty
-        self._end = end
+        self._relay = relay
+        self._lifecycle = lifecycle
 
     def on_report(self, peer: Peer, report: Report) -> None:
         """Do what a report says, if the peer holds the job."""
@@ -143,23 +145,14 @@ class Reports:
             self._on_stray_report(peer, report)
             return
         if kind is WorkException:
-            self._relay_exception(job, report)
+            self._relay.pass_exception_on(job, report.body)
             peer.raised = job.handle
         elif job.clients:
-            self._relay(job.clients, kind, report.body)
+            self._relay.pass_on(job.clients, kind, report.body)
         if kind in _ENDS:
-            self._end(job, peer)
+            self._lifecycle.end(job, peer.id)
         elif kind is WorkStatus:
             job.progress = report.progress
-
-    def fail(self, job: Job) -> None:
-        """Tell the clients of a job that it has failed, without a report of a worker."""
-        self._relay(job.clients or [], WorkFail, job.handle)
-
-    def requeued(self, job: Job) -> None:
-        """Tell the clients of a job that have asked for it that a run was lost, and that another will follow."""
-        asked = [client for client in job.clients or () if client.reruns]
-        self._relay(asked, JobRequeued, job.handle)
 
     def _on_stray_report(self, peer: Peer, report: Report) -> None:
         """Answer a report on a job that the peer does not hold, unless it may well believe that it does."""
@@ -174,28 +167,3 @@ class Reports:
             self._output.send_error(peer, b"ARGUMENT_TOO_LARGE", _HANDLE_TOO_LARGE)
         else:
             self._output.send_error(peer, b"JOB_NOT_FOUND", _NOT_FOUND[report.packet])
-
-    def _relay(self, clients: list[Peer], kind: type[Packet], body: bytes) -> None:
-        """Pass a report on to all who wait for its job."""
-        header = HEADER.pack(kind.spec.response_key, len(body))
-        output = self._output
-        if len(clients) >= 8:
-            output.work += len(clients) >> 3
-        if len(body) < BIG:
-            data = header + body
-            size, dirty = len(data), self._dirty
-            for client in clients:
-                if not client.output:
-                    dirty.append(client)
-                client.output.append(data)
-                client.output_size += size
-        else:
-            for client in clients:
-                output.send(client, header)
-                output.send(client, body)
-
-    def _relay_exception(self, job: Job, report: Report) -> None:
-        """Send ``WORK_EXCEPTION`` to those who have asked for it, ``WORK_FAIL`` to the others."""
-        clients = job.clients or ()
-        self._relay([client for client in clients if client.exceptions], WorkException, report.body)
-        self._relay([client for client in clients if not client.exceptions], WorkFail, job.handle)

@@ -6,7 +6,7 @@ import pytest
 
 from gear_sync import gear
 from gear_sync.gear import constants
-from gear_sync.gear.stream import RAW
+from gear_sync.gear.packet import RAW
 from gearproto.codec import MAX_GROWTH
 from gearproto.packets import SUBMISSIONS
 from gearproto.server import server_decoders

@@ -301,18 +301,13 @@ def test_s22_leaving_costs_a_client_no_more_than_its_own_jobs(shop: Shop, raw: O
         for client in (other, leaver):
             client.send(*[SubmitJob(b"f", b"", b"")] * count)
         poll_until(lambda: own.total_jobs == 2 * count, "all are queued")
-        counts: list[int] = []
-        disconnect = own._engine.disconnect
-
-        def counted(peer: PeerId, now: float) -> None:
-            counts.append(calls(lambda: disconnect(peer, now)))
-
-        own._engine.disconnect = counted  # type: ignore[method-assign]
-        leaver.close()
-        poll_until(lambda: bool(counts), "it has left")
+        id_ = own.active_connections[1].peer  # type: ignore[attr-defined]
+        engine = own._engine.engine
+        counted = on_server(own, lambda: engine.disconnect(id_, 0.0))
         assert own.total_jobs == count
-        other.close()
-        return counts[0]
+        for client in (other, leaver):
+            client.close()
+        return counted
 
     assert cost(1000) <= 11 * cost(100)
 
@@ -473,5 +468,5 @@ def test_peer_may_be_disconnected_twice(server: gear.Server, raw: Open) -> None:
     handle = peer.submit(SubmitJobBg(b"f", b"", b"w"))
     peer.close()
     poll_until(lambda: not server.active_connections, "the server knows that the peer has gone")
-    server._call(lambda: server._engine.disconnect(PeerId(1), 0.0))
+    server._call(lambda: server._engine.engine.disconnect(PeerId(1), 0.0))
     assert grab(worker_for(raw, b"f")).handle == handle

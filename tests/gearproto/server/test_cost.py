@@ -46,7 +46,7 @@ class Unscanned(dict[K, V]):
 
 def forbid_scans(bench: Bench) -> None:
     """Make every table whose size a peer decides one that cannot be gone through."""
-    engine, queue = bench.engine, bench.engine._queue
+    engine, queue = bench.engine, bench.engine.queue
     for function in queue.functions.values():
         function.workers = Unscanned(function.workers)
     for peer in engine._peers.values():
@@ -54,7 +54,7 @@ def forbid_scans(bench: Bench) -> None:
         peer.waiting = Unscanned(peer.waiting)
         peer.in_hand = Unscanned(peer.in_hand)
     queue.jobs = Unscanned(queue.jobs)
-    queue.functions = Unscanned(queue.functions)
+    queue.functions = queue.table.by_name = Unscanned(queue.functions)
     queue._by_key = Unscanned(queue._by_key)
     engine._peers = Unscanned(engine._peers)
 
@@ -163,7 +163,7 @@ def test_joining_and_losing_a_client_of_one_job_does_not_touch_the_others() -> N
         bench = Bench(checked=False)
         many_uniques(bench, count)
         clients = [bench.connect() for _ in range(20)]
-        bench.engine._queue.jobs = Unscanned(bench.engine._queue.jobs)
+        bench.engine.queue.jobs = Unscanned(bench.engine.queue.jobs)
 
         def join() -> None:
             for client in clients:

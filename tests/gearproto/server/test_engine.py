@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gearproto.server.engine
 from gearproto.admin import JobListed, WorkerListed, unescape
 from gearproto.codec import (
     HEADER,
@@ -1345,8 +1344,8 @@ def test_very_many_jobs_of_a_worker_that_leaves_are_given_back_little_by_little(
     assert other.grab() is None
 
 
-def test_only_so_many_submissions_join_one_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.server.engine, "_MAX_CLIENTS", 2)
+def test_only_so_many_submissions_join_one_job(bench: Bench) -> None:
+    bench.engine._lifecycle.max_joined = 2
     clients = [bench.connect() for _ in range(3)]
     answers = [client.ask(SubmitJob(b"f", b"one", b"")) for client in clients]
     assert answers == [JobCreated(nth_handle(1)), JobCreated(nth_handle(1)), FULL]
@@ -1677,8 +1676,8 @@ def test_clients_get_nothing_of_a_running_job_after_it_was_cancelled(bench: Benc
     assert bench.counters().running == 0
 
 
-def test_only_so_many_late_ends_of_cancelled_jobs_are_forgiven(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.server.engine, "_MAX_CANCELLED", 2)
+def test_only_so_many_late_ends_of_cancelled_jobs_are_forgiven(bench: Bench) -> None:
+    bench.engine._lifecycle.max_cancelled = 2
     client, worker = bench.connect(), bench.worker(b"f")
     handles = [client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(3)]
     for handle in handles:
@@ -2053,7 +2052,7 @@ def test_no_handle_is_the_beginning_of_another(prefix: bytes, counts: set[int]) 
     client = bench.connect()
     handles = set()
     for count in sorted({*counts, 0, 1, *(10**digits - 2 for digits in range(1, 16))}):
-        bench.engine._last_job = count
+        bench.engine._lifecycle.submitted = count
         handles.add(client.submit(SubmitJobBg(b"f", b"", b"")))
     assert len(handles) >= 16
     ordered = sorted(handles)

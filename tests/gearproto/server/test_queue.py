@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearproto.packets import Priority
-from gearproto.server.jobs import Job, JobState, Worker
+from gearproto.server.jobs import Job, JobState, PeerId, Worker
 from gearproto.server.queue import JobQueue, QueueFull
 
 
@@ -28,7 +28,6 @@ def new_queue(
         max_idle_functions=max_idle_functions,
         max_kept_functions=max_kept_functions,
         round_robin=True,
-        wakeup_timeout=1.0,
     )
 
 
@@ -42,13 +41,13 @@ def add(
     priority: int = Priority.NORMAL,
     due: float | None = None,
 ) -> Job:
-    return queue.new_job(b"H:%d" % number, queue.function(function), b"", key, workload, priority, True, due=due)
+    return queue.new_job(b"H:%d" % number, queue.table.function(function), b"", key, workload, priority, True, due=due)
 
 
 def worker_for(queue: JobQueue, *functions: bytes, limit: float | None = None) -> Worker:
-    worker = Worker()
+    worker = Worker(PeerId(1))
     for name in functions:
-        queue.register(worker, queue.function(name), limit)
+        queue.register(worker, queue.table.function(name), limit)
     return worker
 
 
@@ -64,9 +63,9 @@ def test_removed_jobs_are_never_handed_out_and_never_pile_up(data: st.DataObject
     for number in data.draw(st.permutations(range(300))):
         if number not in kept:
             queue.end(jobs[number])
-            (waiting,) = filter(None, queue.function(b"f").queues)
-            assert len(waiting) <= 2 * queue.function(b"f").waiting + 130
-            assert len(waiting) == queue.function(b"f").waiting + sum(queue.function(b"f").removed)
+            (waiting,) = filter(None, queue.table.function(b"f").queues)
+            assert len(waiting) <= 2 * queue.table.function(b"f").waiting + 130
+            assert len(waiting) == queue.table.function(b"f").waiting + sum(queue.table.function(b"f").removed)
     assert queue.size == sum(len(job.workload) + len(job.unique) + len(b"f") for job in queue.jobs.values())
     assert len(queue.jobs) == len(kept)
     assert taken(queue, worker_for(queue, b"f")) == [jobs[number] for number in sorted(kept)]
@@ -113,7 +112,7 @@ def test_jobs_come_out_in_their_order_whenever_their_workers_are_lost(data: st.D
             if job in here:
                 here.remove(job)
     assert taken(queue, workers[0]) == here
-    assert queue.function(b"f").returned == {}
+    assert queue.table.function(b"f").returned == {}
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -127,7 +126,7 @@ def test_job_is_given_back_as_often_as_retries_allow(retries: int) -> None:
     assert queue.take(worker, 0.0) is job
     assert not queue.give_back(job, 0.0)
     queue.end(job)
-    assert (queue.jobs, queue.function(b"f").total) == ({}, 0)
+    assert (queue.jobs, queue.table.function(b"f").total) == ({}, 0)
 
 
 def test_job_that_loses_its_workers_waits_longer_and_longer_from_the_third_time_on() -> None:
@@ -138,7 +137,7 @@ def test_job_that_loses_its_workers_waits_longer_and_longer_from_the_third_time_
         assert queue.take(worker, 1.0) is job
         assert queue.give_back(job, 1.0)
         if job.state is JobState.DELAYED:
-            assert queue.function(b"f").delayed == [0, 1, 0]
+            assert queue.table.function(b"f").delayed == [0, 1, 0]
             deadline = queue.next_deadline(0.0)
             assert deadline is not None
             assert list(queue.queue_due(deadline - 0.01, 0.0)) == []
@@ -166,7 +165,7 @@ def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
     with pytest.raises(QueueFull, match="Job queue is full"):
         add(queue, 2, workload=b"1234567890")
     add(queue, 2, workload=b"123456")
-    queue.set_limits(b"f", (0, 2, 3))
+    queue.table.limit(b"f", (0, 2, 3))
     with pytest.raises(QueueFull, match="Job queue is full"):
         add(queue, 3, priority=Priority.NORMAL)
     add(queue, 3, priority=Priority.LOW)
@@ -184,7 +183,7 @@ def test_room_is_limited_by_jobs_by_bytes_and_by_function() -> None:
 
 def test_names_and_uniques_of_jobs_count_as_their_workloads_do() -> None:
     queue = new_queue(max_queue_size=3000)
-    queue.new_job(b"H:1", queue.function(b"f" * 1000), b"u" * 1000, None, b"w" * 1000, Priority.HIGH, True)
+    queue.new_job(b"H:1", queue.table.function(b"f" * 1000), b"u" * 1000, None, b"w" * 1000, Priority.HIGH, True)
     with pytest.raises(QueueFull, match="Job queue is full"):
         add(queue, 2, function=b"f")
     queue.end(queue.jobs[b"H:1"])
@@ -214,8 +213,8 @@ def test_full_queue_takes_no_jobs_and_no_functions_of_administrators() -> None:
     queue.full = True
     with pytest.raises(QueueFull, match="memory limit"):
         add(queue, 2)
-    assert not queue.create_function(b"g")
-    assert queue.create_function(b"f")
+    assert not queue.table.create(b"g", full=queue.full)
+    assert queue.table.create(b"f", full=queue.full)
     queue.end(job)
     queue.full = False
     add(queue, 3)
@@ -227,12 +226,12 @@ def test_jobs_are_found_by_function_and_key_while_they_exist() -> None:
     for name in (b"g", b"f", b"h"):
         assert queue.find_unique(b"u") in jobs.values()
         for other in (b"f", b"g", b"h", b"i"):
-            assert queue.find(queue.function(other), b"u") is jobs.get(other)
+            assert queue.find(queue.table.function(other), b"u") is jobs.get(other)
         queue.end(jobs.pop(name))
     assert queue.find_unique(b"u") is None
     again = add(queue, 9, function=b"g", key=b"u")
-    assert queue.find_unique(b"u") is queue.find(queue.function(b"g"), b"u") is again
-    assert queue.find(queue.function(b"f"), b"u") is None
+    assert queue.find_unique(b"u") is queue.find(queue.table.function(b"g"), b"u") is again
+    assert queue.find(queue.table.function(b"f"), b"u") is None
 
 
 def test_deadline_is_the_earliest_of_all_kinds() -> None:
@@ -247,11 +246,6 @@ def test_deadline_is_the_earliest_of_all_kinds() -> None:
     add(queue, 2, due=102.5)
     assert queue.next_deadline(100.0) == 2.0
     assert queue.next_deadline(100.75) == 1.75
-    queue.wake(worker, queue.function(b"f"), 0.5, 2)
-    assert queue.next_deadline(100.75) == 1.5
-    assert list(queue.overslept(1.4)) == []
-    assert list(queue.overslept(1.5)) == [(queue.function(b"f"), 2)]
-    assert queue.stop_waiting_for(worker) is None
     assert list(queue.queue_due(2.0, 100.0)) == []
     assert [job.handle for job in queue.queue_due(2.0, 100.5)] == [b"H:2"]
     assert list(queue.overrun(2.9)) == []
@@ -259,51 +253,35 @@ def test_deadline_is_the_earliest_of_all_kinds() -> None:
     assert queue.next_deadline(100.0) is None
 
 
-def test_sleepers_come_back_in_the_order_in_which_a_job_found_them() -> None:
-    queue = new_queue()
-    workers = [worker_for(queue, b"f") for _ in range(3)]
-    function = queue.function(b"f")
-    assert queue.pop_sleeper(function) is None
-    for worker in workers:
-        assert queue.function_for(worker) is None
-        queue.sleep(worker)
-    add(queue, 1)
-    workers[1].asleep = False
-    assert queue.pop_sleeper(function) is workers[0]
-    assert queue.pop_sleeper(function) is workers[2]
-    assert queue.pop_sleeper(function) is None
-    assert queue.function_for(workers[1]) is function
-
-
 def test_functions_to_be_remembered_are_limited() -> None:
     queue = new_queue(max_idle_functions=1, max_kept_functions=2)
     worker_for(queue, b"working")
-    assert queue.create_function(b"one")
-    assert queue.set_limits(b"working", (1, 1, 1))
-    assert not queue.create_function(b"two")
-    queue.function(b"two")
-    assert not queue.create_function(b"two")
-    assert not queue.set_limits(b"two", (1, 0, 0))
+    assert queue.table.create(b"one", full=False)
+    assert queue.table.limit(b"working", (1, 1, 1))
+    assert not queue.table.create(b"two", full=False)
+    queue.table.function(b"two")
+    assert not queue.table.create(b"two", full=False)
+    assert not queue.table.limit(b"two", (1, 0, 0))
     assert queue.functions[b"two"].limits == (0, 0, 0)
-    assert queue.set_limits(b"two", (0, 0, 0))
-    assert queue.create_function(b"one")
-    assert queue.set_limits(b"working", (2, 2, 2))
-    assert queue.drop_function(queue.functions[b"one"])
-    assert queue.create_function(b"two")
+    assert queue.table.limit(b"two", (0, 0, 0))
+    assert queue.table.create(b"one", full=False)
+    assert queue.table.limit(b"working", (2, 2, 2))
+    assert queue.table.drop(queue.functions[b"one"])
+    assert queue.table.create(b"two", full=False)
 
 
 def test_function_is_forgotten_only_without_jobs_workers_and_an_administrators_wish() -> None:
     queue = new_queue(max_idle_functions=0)
     worker = worker_for(queue, b"worker", b"gone")
     add(queue, 1, function=b"job")
-    queue.create_function(b"created")
+    queue.table.create(b"created", full=False)
     worker_for(queue, b"limited")
-    queue.set_limits(b"limited", (1, 1, 1))
-    queue.set_limits(b"unknown", (1, 1, 1))
-    queue.unregister(worker, queue.function(b"gone"))
+    queue.table.limit(b"limited", (1, 1, 1))
+    queue.table.limit(b"unknown", (1, 1, 1))
+    queue.unregister(worker, queue.table.function(b"gone"))
     assert list(queue.functions) == [b"worker", b"job", b"created", b"limited"]
-    assert not queue.drop_function(queue.functions[b"worker"])
-    assert not queue.drop_function(queue.functions[b"job"])
-    assert queue.drop_function(queue.functions[b"created"])
+    assert not queue.table.drop(queue.functions[b"worker"])
+    assert not queue.table.drop(queue.functions[b"job"])
+    assert queue.table.drop(queue.functions[b"created"])
     queue.end(queue.jobs[b"H:1"])
     assert list(queue.functions) == [b"worker", b"limited"]

@@ -6,7 +6,7 @@ import importlib
 import logging
 from typing import Protocol, cast
 
-from . import constants
+from gear_sync.gear import constants
 
 __all__ = ["Statistics", "StatsClient", "open_client"]
 

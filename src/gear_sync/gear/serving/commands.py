@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
+from gear_sync.gear.acl import ACL, ACLEntry, ACLError
+from gear_sync.gear.admin import AdminRequest, ServerAdminRequest
+from gear_sync.gear.hooks import BaseClientServer
+from gear_sync.gear.jobs import ServerJob
+from gear_sync.gear.text import convert_to_bytes, decode, encode
 from gearproto.admin import escape
 
-from .acl import ACL, ACLEntry, ACLError
-from .admin import AdminRequest, ServerAdminRequest
-from .hooks import BaseClientServer
-from .serverconnection import ServerConnection
-from .serverjob import ServerJob
-from .text import convert_to_bytes, decode, encode
+from .peer import ServerConnection
 
 __all__ = ["ServerCommands"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .serverjob import ServerJob
+from gear_sync.gear.jobs import ServerJob
 
 if TYPE_CHECKING:
-    from .engine import HookedEngine
+    from .engine import ServerEngine
 
 __all__ = ["QueueView"]
 
@@ -22,7 +22,7 @@ class QueueView(MutableSequence[ServerJob]):
     to the end, wherever it is put.
     """
 
-    def __init__(self, engine: HookedEngine, priority: int, run: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(self, engine: ServerEngine, priority: int, run: Callable[[Callable[[], object]], object]) -> None:
         """Show the queue of an engine.
 
         Args:
@@ -35,7 +35,7 @@ class QueueView(MutableSequence[ServerJob]):
         self._run = run
 
     def _list(self) -> list[ServerJob]:
-        return self._engine.queued(self._priority)
+        return self._engine.waiting(self._priority)
 
     def __repr__(self) -> str:
         return repr(self._list())

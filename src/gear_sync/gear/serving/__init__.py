@@ -1,0 +1,1 @@
+"""What ``gear.Server`` is made of."""

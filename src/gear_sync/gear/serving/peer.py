@@ -1,0 +1,185 @@
+"""The server's end of connections."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gear_sync.gear.admin import AdminRequest, ServerAdminRequest
+from gear_sync.gear.connection import Connection
+from gear_sync.gear.errors import DisconnectError, RetryIOError
+from gear_sync.gear.packet import Packet
+from gear_sync.gear.text import convert_to_bytes
+from gear_sync.gear.transport import Transport
+from gearproto.server import PeerId
+
+if TYPE_CHECKING:
+    from gear_sync.gear.jobs import Job
+    from gear_sync.gear.server import Server
+
+__all__ = ["NonBlockingConnection", "Peer", "ServerConnection", "common_name"]
+
+
+class NonBlockingConnection(Connection):
+    """A connection whose methods do what can be done at once: what cannot be sent is queued."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str,
+        ssl_key: str | None = None,
+        ssl_cert: str | None = None,
+        ssl_ca: str | None = None,
+        client_id: str | bytes = "unknown",
+    ) -> None:
+        """Make a connection that is not open yet; the arguments are those of `Connection`."""
+        super().__init__(host, port, ssl_key, ssl_cert, ssl_ca, client_id)
+
+    @property
+    def send_queue(self) -> list[bytes]:
+        """What is queued, and not sent."""
+        return [] if self.session is None else self.session.outbox()
+
+    def sendPacket(self, packet: Packet) -> None:
+        """Queue a packet, and send what can be sent at once.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        self.post(packet)
+
+    def sendRaw(self, data: bytes | bytearray) -> None:
+        """Queue bytes, and send what can be sent at once.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        with self.send_lock:
+            self._open_transport().post(data)
+
+    def sendQueuedData(self) -> None:
+        """Send what can be sent at once.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        self._open_transport().flush()
+
+    def _wait(self, transport: Transport) -> None:
+        del transport
+        raise RetryIOError("there is no whole message yet")
+
+
+def common_name(certificate: object) -> str | None:
+    """Return the common name of the subject of a certificate, as `ssl.SSLSocket.getpeercert` describes it."""
+    if not isinstance(certificate, dict):
+        return None
+    for parts in certificate.get("subject", ()):
+        for key, value in parts:
+            if key == "commonName":
+                return str(value)
+    return None
+
+
+class ServerConnection(NonBlockingConnection):
+    """The server's end of a connection. Text commands come out of `readPacket` as `ServerAdminRequest`.
+
+    Attributes:
+        client_id: the name that the peer has given itself, as bytes; None if it has not.
+        functions: the names of the functions that it can run.
+        ssl_subject: the common name in its certificate; None if it has shown none.
+    """
+
+    def __init__(
+        self, addr: Sequence[object], conn: socket.socket | None, use_ssl: bool, client_id: str | bytes | None
+    ) -> None:
+        """Use the socket of an accepted connection.
+
+        Args:
+            addr: the peer's host and port, and perhaps more.
+            conn: the socket; None if somebody else takes care of it.
+            use_ssl: whether it is a TLS socket.
+            client_id: what loggers are named after.
+        """
+        super().__init__(str(addr[0]), int(str(addr[1])), client_id=client_id or b"")
+        self.use_ssl = use_ssl
+        self.client_id: bytes | None = None
+        self.functions: set[bytes] = set()
+        self.ssl_subject: str | None = None
+        if conn is not None:
+            if isinstance(conn, ssl.SSLSocket):
+                self.ssl_subject = common_name(conn.getpeercert())
+            self._use(Transport(conn))
+
+    def __repr__(self) -> str:
+        return f"<gear.ServerConnection 0x{id(self):x} name: {self.client_id!r} host: {self.host} port: {self.port}>"
+
+    def _line_received(self, line: bytes) -> AdminRequest | None:
+        request = ServerAdminRequest(self)
+        request.receive(line)
+        return request
+
+
+class Peer(ServerConnection):
+    """One of a server's connections. What is sent on it goes through the server's own queue of output.
+
+    Attributes:
+        peer: the connection's name in the engine.
+    """
+
+    def __init__(self, server: Server, peer: PeerId, host: str, port: int, ssl_subject: str | None) -> None:
+        """Begin with a peer that has just connected.
+
+        Args:
+            server: the server.
+            peer: the connection's name in the engine.
+            host: the peer's address.
+            port: its port; 0 for a Unix socket.
+            ssl_subject: the common name in its certificate; None if it has shown none.
+        """
+        super().__init__((host, port), None, server.use_ssl, convert_to_bytes(server.client_id))
+        self.ssl_subject = ssl_subject
+        self.peer = peer
+        self._server = server
+        self.connected = True
+
+    def sendPacket(self, packet: Packet) -> None:
+        """Send a packet; it leaves when the server has dealt with what it is at.
+
+        Raises:
+            DisconnectError: the peer is gone.
+        """
+        self.log.info("Sending packet to %s: %s", self, packet)
+        self.sendRaw(packet.toBinary())
+
+    def sendRaw(self, data: bytes | bytearray) -> None:
+        """Send bytes; they leave when the server has dealt with what it is at.
+
+        Raises:
+            DisconnectError: the peer is gone.
+        """
+        if not self.connected:
+            raise DisconnectError(f"{self.host}:{self.port}: the peer is gone")
+        self._server.transmit(self, bytes(data))
+
+    def post(self, packet: Packet) -> None:
+        """Send a packet, as `sendPacket` does.
+
+        Raises:
+            DisconnectError: the peer is gone.
+        """
+        self.sendPacket(packet)
+
+    def drop(self, reason: str) -> list[Job]:
+        """Close the connection, once the server has dealt with what it is at."""
+        del reason
+        if self.connected:
+            self._server.close_peer(self)
+        return []
+
+    def gone(self) -> None:
+        """Handle the end of the connection."""
+        self.connected = False
+        self.related_jobs.clear()

@@ -1,0 +1,113 @@
+"""Seeing what happens to jobs and workers."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from gearproto.event import Event
+
+from .events import JobChanged
+from .jobs import Job, PeerId
+
+__all__ = ["JobObserver", "Tracer"]
+
+
+class JobObserver:
+    """Is told what happens to jobs and workers. Override what you want to know: each method here does nothing.
+
+    The engine calls these methods in the middle of its own work. They must not raise, and must not call the engine.
+    """
+
+    def queued(self, job: Job, peer: PeerId | None) -> None:
+        """Handle a job that waits for a worker, or for its time (its state tells which).
+
+        Args:
+            job: the job. Its clients are not known yet.
+            peer: who has submitted it; None if it was there before, and its time has come.
+        """
+
+    def taken(self, job: Job, worker: PeerId) -> None:
+        """Handle a job that a worker has got."""
+
+    def given_back(self, job: Job, worker: PeerId) -> None:
+        """Handle a job that a worker has lost, and that waits again: for another worker, or for the end of a pause."""
+
+    def ended(self, job: Job, peer: PeerId | None) -> None:
+        """Handle the end of a job, whatever it is.
+
+        Args:
+            job: the job, which the engine has forgotten.
+            peer: whose report or departure has ended it; None for an administrator or the engine itself.
+        """
+
+    def worker_registered(self, worker: PeerId, function: bytes) -> None:
+        """Handle a worker that can run a function from now on, or that has registered it again."""
+
+    def worker_unregistered(self, worker: PeerId, function: bytes) -> None:
+        """Handle a worker that can no longer run a function; it may have left."""
+
+    def worker_asleep(self, worker: PeerId) -> None:
+        """Handle a worker that has found no job, and waits to be woken."""
+
+    def worker_awake(self, worker: PeerId) -> None:
+        """Handle a worker that is woken, or that asks for a job."""
+
+    def client_id_set(self, peer: PeerId, client_id: bytes) -> None:
+        """Handle the name that a peer has given itself."""
+
+
+class Tracer(JobObserver):
+    """Makes events of what happens to jobs, and passes everything on to another observer."""
+
+    def __init__(self, events: deque[Event], observer: JobObserver | None) -> None:
+        """Begin.
+
+        Args:
+            events: where to put the events.
+            observer: the other one; None if there is none.
+        """
+        self._events = events
+        self._observer = JobObserver() if observer is None else observer
+
+    def _changed(self, job: Job, peer: PeerId | None) -> None:
+        self._events.append(JobChanged(job.handle, job.function.name, job.state, peer))
+
+    def queued(self, job: Job, peer: PeerId | None) -> None:
+        """Handle a job that waits."""
+        self._changed(job, peer)
+        self._observer.queued(job, peer)
+
+    def taken(self, job: Job, worker: PeerId) -> None:
+        """Handle a job that a worker has got."""
+        self._changed(job, worker)
+        self._observer.taken(job, worker)
+
+    def given_back(self, job: Job, worker: PeerId) -> None:
+        """Handle a job that a worker has lost."""
+        self._changed(job, None)
+        self._observer.given_back(job, worker)
+
+    def ended(self, job: Job, peer: PeerId | None) -> None:
+        """Handle the end of a job."""
+        self._changed(job, peer)
+        self._observer.ended(job, peer)
+
+    def worker_registered(self, worker: PeerId, function: bytes) -> None:
+        """Pass it on."""
+        self._observer.worker_registered(worker, function)
+
+    def worker_unregistered(self, worker: PeerId, function: bytes) -> None:
+        """Pass it on."""
+        self._observer.worker_unregistered(worker, function)
+
+    def worker_asleep(self, worker: PeerId) -> None:
+        """Pass it on."""
+        self._observer.worker_asleep(worker)
+
+    def worker_awake(self, worker: PeerId) -> None:
+        """Pass it on."""
+        self._observer.worker_awake(worker)
+
+    def client_id_set(self, peer: PeerId, client_id: bytes) -> None:
+        """Pass it on."""
+        self._observer.client_id_set(peer, client_id)
