@@ -53,10 +53,10 @@ from gearproto.client import (
     status_of_all,
     unreachable,
 )
-from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import RequestId, StatusReceived
 from gearproto.functions import Function
+from gearproto.options import ConnectionOptions, connection_options
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import deadline, setting
 
@@ -99,7 +99,7 @@ class Client:
         exceptions: bool = True,
         max_unique_size: int = DEFAULT_MAX_UNIQUE_SIZE,
         max_unread: int = DEFAULT_MAX_UNREAD,
-        **limits: Unpack[Limits],
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         """Make a client; the first call that needs a server connects.
 
@@ -125,13 +125,13 @@ class Client:
             max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
                 connection that has such a job open is not read, and waiting for anything else that comes over it
                 raises `StreamBlocked`.
-            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+            **options: options of the connections, as in `gearproto.connection.Connection`. A silent server is probed
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
             ValueError: an address makes no sense, there is no such policy, or a file for TLS cannot be used.
         """
-        self._limits: Limits = {"probe_interval": 30.0, **limits}
+        self._options = connection_options(**options)
         self._addresses = parse_addresses(servers)
         self._patience = connect_timeout = setting("connect_timeout", connect_timeout)
         self._timeout = None if timeout is None else setting("timeout", timeout)
@@ -145,7 +145,7 @@ class Client:
                 tls=files,
                 connect=connect,
                 connect_timeout=connect_timeout,
-                limits=self._limits,
+                options=self._options,
                 standing=LoggedStanding(address, _log, retry_pauses),
                 introduce=self._introduce,
                 on_stranded=self._on_stranded,
@@ -409,7 +409,7 @@ class Client:
         """
         jobs = [self._job(request, background=background, resubmit=resubmit) for request in requests]
         if len(self._sessions) > 1:  # else the one session submits all or none
-            check_submissions(jobs, self._limits)
+            check_submissions(jobs, self._options)
         return jobs
 
     # Queries

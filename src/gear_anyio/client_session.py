@@ -12,9 +12,9 @@ from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.client import Answer as AnswerRecord
 from gearproto.client import OpenRequests
-from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
+from gearproto.options import ConnectionOptions
 
 from .connecting import Connect, dial
 from .eventloop import clock
@@ -73,7 +73,7 @@ class ClientSession:
         tls: ClientTLS | None,
         connect: Connect | None,
         connect_timeout: float,
-        limits: Limits,
+        options: ConnectionOptions,
         standing: LoggedStanding,
         introduce: Callable[[ClientSession], None],
         on_stranded: Callable[[Job], None],
@@ -86,7 +86,7 @@ class ClientSession:
             tls: gives the context for TLS; None for plain TCP.
             connect: opens the stream; None for TCP.
             connect_timeout: seconds for that; and for the answer of a server that fell silent.
-            limits: limits for the connections, as in `gearproto.connection.Connection`.
+            options: options of the connections, as in `gearproto.connection.Connection`.
             standing: what is known of the server.
             introduce: called when the server has been reached, before anything else is sent.
             on_stranded: called with each job that may be submitted once more.
@@ -97,7 +97,7 @@ class ClientSession:
         self._tls = tls
         self._connect = connect
         self._connect_timeout = connect_timeout
-        self._limits = limits
+        self._options = options
         self.standing = standing
         self._closing = False
         self._introduce = introduce
@@ -109,8 +109,7 @@ class ClientSession:
         self.records = self._new_records(0.0)
 
     def _new_records(self, now: float) -> OpenRequests[Job, Answer]:
-        options: Limits = {"now": now, **self._limits}
-        return OpenRequests(ClientConnection(**options), self.address)
+        return OpenRequests(ClientConnection(now=now, **self._options), self.address)
 
     # What a ServerChooser has to know
 

@@ -23,9 +23,9 @@ from gear_net.tls import TLS, ClientTLS
 from gearproto import Failed, GearmanError, WorkerConnection
 from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.arguments import as_bytes
-from gearproto.connection import Limits
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
+from gearproto.options import ConnectionOptions, connection_options
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import setting
 from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
@@ -68,7 +68,7 @@ class Worker:
         connect_timeout: float = 5.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         stop_timeout: float | None = None,
-        **limits: Unpack[Limits],
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         """Make a worker; `run` connects.
 
@@ -84,14 +84,13 @@ class Worker:
                 long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
                 worker aborts. None for no limit.
-            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+            **options: options of the connections, as in `gearproto.connection.Connection`. A silent server is probed
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
-        self._limits: Limits = {"probe_interval": 30.0, **limits}
-        WorkerConnection(**self._limits)  # which refuses what makes no sense
+        self._options = connection_options(**options)
         files = None if tls is None else ClientTLS(tls)
         self._sessions = [
             WorkerSession(
@@ -372,8 +371,7 @@ class Worker:
             answer_timeout: seconds in which the server has to answer; None if it need not.
         """
         now = self._now()
-        options: Limits = {"now": now, **self._limits}
-        conn = WorkerConnection(asks_when_woken=False, **options)
+        conn = WorkerConnection(asks_when_woken=False, now=now, **self._options)
         if answer_timeout is not None:
             conn.require_answer(now, answer_timeout)
         self._grabber.attach(conn)

@@ -16,9 +16,9 @@ from gear_net.tunnel import TLSSocket
 from gearproto import ClientConnection
 from gearproto.addresses import Address
 from gearproto.client import Answer, OpenRequests
-from gearproto.connection import Limits
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
+from gearproto.options import ConnectionOptions
 
 from .job import Job
 
@@ -40,7 +40,7 @@ class ClientSession:
         self,
         address: Address,
         tls: ClientTLS | None,
-        limits: Limits,
+        options: ConnectionOptions,
         connect_timeout: float,
         standing: LoggedStanding,
         introduce: Callable[[ClientSession], None],
@@ -51,7 +51,7 @@ class ClientSession:
         Args:
             address: the server.
             tls: gives the context for TLS; None for plain TCP.
-            limits: limits for the connections, as in `gearproto.connection.Connection`.
+            options: options of the connections, as in `gearproto.connection.Connection`.
             connect_timeout: seconds for each attempt to connect; and for the answer of a server that fell silent.
             standing: what is known of the server.
             introduce: called when the server has been reached, before anything else is sent.
@@ -59,7 +59,7 @@ class ClientSession:
         """
         self.address = address
         self._tls = tls
-        self._limits = limits
+        self._options = options
         self._introduce = introduce
         self._on_stranded = on_stranded
         self._connect_timeout = connect_timeout
@@ -72,8 +72,7 @@ class ClientSession:
         self.failure: OSError | None = None
 
     def _new_records(self) -> OpenRequests[Job, Answer]:
-        options: Limits = {"now": time.monotonic(), **self._limits}
-        return OpenRequests(ClientConnection(**options), self.address)
+        return OpenRequests(ClientConnection(now=time.monotonic(), **self._options), self.address)
 
     # What a ServerChooser has to know
 

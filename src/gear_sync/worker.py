@@ -22,9 +22,9 @@ from gear_net.tls import TLS, ClientTLS
 from gearproto import Completed, Failed, Raised, WorkerConnection
 from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.arguments import as_bytes
-from gearproto.connection import Limits
 from gearproto.events import ConnectionClosed, JobAssigned
 from gearproto.functions import Function
+from gearproto.options import ConnectionOptions, connection_options
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import setting
 from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
@@ -71,7 +71,7 @@ class Worker:
         connect_timeout: float = 5.0,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         stop_timeout: float | None = None,
-        **limits: Unpack[Limits],
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         """Make a worker; `run` connects.
 
@@ -87,15 +87,14 @@ class Worker:
                 long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
                 worker aborts. None for no limit.
-            **limits: limits of the connections, as in `gearproto.connection.Connection`. A silent server is probed
+            **options: options of the connections, as in `gearproto.connection.Connection`. A silent server is probed
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
         jobs_at_once("threads", threads, 0)
-        self._limits: Limits = {"probe_interval": 30.0, **limits}
-        WorkerConnection(**self._limits)  # which refuses what makes no sense
+        self._options = connection_options(**options)
         addresses = parse_addresses(servers)
         files = None if tls is None else ClientTLS(tls)
         connect_timeout = setting("connect_timeout", connect_timeout)
@@ -407,8 +406,7 @@ class Worker:
             answer_timeout: seconds in which the server has to answer; None if it need not.
         """
         now = time.monotonic()
-        options: Limits = {"now": now, **self._limits}
-        conn = WorkerConnection(asks_when_woken=False, **options)
+        conn = WorkerConnection(asks_when_woken=False, now=now, **self._options)
         if answer_timeout is not None:
             conn.require_answer(now, answer_timeout)
         self._grabber.attach(conn)

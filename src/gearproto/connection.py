@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Final, TypedDict
+from typing import Any, ClassVar, Final
 
 from .admin import Command, ReplyReader
-from .codec import MAX_HANDLE_SIZE, Packet, Spec
+from .codec import HEADER, MAX_HANDLE_SIZE, Packet, Spec
 from .errors import LocalProtocolError, RemoteProtocolError
 from .event import Event
 from .events import (
@@ -24,29 +24,32 @@ from .events import (
     UnexpectedPacket,
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
+from .options import DEFAULT_MAX_OUTPUT_SIZE, size
 from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
 from .timeouts import setting
 
-__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "TOO_MANY_CONNECTIONS", "Connection", "Limits"]
-
-DEFAULT_MAX_OUTPUT_SIZE: Final = 256 * 1024 * 1024
-"""Most bytes of output that wait to be taken unless told otherwise."""
+__all__ = ["TOO_MANY_CONNECTIONS", "Connection", "encoded"]
 
 TOO_MANY_CONNECTIONS: Final = b"TOO_MANY_CONNECTIONS"
 """The code of ``ERROR`` with which our server turns a connection away: it reads nothing of it."""
 
-_HEADER_SIZE: Final = 12
 
+def encoded(packet: Packet, max_size: int) -> bytes:
+    """Check a packet that the caller asked for, and return it as bytes.
 
-class Limits(TypedDict, total=False):
-    """The arguments of `Connection`; their meaning stands there."""
+    Args:
+        packet: the packet.
+        max_size: limit in bytes for what stands behind its header.
 
-    max_packet_size: int
-    max_line_size: int
-    max_output_size: int
-    probe_interval: float | None
-    probe_timeout: float
-    now: float
+    Raises:
+        LocalProtocolError: an argument breaks its rule, or the packet is over the limit.
+    """
+    packet.validate()
+    data = packet.encode()
+    size = len(data) - HEADER.size
+    if size > max_size:
+        raise LocalProtocolError(f"{packet.spec.name}: {size} bytes, limit {max_size}")
+    return data
 
 
 class Request:
@@ -110,9 +113,10 @@ class Connection:
                 ends. It ends too if the probe cannot leave, and no other output leaves in that time.
             now: monotonic time in seconds; only matters with a `probe_interval`.
         """
+        self._max_packet = size("max_packet_size", max_packet_size)
+        self._max_output = size("max_output_size", max_output_size)
+        size("max_line_size", max_line_size)
         self._decoder = Decoder(self._SPECS, max_packet_size=max_packet_size, max_line_size=max_line_size)
-        self._max_packet = max_packet_size
-        self._max_output = max_output_size
         self._events: deque[Event] = deque()
         self._requests: deque[Request] = deque()
         self._last_request = 0
@@ -414,27 +418,20 @@ class Connection:
                 f"{self._ROLE}: {what} of {size} bytes, output has {self.output_size} of {self._max_output}"
             )
 
-    def _encode(self, packet: Packet) -> bytes:
-        """Check and encode a packet that the caller asked for."""
-        packet.validate()
-        data = packet.encode()
-        size = len(data) - _HEADER_SIZE
-        if size > self._max_packet:
-            raise LocalProtocolError(f"{packet.spec.name}: {size} bytes, limit {self._max_packet}")
-        self._check_open(packet.spec.name, len(data))
-        return data
-
     def _queue(self, data: bytes) -> None:
         self._queued += len(data)  # first: KeyboardInterrupt may come in between, and no uncounted byte may leave
         self._output.append(data)
 
     def _send(self, packet: Packet) -> None:
         """Check and queue a packet that has no answer."""
-        self._queue(self._encode(packet))
+        data = encoded(packet, self._max_packet)
+        self._check_open(packet.spec.name, len(data))
+        self._queue(data)
 
     def _request(self, packet: Packet, awaits: type[Packet], detail: Any = None) -> RequestId:
         """Check and queue a packet that is answered."""
-        data = self._encode(packet)
+        data = encoded(packet, self._max_packet)
+        self._check_open(packet.spec.name, len(data))
         request = self._new_request(awaits, detail)
         self._queue(data)
         return request

@@ -30,6 +30,12 @@ def test_setting_that_makes_no_sense_is_refused(
         make(idiom, "localhost", **{name: wrong})
 
 
+@pytest.mark.parametrize("make", [make_client, make_worker])
+def test_only_connections_know_the_time(idiom: Idiom, make: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'now'"):
+        make(idiom, "localhost", now=5.0)
+
+
 @pytest.mark.parametrize("long", LONG)
 async def test_settings_may_be_as_long_as_you_like(place: Place, host: Host, long: float) -> None:
     settings: dict[str, Any] = dict.fromkeys(WORKER, long)

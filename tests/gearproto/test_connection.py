@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
 from gearproto.codec import Packet
-from gearproto.connection import DEFAULT_MAX_OUTPUT_SIZE, TOO_MANY_CONNECTIONS, Connection
+from gearproto.connection import TOO_MANY_CONNECTIONS, Connection
 from gearproto.event import Event
 from gearproto.events import (
     AdminReplied,
@@ -25,6 +25,7 @@ from gearproto.events import (
     RequestId,
     RequestLost,
 )
+from gearproto.options import DEFAULT_MAX_OUTPUT_SIZE
 from gearproto.outcomes import Rejected
 from gearproto.packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
 from tests.harness import strategies

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Unpack
 
 from gearproto.codec import Packet, Route, decoders
-from gearproto.connection import Connection, Limits, Request
+from gearproto.connection import Connection, Request, encoded
 from gearproto.errors import RemoteProtocolError
 from gearproto.event import Event
 from gearproto.events import (
@@ -21,6 +21,7 @@ from gearproto.events import (
     UnmatchedReport,
     Warned,
 )
+from gearproto.options import ConnectionOptions
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
 from gearproto.packets import (
     SUBMISSIONS,
@@ -58,9 +59,9 @@ class ClientConnection(Connection):
     _ROLE: ClassVar[str] = "client"
     _SPECS = decoders(Route.TO_CLIENT)
 
-    def __init__(self, **limits: Unpack[Limits]) -> None:
+    def __init__(self, *, now: float = 0.0, **options: Unpack[ConnectionOptions]) -> None:
         """Begin a connection; the arguments are those of `Connection`."""
-        super().__init__(**limits)
+        super().__init__(now=now, **options)
         self._matcher: ReportMatcher[RequestId, _WorkReport] = ReportMatcher(lambda report: type(report) in _OUTCOMES)
 
     def submit_job(
@@ -97,10 +98,11 @@ class ClientConnection(Connection):
             LocalProtocolError: one breaks a rule, all together are over the limit for output, or the connection has
                 ended.
         """
-        encoded = [(self._encode(packet), SUBMISSIONS[type(packet)][1]) for packet in submissions]
-        self._check_open("submissions", sum(len(data) for data, _background in encoded))
+        limit = self._max_packet
+        jobs = [(encoded(packet, limit), SUBMISSIONS[type(packet)][1]) for packet in submissions]
+        self._check_open("submissions", sum(len(data) for data, _background in jobs))
         requests = []
-        for data, background in encoded:
+        for data, background in jobs:
             request = self._new_request(JobCreated, background)
             self._queue(data)
             if not background:

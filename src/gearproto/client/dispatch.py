@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
 from gearproto.addresses import Address
-from gearproto.connection import Limits
-from gearproto.errors import ConnectionLost, JobNotSent, ServerError
+from gearproto.connection import encoded
+from gearproto.errors import ConnectionLost, JobNotSent, LocalProtocolError, ServerError
 from gearproto.events import StatusReceived
+from gearproto.framing import DEFAULT_MAX_PACKET_SIZE
+from gearproto.options import DEFAULT_MAX_OUTPUT_SIZE, ConnectionOptions
 from gearproto.outcomes import NotSent
 
-from .connection import ClientConnection
 from .jobs import JobRecord
 from .policies import ServerChooser, Try, WaitUntil
 
@@ -59,18 +60,24 @@ def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceiv
     return unknown[0]
 
 
-def check_submissions(jobs: Iterable[JobRecord], limits: Limits) -> None:
+def check_submissions(jobs: Iterable[JobRecord], options: ConnectionOptions) -> None:
     """Refuse jobs that go to several servers, if one breaks a rule: some servers would have got theirs by then.
 
     Args:
         jobs: jobs that are not submitted yet.
-        limits: the limits of the connections that they are meant for.
+        options: the options of the connections that they are meant for.
 
     Raises:
-        LocalProtocolError: one breaks a rule.
+        LocalProtocolError: one breaks a rule, or all together are over the limit for output.
     """
-    trial = ClientConnection(**limits)
-    trial.submit_jobs(job.request.packet(background=job.background) for job in jobs if job.request is not None)
+    most = options.get("max_packet_size", DEFAULT_MAX_PACKET_SIZE)
+    packets = (job.request.packet(background=job.background) for job in jobs if job.request is not None)
+    size, limit = (
+        sum(len(encoded(packet, most)) for packet in packets),
+        options.get("max_output_size", DEFAULT_MAX_OUTPUT_SIZE),
+    )
+    if size > limit:
+        raise LocalProtocolError(f"client: submissions of {size} bytes, limit {limit}")
 
 
 class Dispatch(Generic[_R]):

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import ClassVar, Final, Unpack
 
 from gearproto.codec import HEADER, Packet, Route, decoders
-from gearproto.connection import Connection, Limits
+from gearproto.connection import Connection
 from gearproto.errors import LocalProtocolError, RemoteProtocolError
 from gearproto.event import Event
 from gearproto.events import JobAssigned, ReportRefused
+from gearproto.options import ConnectionOptions
 from gearproto.packets import (
     CanDo,
     CanDoTimeout,
@@ -76,7 +77,8 @@ class WorkerConnection(Connection):
         *,
         grab: type[GrabJob | GrabJobUniq | GrabJobAll] = GrabJobAll,
         asks_when_woken: bool = True,
-        **limits: Unpack[Limits],
+        now: float = 0.0,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         """Begin a connection.
 
@@ -85,9 +87,10 @@ class WorkerConnection(Connection):
             asks_when_woken: whether a worker that the server wakes (``NOOP``) asks for a job by itself. If not it is
                 `Grab.IDLE` then, and asks when `grab_job` is called: for workers with several servers, which may be
                 busy with the jobs of others (see `gearproto.worker.Grabber`).
-            **limits: the arguments of `Connection`.
+            now: monotonic time in seconds; only matters with a `probe_interval`.
+            **options: the arguments of `Connection`.
         """
-        super().__init__(**limits)
+        super().__init__(now=now, **options)
         self._grab = grab()
         self._state = Grab.IDLE
         self._cycle = grab_cycle(asks_when_woken=asks_when_woken)

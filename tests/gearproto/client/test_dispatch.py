@@ -283,6 +283,10 @@ def test_jobs_for_several_servers_are_all_checked_before_one_is_submitted() -> N
     check_submissions([good], {})
     with pytest.raises(LocalProtocolError, match="function must not be empty"):
         check_submissions([good, bad], {})
+    with pytest.raises(LocalProtocolError, match=r"submissions of \d+ bytes, limit 20"):
+        check_submissions([good, good], {"max_output_size": 20})
+    with pytest.raises(LocalProtocolError, match=r"limit 1$"):
+        check_submissions([good], {"max_packet_size": 1})
 
 
 @pytest.mark.parametrize(
