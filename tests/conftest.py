@@ -22,8 +22,9 @@ settings.register_profile(
     print_blob=True,  # a failure can be replayed from the log
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=30)  # every run tries others
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000, stateful_step_count=200)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -335,13 +335,13 @@ class ServerBesideModel(RuleBasedStateMachine):
 
 
 TestServerBesideModel = ServerBesideModel.TestCase
-TestServerBesideModel.settings = settings(max_examples=200, stateful_step_count=50)
+TestServerBesideModel.settings = settings(max_examples=2 * settings().max_examples)
 
 
 # Whole networks
 
 _BLOCK = 100  # schedules a test
-_SCHEDULES = 10 * settings().max_examples  # 1000; ten and more times as many with the profile `thorough`
+_SCHEDULES = 10 * settings().max_examples  # from 300 with the profile `quick` to 20,000 with `thorough`
 
 
 @pytest.mark.parametrize("first", range(0, _SCHEDULES, _BLOCK))
@@ -374,7 +374,7 @@ _noise = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(st.tuples(st.integers(0, 2), _noise, st.booleans()), max_size=12))
 def test_hostile_peers_never_raise_nor_disturb_another_conversation(noise: list[tuple[int, bytes, bool]]) -> None:
     bench = Bench()

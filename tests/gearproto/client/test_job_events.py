@@ -94,7 +94,7 @@ class LogBesideLists(RuleBasedStateMachine):
 
 
 TestLogBesideLists = LogBesideLists.TestCase
-TestLogBesideLists.settings = settings(max_examples=150, stateful_step_count=40)
+TestLogBesideLists.settings = settings(max_examples=settings().max_examples * 3 // 2)
 
 
 def test_event_that_is_ready_is_not_exchanged_for_a_later_one() -> None:

@@ -146,7 +146,7 @@ def _size(event: JobEvent) -> int:
 
 
 TestStreamBesideLists = StreamBesideLists.TestCase
-TestStreamBesideLists.settings = settings(max_examples=150, stateful_step_count=40)
+TestStreamBesideLists.settings = settings(max_examples=settings().max_examples * 3 // 2)
 
 
 def test_cursor_that_is_left_over_and_over_leaves_word_once() -> None:
