@@ -3,8 +3,8 @@
 from importlib.metadata import version as version_of
 
 project = "gearproto"
-author = "The gearproto authors"
-project_copyright = "The gearproto authors"
+author = "the gearproto developers"
+project_copyright = "the gearproto developers"
 version = release = version_of("gearproto")
 
 extensions = ["myst_parser"]
