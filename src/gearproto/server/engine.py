@@ -63,7 +63,7 @@ class Engine:
     Tell it who connects (`connect`), what arrives (`receive_data`), who is gone (`disconnect`), and the time
     (`handle_timeout` at `next_deadline`); after each of these pull events (`next_event`) and output (`next_transmit`)
     until there is none, and `resume` the `paused_peers` when others have had their turn. Nothing that a peer sends
-    raises out of the engine or disturbs another peer. `gearproto.server.Endpoint` does this for you.
+    raises out of the engine or disturbs another peer.
 
     Attributes:
         queue: the jobs; for schedulers and observers.
@@ -169,7 +169,8 @@ class Engine:
             wake_policy: decides whom to wake for a job; None for `Waking.wake_sleepers`. It may call `waking`, `queue`
                 and `wake`.
             on_request: sees each packet before the engine does; returns whether it has dealt with it. It may call
-                `perform`, `take`, `send`, `fail` and `wake`. What it raises leaves `receive_data`.
+                `perform`, `take`, `send`, `fail` and `wake`. What it raises leaves `receive_data`; what
+                stands behind the packet is served when the peer is resumed.
             on_line: the same for each line of text: it gets the line without its ending.
             packets: what to make of packets, in place of `server_decoders`, for those that only `on_request` knows: see
                 `gearproto.codec.decoders`.
@@ -544,6 +545,10 @@ class Engine:
             if error.code is not None:
                 self._output.send_error(peer, error.code, str(error).encode())
             self._fail(peer, str(error))
+        except BaseException:  # a hook's; what stands behind the request waits until the peer is resumed
+            self._paused[peer.id] = peer
+            self._count_input(peer)
+            raise
 
     def _count_input(self, peer: Peer) -> None:
         """Count what a peer has sent, and has not been dealt with."""

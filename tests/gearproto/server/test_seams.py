@@ -11,7 +11,7 @@ from gearproto.packets import EchoReq, EchoRes, SetClientId, SubmitJobBg, WorkCo
 from gearproto.server import PeerFailed, PeerId
 from gearproto.server.deadlines import Deadlines
 from gearproto.server.jobs import QUEUED, Job, JobState
-from tests.harness.engine import Bench
+from tests.harness.engine import Bench, check_books
 
 
 def test_requests_that_hooks_pass_on_are_answered_as_usual() -> None:
@@ -26,6 +26,26 @@ def test_requests_that_hooks_pass_on_are_answered_as_usual() -> None:
     assert peer.ask(EchoReq(b"x")) == EchoRes(b"x")
     assert peer.command(b"version") == b"OK 7\n"
     assert seen == [EchoReq(b"x"), b"version"]
+
+
+@pytest.mark.parametrize("hook", ["on_request", "on_line"])
+def test_what_stands_behind_a_request_at_which_a_hook_raises_is_counted_and_served(hook: str) -> None:
+    def fail(_peer: PeerId, request: Any) -> bool:
+        if request in (EchoReq(b"bad"), b"bad"):
+            raise KeyError("a fault of the program")
+        return False
+
+    options: dict[str, Any] = {hook: fail}
+    bench = Bench(**options)
+    client = bench.connect()
+    bad = EchoReq(b"bad").encode() if hook == "on_request" else b"bad\n"
+    with pytest.raises(KeyError):
+        client.send(EchoReq(b"1"), bad, EchoReq(b"2"))
+    check_books(bench.engine)
+    assert list(bench.engine.paused_peers()) == [client.id]
+    bench.engine.resume(client.id, bench.now)
+    bench.settle()
+    assert client.received() == [EchoRes(b"1"), EchoRes(b"2")]
 
 
 @pytest.mark.parametrize("limit", [1, 100])
