@@ -540,7 +540,7 @@ class Client:
         for session in self._sessions:
             if session.full and any(job.server == session.address for job in jobs):
                 with anyio.CancelScope(deadline=until):
-                    await session.wait_for_room()
+                    await session.wait_while_full()
 
     async def _dispatch(self, jobs: Sequence[Job]) -> None:
         """Submit jobs, each to the first of its servers that can be reached."""

@@ -16,10 +16,10 @@ from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed
 from gearproto.options import ConnectionOptions
 
-from .connecting import Connect, dial
+from .connecting import Connect, dial, join
 from .eventloop import clock
 from .job import Job
-from .link import Link, join
+from .link import Link
 
 __all__ = ["Answer", "ClientSession"]
 
@@ -210,10 +210,10 @@ class ClientSession:
         """Whether much output waits to be sent."""
         return self._link is not None and self._link.full
 
-    async def wait_for_room(self) -> None:
+    async def wait_while_full(self) -> None:
         """Wait while much output waits to be sent."""
         if self._link is not None:
-            await self._link.wait_for_room()
+            await self._link.wait_while_full()
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends with it."""

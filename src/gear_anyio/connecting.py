@@ -15,8 +15,14 @@ from gear_net.connecting import Dial, Endpoint, failure_of_connect, unix_endpoin
 from gear_net.tls import ClientTLS
 from gear_net.tunnel import TLSSocket
 from gearproto.addresses import Address
+from gearproto.connection import Connection
+from gearproto.event import Event
 
-__all__ = ["Connect", "Transport", "dial"]
+from .link import Link
+from .socket_link import SocketLink
+from .stream_link import StreamLink
+
+__all__ = ["Connect", "Transport", "dial", "join"]
 
 _READ: Final = selectors.EVENT_READ
 
@@ -105,3 +111,22 @@ async def _connected(dial: Dial) -> socket.socket | TLSSocket:
         raise dial.error
     assert dial.sock is not None
     return dial.sock
+
+
+def join(
+    transport: Transport,
+    conn: Connection,
+    on_event: Callable[[Event], object],
+    on_read: Callable[[], object] | None = None,
+) -> Link:
+    """Join a transport and a connection.
+
+    Args:
+        transport: a connected, non-blocking socket, with TLS or without; or any byte stream. The link closes it.
+        conn: the connection.
+        on_event: called with each event.
+        on_read: called when the events of something that came have been handed out.
+    """
+    if isinstance(transport, socket.socket | TLSSocket):
+        return SocketLink(transport, conn, on_event, on_read)
+    return StreamLink(transport, conn, on_event, on_read)

@@ -15,9 +15,9 @@ from gearproto.addresses import Address
 from gearproto.event import Event
 from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
 
-from .connecting import Connect, dial
+from .connecting import Connect, dial, join
 from .eventloop import clock
-from .link import Link, join
+from .link import Link
 
 __all__ = ["Owner", "WorkerSession"]
 
@@ -125,17 +125,17 @@ class WorkerSession:
         if self._link is not None and conn is self.conn:
             self._link.settle()
         if self._link is not None and conn is self.conn:
-            await self._link.wait_for_room()
+            await self._link.wait_while_full()
 
-    async def leave(self, patience: float) -> None:
+    async def leave(self, timeout: float) -> None:
         """Send what is still to be sent, and end the connection.
 
         Args:
-            patience: seconds in which some of it has to leave each time.
+            timeout: seconds in which some of it has to leave each time.
         """
         self.leaving = True
         if self._link is not None:
-            await self._link.wait_until_sent(patience)
+            await self._link.wait_until_sent(timeout)
         self.close("closed by the worker")
 
     def close(self, reason: str) -> None:

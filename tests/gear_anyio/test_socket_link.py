@@ -1,4 +1,4 @@
-"""`gear_anyio.link.SocketLink`: all that is made is sent, be it little, much, or more than the socket takes at once."""
+"""`SocketLink`: all that is made is sent, be it little, much, or more than the socket takes at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from gear_anyio.link import SocketLink
+from gear_anyio.socket_link import SocketLink
 from gearproto import ClientConnection
 from gearproto.codec import RESPONSE
 from gearproto.packets import EchoReq, EchoRes, SubmitJob
