@@ -176,6 +176,7 @@ class Reactor:
         self.tls = tls
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
         self._turns: Turns[tuple[PeerSocket | socket.socket, int]] = Turns()
+        self._waste = bytearray(MIN_READ)  # for what comes from those that are to be closed; see `_read`
         engine.work_limit = self._turns.work_limit
         self._warnings = LimitedLog(_log)
         self._draining = False
@@ -450,6 +451,10 @@ class Reactor:
         if shakes_hands and not self._handshakes.may_step():
             return  # it stays readable, and has its turn later
         try:
+            if link.leave_at is not None:  # no new memory for it: the pieces scatter, some MB for a peer that floods
+                if not link.sock.recv_into(self._waste):
+                    self._on_end(link, now)
+                return
             data = link.sock.recv(min(link.read_size, self._turns.max_read))
         except BlockingIOError:
             return
@@ -458,17 +463,17 @@ class Reactor:
             return
         if not data:
             self._on_end(link, now)
-        elif link.leave_at is None:
-            size = len(data)
-            self.received += size
-            if tunnel is not None:
-                data = self._decrypt(link, tunnel, data, now)
-            if data:
-                self.engine.receive_data(link.peer, data, now)
-            if size == link.read_size:
-                link.read_size = min(2 * link.read_size, _MAX_READ)
-            elif size < link.read_size // 4:
-                link.read_size = MIN_READ
+            return
+        size = len(data)
+        self.received += size
+        if tunnel is not None:
+            data = self._decrypt(link, tunnel, data, now)
+        if data:
+            self.engine.receive_data(link.peer, data, now)
+        if size == link.read_size:
+            link.read_size = min(2 * link.read_size, _MAX_READ)
+        elif size < link.read_size // 4:
+            link.read_size = MIN_READ
 
     def _decrypt(self, link: PeerSocket, tunnel: Tunnel, data: bytes, now: float) -> bytes:
         """Return what a peer has said with what has arrived; nothing as long as the TLS handshake goes on."""
