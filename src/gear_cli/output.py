@@ -84,7 +84,7 @@ class Output:
         return f"line {self._line}: " if self.many else ""
 
     def next_line(self) -> None:
-        """Take note that the job of the next line comes."""
+        """Move on to the job of the next line."""
         self._line += 1
 
     def progress(self, done: int, of: int) -> None:
@@ -212,7 +212,7 @@ class _Bar:
             self._bar.start()
 
     def show(self, done: int, of: int) -> None:
-        """Show so many units done, of so many in all; 0 if nobody knows."""
+        """Show the number of units done, and of all units; 0 if that is not known."""
         with undisturbed():
             self._bar.update(self._task, completed=done, total=of or None)
 

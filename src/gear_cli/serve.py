@@ -120,7 +120,7 @@ def serve(
         handle_prefix: What job handles begin with; H: and the host's name unless given.
         max_jobs: Number of jobs that the server holds; more are refused.
         max_queue_size: Bytes of workloads, names and uniques of jobs that the server holds; more are refused.
-        max_packet_size: Bytes of a packet; a peer that sends a larger one is told so, and closed.
+        max_packet_size: Bytes of a packet; a peer that sends a larger one gets an error, and is closed.
         max_connections: Number of connections; more are closed at once.
         max_unsent: Bytes of output that a peer may have that reads nothing; with more it is closed.
         max_behind: Bytes of output that a peer may have that reads slowly; with more it is closed.

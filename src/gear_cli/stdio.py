@@ -53,7 +53,7 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        raise Failure("", Exit.BROKEN_PIPE) from error  # nobody reads any more, and nobody wants to be told
+        raise Failure("", Exit.BROKEN_PIPE) from error  # nobody reads any more, so say nothing
     except OSError as error:
         raise Failure(f"cannot write to stdout: {reason(error)}.") from error
 

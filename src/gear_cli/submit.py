@@ -100,7 +100,7 @@ def submit(
         max_unique_size: Limit in bytes for --unique, up to 64, which gearmand 1.1.20 mistreats.
         timeout: Seconds to wait for all results; no limit unless given.
         as_json: Write one JSON object per job and line: "handle", "outcome" (completed, failed, raised, rejected,
-            not_sent, lost, timeout, queued), and its data as text ("data") or, if it is no text, as "base64".
+            not_sent, lost, timeout, queued), and its data as text ("data") or, if it is not text, as "base64".
         no_exceptions: Do not ask the server for exceptions of workers, which then count as failures; for servers that
             never answer that question.
         policy: Which of several servers a job goes to: the first that can be reached, each in turn, or the one that

@@ -94,9 +94,9 @@ class Commands:
         """Run a command for a job, and return what it writes; one word alone is run by the shell.
 
         Raises:
-            JobFailed: it ended otherwise than with 0.
-            TimeoutError: it has taken longer than it may.
-            Unusable: it cannot be run, and none has ended with 0 before.
+            JobFailed: it exited with another code than 0.
+            TimeoutError: it took longer than its timeout.
+            Unusable: it cannot be run, and no command has exited with 0 before.
         """
         if len(words) == 1:
             words = (_SHELL, "-c", *words)

@@ -146,7 +146,7 @@ def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator
                 if not numbers:
                     return
                 signals += sum(number in _SIGNALS for number in numbers)
-        worker.abort()  # before the commands: that they are killed is not to be told as a failure
+        worker.abort()  # before the commands: jobs whose commands are killed here must not be reported as failed
         time.sleep(_LAST_CHANCE)
         commands.kill()
         os._exit(Exit.INTERRUPTED)

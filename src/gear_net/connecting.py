@@ -206,7 +206,7 @@ class Dial:
         self.trying = None
 
     def _next(self, error: OSError) -> None:
-        """Try the next address; the error is told if there is none."""
+        """Try the next address; keep the error if there is none."""
         while self._endpoints:
             self._drop()
             now = time.monotonic()

@@ -60,7 +60,7 @@ def _not_after(certificate: _Path, key: _Path, *, server_side: bool) -> int:
         client.load_cert_chain(certificate, key)
     other = client if server_side else server
     other.load_verify_locations(certificate)
-    other.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted, whoever has issued it
+    other.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the certificate itself, without its issuer
     other.verify_mode = ssl.CERT_REQUIRED
     ends = Tunnel(client), Tunnel(server, server_side=True)
     while not all(end.established for end in ends):

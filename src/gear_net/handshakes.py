@@ -1,7 +1,7 @@
-"""The TLS handshakes of a server's new connections: how many go on, how much they may cost, and how long they take.
+"""The TLS handshakes of a server's new connections: how many may run, how much they may cost, and how long they take.
 
-Nobody knows yet who these peers are, and each step costs a server a millisecond or more. So a turn takes only some of
-them, and where very many go on, they have to be over sooner.
+The server does not know these peers yet, and each step costs it a millisecond or more. So a turn takes only some of
+the steps, and handshakes get less time while very many of them are running.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final, Generic, TypeVar
 __all__ = ["Handshakes"]
 
 _STEPS_PER_TURN: Final = 16
-_MANY: Final = 2048  # handshakes that go on at a time
-_SHORT_PATIENCE: Final = 1.0  # seconds; for handshakes as long as there are so many
+_MANY: Final = 2048  # handshakes that run at a time
+_SHORT_PATIENCE: Final = 1.0  # seconds; for handshakes while `_MANY` of them are running
 
 _Peer = TypeVar("_Peer")
 
@@ -36,7 +36,7 @@ class Handshakes(Generic[_Peer]):
         self._steps_left = 0
 
     def begin(self, peer: _Peer, now: float) -> None:
-        """Take note of a peer whose handshake begins."""
+        """Add a peer whose handshake begins."""
         self.begun[peer] = now
 
     def end(self, peer: _Peer) -> bool:
@@ -56,7 +56,7 @@ class Handshakes(Generic[_Peer]):
 
     @property
     def crowded(self) -> bool:
-        """Whether there are so many that no more should begin."""
+        """Whether too many handshakes are running for another one to begin."""
         return len(self.begun) >= _MANY
 
     def _patience(self) -> float:

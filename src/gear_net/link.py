@@ -20,7 +20,7 @@ __all__ = ["Link"]
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
-_CHUNK: Final = 64 * 1024  # buffers of 128 KiB and more are mapped anew for each read, which takes as long as the read
+_CHUNK: Final = 64 * 1024  # malloc maps a buffer of 128 KiB or more for each read, which takes as long as the read
 _TLS_ALERT: Final = b"\x15\x03"  # how TLS begins to tell that it understands nothing
 _TLS_HERE: Final = "the server seems to speak TLS, which this connection does not"
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -148,7 +148,7 @@ class Link:
         self.drain()
 
     def release(self) -> None:
-        """Close the socket itself; whoever watches it has to be told before, in some event loops."""
+        """Close the socket itself; some event loops have to stop watching it first."""
         self._io.close()
 
     def _read(self) -> bool:

@@ -60,7 +60,7 @@ def listen(where: Iterable[str | tuple[str, int]], backlog: int = DEFAULT_BACKLO
 
     Raises:
         OSError: an address cannot be listened on; none is then.
-        ValueError: one is no address.
+        ValueError: one is not a valid address.
     """
     listeners: list[socket.socket] = []
     try:
@@ -126,7 +126,7 @@ class _UnixListener(socket.socket):
     file: tuple[int, int] | None = None  # device and inode, once it is bound
 
     def own(self, path: str) -> None:
-        """Take note of the file that the socket has been bound to."""
+        """Remember the file that the socket has been bound to."""
         self.path = path
         self.file = _identity(path)
 
@@ -207,4 +207,4 @@ def inherited_sockets() -> list[socket.socket]:
 def _not_listening(sockets: list[socket.socket], descriptor: int, why: str | None) -> ValueError:
     for sock in sockets:
         sock.detach()  # they are not ours to close
-    return ValueError(f"LISTEN_FDS names descriptor {descriptor}, which is no listening socket: {why}")
+    return ValueError(f"LISTEN_FDS names descriptor {descriptor}, which is not a listening socket: {why}")

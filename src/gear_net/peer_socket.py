@@ -21,7 +21,7 @@ NOBODY: Final = PeerId(0)
 MIN_READ: Final = 65536
 """Bytes that are read from a connection at once, as long as no more come."""
 
-_MAX_SEND: Final = 1024 * 1024  # bytes after which others have their turn; who reads fast could take all of it
+_MAX_SEND: Final = 1024 * 1024  # bytes after which other peers have their turn; a fast reader could take all the time
 _MAX_RECORDS: Final = 65536  # bytes encrypted at once
 
 

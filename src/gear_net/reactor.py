@@ -66,7 +66,7 @@ _TIME_AT_ONCE: Final = (
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _LINGER: Final = 1.0  # seconds; how long a peer that broke the protocol may take to read why
 _LAST_WORDS: Final = 5.0  # seconds; how long peers may take to read what is for them when a server that drains ends
-_CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes go on
+_CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes run
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _TURNED_AWAY: Final = Error(TOO_MANY_CONNECTIONS, b"too many connections").encode(RESPONSE)
 
@@ -351,7 +351,7 @@ class Reactor:
         self._welcome(link, now)
 
     def stop_listening(self) -> None:
-        """Close the listening sockets; connections go on."""
+        """Close the listening sockets; connections stay open."""
         for listener in self._listeners:
             if self._accept_at is None:
                 self._poller.unregister(listener)
@@ -476,7 +476,7 @@ class Reactor:
             link.read_size = MIN_READ
 
     def _decrypt(self, link: PeerSocket, tunnel: Tunnel, data: bytes, now: float) -> bytes:
-        """Return what a peer has said with what has arrived; nothing as long as the TLS handshake goes on."""
+        """Return the plain text of what has arrived from a peer; nothing during the TLS handshake."""
         if tunnel.ended:
             return b""
         try:

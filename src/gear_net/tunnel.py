@@ -163,7 +163,7 @@ class TLSSocket:
     """
 
     def __init__(self, sock: socket.socket, tunnel: Tunnel) -> None:
-        """Begin with a connected socket; go on with `shake_hands`."""
+        """Begin with a connected socket; call `shake_hands` next."""
         self.sock = sock
         self.tunnel = tunnel
         self._unsent: bytes | memoryview = b""  # encrypted
@@ -204,10 +204,10 @@ class TLSSocket:
         return bool(self._said) or self.tunnel.error is not None or (self.tunnel.ended and not self._end_read)
 
     def recv(self, size: int) -> bytes:
-        """Return what the other side has said; no bytes at the end.
+        """Return plain text from the other side; no bytes at the end.
 
         Args:
-            size: how many bytes to read at the most, as they came.
+            size: maximum number of encrypted bytes to read.
 
         Raises:
             BlockingIOError: it has said nothing now.

@@ -353,11 +353,11 @@ def test_restarts_on_the_same_socket_lose_no_job_that_a_client_waits_for() -> No
     ("script", "sentence"),
     [
         ("LISTEN_FDS=x", "LISTEN_FDS is 'x', not a number of sockets"),
-        ("LISTEN_FDS=1", "which is no listening socket: Bad file descriptor"),
-        ("exec 3</dev/null; LISTEN_FDS=1", "which is no listening socket: Socket operation on non-socket"),
+        ("LISTEN_FDS=1", "which is not a listening socket: Bad file descriptor"),
+        ("exec 3</dev/null; LISTEN_FDS=1", "which is not a listening socket: Socket operation on non-socket"),
         (
             "exec 3<&{fd}; LISTEN_FDS=1",
-            "LISTEN_FDS names descriptor 3, which is no listening socket: It does not listen",
+            "LISTEN_FDS names descriptor 3, which is not a listening socket: It does not listen",
         ),
     ],
 )
