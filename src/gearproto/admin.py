@@ -1,8 +1,8 @@
 r"""The text protocol for administrators: commands, the shape of each answer, its rows.
 
 A command is a line, ended by LF or CRLF. Its answer is a line that begins with ``OK`` or ``ERR``, or rows up to a line
-that holds only a dot. Names in answers are written with ``\xNN`` for every byte that could break a row or is no
-printable text (`escape`), so that no name can forge or end an answer.
+that holds only a dot. Names in answers are written with ``\xNN`` for every byte that could break a row or is not
+printable (`escape`), so that no name can forge or end an answer.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Row(ABC):
         """Read a row.
 
         Raises:
-            ValueError: the line is no such row.
+            ValueError: the line is not a valid row.
         """
 
 
@@ -458,7 +458,7 @@ class ShowUniqueJobs(Command[tuple[UniqueListed, ...]]):
 
 @command(b"cancel job")
 class CancelJob(Command[None]):
-    """Cancels a job; those who wait for it are told that it failed (``cancel job``).
+    """Cancels a job; its clients see it as failed (``cancel job``).
 
     Attributes:
         handle: the job's handle.

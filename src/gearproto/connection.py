@@ -212,7 +212,7 @@ class Connection:
             self._alive_at = now
 
     def receive_eof(self) -> None:
-        """Take note that the server sends no more. Events then end with `ConnectionClosed`."""
+        """Handle the end of input: the server sends nothing more. Events then end with `ConnectionClosed`."""
         self._eof = True
 
     def connection_lost(self, reason: str, unsent: int | None = None) -> None:
@@ -529,7 +529,7 @@ class Connection:
 
     def _on_unexpected(self, packet: UnexpectedPacket) -> Event | None:
         kind = "response" if packet.response else "request"
-        raise RemoteProtocolError(f"{self._ROLE}: {packet.packet} is no {kind} that a {self._ROLE} receives")
+        raise RemoteProtocolError(f"{self._ROLE}: {packet.packet} is not a {kind} that a {self._ROLE} receives")
 
     def _on_malformed(self, packet: MalformedPacket) -> Event | None:
         raise RemoteProtocolError(f"{self._ROLE}: {packet.packet}: {packet.reason}")
@@ -563,7 +563,7 @@ class Connection:
         return RequestLost(id_, sent)
 
     def _lose_rest(self, reason: str) -> None:
-        """Tell what the end means for anything that is no open request."""
+        """Report what the end means for everything but open requests."""
 
 
 Connection._HANDLERS = {

@@ -54,8 +54,8 @@ class ConnectionLost(GearmanError):
 class StreamBlocked(GearmanError):
     """The answer cannot come: jobs that stream hold so much unread that their connection is not read.
 
-    Whatever was waited for goes on, and can be waited for again once their events have been taken, or their iterations
-    left.
+    The call can be repeated once the events of these jobs have been read, or the iterations over them have been left.
+    Jobs are not affected.
     """
 
 
@@ -75,7 +75,7 @@ class ServerError(GearmanError):
 
 
 class JobError(GearmanError):
-    """A job ended otherwise than by ``WORK_COMPLETE``; each other outcome has its own subclass."""
+    """A job ended without ``WORK_COMPLETE``; each of the other outcomes has its own subclass."""
 
 
 class JobFailed(JobError):

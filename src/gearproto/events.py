@@ -100,7 +100,7 @@ class Warned(Event):
 class Restarted(Event):
     """The job's worker was lost, and the job will run again from the beginning (``JOB_REQUEUED``).
 
-    What was told of the lost run is void: the next run sends its own pieces of the result. Comes only where the option
+    Drop the pieces of the result from the lost run: the next run sends its own. This event only arrives if the option
     ``reruns`` is set.
 
     Attributes:

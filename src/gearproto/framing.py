@@ -80,7 +80,7 @@ class Decoder:
             max_packet_size: limit in bytes for what stands behind a packet's header; some packets count as more than
                 their own size, see `gearproto.codec.Spec`.
             max_line_size: limit in bytes for a line with its ending.
-            line_endings: whether lines are returned with their endings, for those who want to see them as they came.
+            line_endings: whether lines are returned with their endings, as they were received.
         """
         self._specs = specs
         self._max_packet = max_packet_size

@@ -70,7 +70,7 @@ class Codec(Generic[_T]):
         try:
             return self._decode(data)
         except (ValueError, TypeError) as error:
-            raise CodecError(f"{what} is no {self.name}: {error}") from error
+            raise CodecError(f"{what} is not valid {self.name}: {error}") from error
 
 
 def _as_bytes(value: bytes) -> bytes:
@@ -100,7 +100,7 @@ def structured(kind: type[_T]) -> Codec[_T]:
         ModuleNotFoundError: msgspec is not installed.
         TypeError: msgspec cannot check this type.
     """
-    import msgspec  # noqa: PLC0415  (only for those who ask for it)
+    import msgspec  # noqa: PLC0415  (only where it is used)
 
     name = f"JSON of {getattr(kind, '__name__', kind)}"
     return Codec(name, msgspec.json.encode, msgspec.json.Decoder(kind).decode)

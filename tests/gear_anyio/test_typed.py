@@ -36,7 +36,7 @@ def test_value_and_result_are_what_the_declaration_says(backend: Loop) -> None:
             group.start_soon(worker.run)
             assert await client.call(count, "one two", timeout=LIMIT) == {"words": 2}
             assert await client.call(reverse, "déjà", timeout=LIMIT) == "àjéd"
-            with pytest.raises(JobRaised, match="CodecError: count: the workload is no UTF-8 text"):
+            with pytest.raises(JobRaised, match="CodecError: count: the workload is not valid UTF-8 text"):
                 await (await client.submit("count", b"\xff")).result(LIMIT)
             with pytest.raises(CodecError, match="count: the value cannot be written as UTF-8 text"):
                 await client.call(count, "\ud800")

@@ -23,10 +23,10 @@ def test_value_and_result_are_what_the_declaration_says() -> None:
         with working(worker):
             assert client.call(count, "one two", timeout=LIMIT) == {"words": 2}
             assert client.submit("count", b"three").result(LIMIT) == b'{"words":1}'
-            with pytest.raises(JobRaised, match="CodecError: count: the workload is no UTF-8 text"):
+            with pytest.raises(JobRaised, match="CodecError: count: the workload is not valid UTF-8 text"):
                 client.submit("count", b"\xff").result(LIMIT)
             worker.register("count", lambda job: b"not JSON")
-            with pytest.raises(CodecError, match="count: the result is no JSON"):
+            with pytest.raises(CodecError, match="count: the result is not valid JSON"):
                 client.call(count, "", timeout=LIMIT)
 
 

@@ -178,8 +178,8 @@ def test_answers_out_of_order_end_the_connection(role: Role) -> None:
         (sent(OptionRes(b"x")), "OPTION_RES while no request is open"),
         (b"ERR UNKNOWN_COMMAND Unknown+server+command\n", "text b'ERR UNKNOWN_COMMAND Unkn' while no request is open"),
         (b"x" * 5000 + b"\n", "text b'" + "x" * 24 + "' while no request is open"),
-        (EchoReq(b"x").encode(), "ECHO_REQ is no request that a {role} receives"),
-        (EchoReq(b"x").encode(b"\0RES"), "ECHO_REQ is no response that a {role} receives"),
+        (EchoReq(b"x").encode(), "ECHO_REQ is not a request that a {role} receives"),
+        (EchoReq(b"x").encode(b"\0RES"), "ECHO_REQ is not a response that a {role} receives"),
         (b"\0RES\0\0\0\x13\0\0\0\x01x", "ERROR: 1 arguments, not 2"),
     ],
 )

@@ -68,10 +68,10 @@ def test_value_that_cannot_be_encoded_is_told(codec: Codec[Any], value: Any, tex
 @pytest.mark.parametrize(
     ("codec", "data", "text"),
     [
-        (TEXT, b"\xff", "value is no UTF-8 text: 'utf-8' codec can't decode"),
-        (JSON, b"{", "value is no JSON: Expecting property name"),
-        (JSON, b"\xff", "value is no JSON: 'utf-8' codec can't decode"),
-        (order, b'{"item": 1}', "value is no JSON of Order: Expected `str`, got `int`"),
+        (TEXT, b"\xff", "value is not valid UTF-8 text: 'utf-8' codec can't decode"),
+        (JSON, b"{", "value is not valid JSON: Expecting property name"),
+        (JSON, b"\xff", "value is not valid JSON: 'utf-8' codec can't decode"),
+        (order, b'{"item": 1}', "value is not valid JSON of Order: Expected `str`, got `int`"),
     ],
 )
 def test_bytes_that_cannot_be_decoded_are_told(codec: Codec[Any], data: bytes, text: str) -> None:
@@ -86,11 +86,11 @@ def test_function_names_itself_in_errors() -> None:
     assert (count.name, count.timeout) == ("count", 5)
     assert count.value(count.workload("abc")) == "abc"
     assert count.result(count.result_data([3])) == [3]
-    with pytest.raises(CodecError, match="count: the workload is no UTF-8 text"):
+    with pytest.raises(CodecError, match="count: the workload is not valid UTF-8 text"):
         count.value(b"\xff")
     with pytest.raises(CodecError, match="count: the value cannot be written as UTF-8 text"):
         count.workload("\ud800")
-    with pytest.raises(CodecError, match="count: the result is no JSON"):
+    with pytest.raises(CodecError, match="count: the result is not valid JSON"):
         count.result(b"")
     with pytest.raises(CodecError, match="count: the result cannot be written as JSON"):
         count.result_data(object())

@@ -20,10 +20,10 @@ __all__ = ["Cursor", "EventLog", "JobEvent", "Resubmitted", "Step"]
 
 @event
 class Resubmitted:
-    """The submission was lost, and has been sent once more: what was told of the job before counts no longer.
+    """The submission was lost, and has been sent again: earlier events of the job no longer count.
 
-    Whoever joins pieces of the result drops those that came before, as the next run sends its own. No client can tell
-    whether the server has joined the submission to a run that goes on, whose first pieces are missing then.
+    Drop the pieces of the result that came before, as the next run sends its own. A client cannot tell whether the
+    server has joined the submission to a job that is already running; the first pieces of that run are then missing.
 
     Attributes:
         cause: why the connection of the lost submission went, for people.
@@ -70,7 +70,7 @@ class EventLog:
         self._append(event)
 
     def begin_anew(self, event: JobEvent) -> None:
-        """Drop all events, as the job begins anew, and add the one that says so."""
+        """Drop all events, as the job begins again, and add the event that says so."""
         self._clear()
         self.add(event)
 
@@ -93,7 +93,7 @@ class EventLog:
         """Do nothing, as `open`; called when a cursor has been left, at any time and in any thread."""
 
     def passed(self) -> None:
-        """Do nothing, as `open`; called when a cursor has gone on."""
+        """Do nothing, as `open`; called when a cursor has moved on."""
 
     def next(self, at: int, steps: int) -> tuple[JobEvent | None, int, int]:
         """Return the next event for a cursor, or None, and where the cursor is then.

@@ -133,5 +133,5 @@ def _epoch(when: datetime | float) -> int:
             raise LocalProtocolError("client: run_at needs a time zone")
         when = when.timestamp()
     if not isfinite(when):
-        raise LocalProtocolError(f"client: run_at is {when}, which is no time")
+        raise LocalProtocolError(f"client: run_at is {when}, which is not a finite time")
     return int(when)

@@ -69,7 +69,7 @@ class _OpenRequests(Protocol):
 
 
 class JobRecord:
-    """What is known of a submitted job. It goes on whether somebody waits for it or not.
+    """What is known of a submitted job. It runs whether you wait for it or not.
 
     Attributes:
         function: name of the function that runs it.
@@ -78,7 +78,7 @@ class JobRecord:
         outcome: how it ended; None as long as it has not, as far as anybody has looked.
         progress: the latest progress, as units done and units in all; None before the first.
         server: where it was submitted; None until it was.
-        background: whether it is a background job, of which nothing is told but that a server has taken it.
+        background: whether it is a background job, which only reports that a server has taken it.
         request: what was submitted; None once it is settled.
         candidates: the servers that it can go to yet.
         stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
@@ -120,7 +120,7 @@ class JobRecord:
         Args:
             request: the job.
             candidates: the servers that it can go to.
-            background: whether it is a background job, of which nothing is told but that a server has taken it.
+            background: whether it is a background job, which only reports that a server has taken it.
             resubmit: whether a submission that was lost with its connection is sent once more.
             unread: counts what the job holds unread, if it streams; None if it keeps all events.
 
@@ -220,7 +220,7 @@ class JobRecord:
         return self.handle is not None or self.outcome is not None
 
     def strand(self, came_to: NotSent | Lost) -> None:
-        """Take note that the submission came to nothing, and may be sent once more."""
+        """Record that the submission failed, and may be sent again."""
         self.records = None
         self.stranded = came_to
 
@@ -230,15 +230,15 @@ class JobRecord:
         self.end(self.stranded)
 
     def search(self, until: float) -> None:
-        """Let a stranded submission that was lost look for a server until a time, and one attempt long at the least."""
+        """Let a stranded submission that was lost look for a server until a time, for at least one attempt."""
         if isinstance(self.stranded, Lost):
             self.search_until = until
 
     def restart(self, chooser: ServerChooser) -> None:
         """Forget what came of a stranded submission, as it is to be sent once more.
 
-        One that never left goes on to the servers that were not tried. One that was lost may go to any again, and is
-        told as `Resubmitted`, in place of the events before.
+        If it was never sent, the servers that were not tried are left. If it was lost, it may go to any server again,
+        and the event `Resubmitted` replaces the events before.
 
         Args:
             chooser: chooses among the servers.
@@ -295,7 +295,7 @@ class JobRecord:
     def cursor(self) -> Cursor:
         """Begin an iteration over the events, at the oldest that is kept; it ends with the outcome.
 
-        Progress right before other progress is dropped, and what was told of a run, or a submission, that was lost.
+        Progress that newer progress follows directly is dropped, and so are the events of a lost run or submission.
         """
         return Cursor(self)
 
@@ -312,7 +312,7 @@ class JobRecord:
         """Return the result of a job that has ended: all its pieces (``WORK_DATA``) and its end, joined.
 
         Raises:
-            JobError: the job ended otherwise than by ``WORK_COMPLETE``.
+            JobError: the job ended without ``WORK_COMPLETE``.
             LocalProtocolError: the job streams.
         """
         self.check_keeps_result()

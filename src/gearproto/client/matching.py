@@ -78,7 +78,7 @@ class ReportMatcher(Generic[_S, _R]):
     Only foreground submissions count: servers report on no others.
 
     Attributes:
-        early_size: bytes of the reports that are kept; whoever calls `keep` limits it.
+        early_size: bytes of the reports that are kept; the caller of `keep` limits it.
     """
 
     __slots__ = ("_answered", "_early", "_is_end", "_jobs", "_repeated", "_submitted", "early_size")

@@ -20,8 +20,8 @@ class Policy(Enum):
     ROUND_ROBIN = "round_robin"
     """The servers in turn."""
     UNIQUE_HASH = "unique_hash"
-    """The server that the job's unique picks, by the rule of Perl's client, so that jobs with one unique meet whoever
-    submits them. Jobs without a unique go to the servers in turn."""
+    """The server that the job's unique selects, by the rule of Perl's client: submissions with the same unique meet on
+    one server, and are joined there. Jobs without a unique go to the servers in turn."""
 
 
 @event
@@ -135,7 +135,7 @@ class Candidates:
 
         Args:
             now: monotonic time in seconds.
-            until: when waiting is no use any more.
+            until: latest time to wait until.
 
         Returns:
             What to do; None if nothing is left to try.

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class Answer:
-    """What a request that is no foreground submission comes to.
+    """The answer to a request other than the submission of a foreground job.
 
     Attributes:
         event: the answer; None until it has come.
@@ -153,7 +153,7 @@ class OpenRequests(Generic[_R, _A]):
             assert self._unread is not None
             raise StreamBlocked(
                 f"{self.server} is not read: jobs that stream hold {self._unread.size} bytes unread,"
-                f" limit {self._unread.limit}; use another client beside a long stream"
+                f" limit {self._unread.limit}; use another client while a long job streams"
             )
 
     @property

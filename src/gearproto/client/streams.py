@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_MAX_UNREAD", "StreamLog", "Unread"]
 DEFAULT_MAX_UNREAD: Final = 16 * 1024 * 1024
 """Most bytes that the jobs of a client that stream hold unread unless told otherwise."""
 
-_EVENT_SIZE: Final = 128  # bytes that an event takes beside its data, about: empty pieces take memory, too
+_EVENT_SIZE: Final = 128  # bytes that an event takes in addition to its data, about: empty pieces take memory too
 
 
 class Unread:
@@ -44,15 +44,15 @@ class Unread:
         self._dropped: deque[int] = deque()  # sizes of logs that nobody has any more
 
     def charge(self, size: int) -> None:
-        """Count so many bytes more, or less."""
+        """Add this many bytes to the count; a negative number takes them off."""
         self._size += size
 
     def left(self, log: StreamLog) -> None:
-        """Leave word that a cursor of a log has been left."""
+        """Record that a cursor of a log has been left."""
         self._left.append(ref(log))
 
     def dropped(self, size: int) -> None:
-        """Leave word that a log that holds so many bytes is gone."""
+        """Record that a log that held this many bytes is gone."""
         self._dropped.append(size)
 
     @property

@@ -1,7 +1,7 @@
 """Work that no request pays for, shared out among the turns of the server.
 
 What a peer leaves behind, or what is due at one moment, can be much: a hundred thousand jobs, or functions. It is done
-in steps, each of which costs about as much as a request, and only so many steps are taken at a time. So nobody waits
+in steps, each of which costs about as much as a request, and the number of steps in a turn is limited. So nobody waits
 long for it.
 """
 
@@ -28,7 +28,7 @@ class Chores:
     """What has been begun and is not finished yet. A chore is an iterator: it does a step whenever it is asked for one.
 
     Attributes:
-        waiting: the chores that wait to be gone on with.
+        waiting: the chores that wait to be continued.
         at_once: how many steps may be taken at one time. What they make others receive counts too.
         least: how many steps a new chore may take in any case, so that small ones are over at once.
     """

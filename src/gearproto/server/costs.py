@@ -1,4 +1,4 @@
-"""What things take in memory, in bytes beside the bytes that peers have sent; measured on CPython 3.11."""
+"""What things take in memory, in bytes on top of the bytes that peers have sent; measured on CPython 3.11."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 __all__ = ["ABILITY", "CANCELLED", "FUNCTION", "JOB", "JOIN", "PEER", "TLS"]
 
 JOB: Final = 512
-"""Bytes that a job takes beside its workload and its names."""
+"""Bytes that a job takes on top of its workload and its names."""
 
 FUNCTION: Final = 1700
-"""Bytes that a function takes beside its name."""
+"""Bytes that a function takes on top of its name."""
 
 ABILITY: Final = 250
 """Bytes for a function of a worker."""

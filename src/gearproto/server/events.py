@@ -1,4 +1,4 @@
-"""What an engine tells its driver, beside the bytes to send."""
+"""What an engine tells its driver, apart from the bytes to send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to jobs, whoever causes it.
+"""What happens to jobs.
 
 A job is submitted, or a submission joins it; a worker gets it; it is given back if the worker is lost; it ends. Each of
 these is one function here: it moves the job in the queue, queues what its clients get, wakes workers, and tells the

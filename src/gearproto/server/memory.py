@@ -1,6 +1,6 @@
 """A limit for all that peers make a server keep.
 
-Two kinds of memory are told apart. What is *kept* stays until somebody works it off: jobs, functions, connections. It
+There are two kinds of memory. What is *kept* stays until somebody works it off: jobs, functions, connections. It
 grows by requests that can be refused. What is *under way* passes through: unread output, halves of packets, answers in
 the making. Past the limit nothing is taken that would be kept. Peers are closed only if more than an eighth of the
 limit is under way, those with most of it first. Otherwise a full queue could never be worked off.

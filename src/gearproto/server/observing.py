@@ -13,7 +13,7 @@ __all__ = ["JobObserver", "Tracer"]
 
 
 class JobObserver:
-    """Is told what happens to jobs and workers. Override what you want to know: each method here does nothing.
+    """Sees what happens to jobs and workers. Override the methods that you need: here they do nothing.
 
     The engine calls these methods in the middle of its own work. They must not raise, and must not call the engine.
     """

@@ -24,7 +24,7 @@ from .linked import LinkedList
 __all__ = ["JobQueue", "QueueFull", "Scheduler"]
 
 _SLACK: Final = 64
-"""So many removed jobs in a deque are not worth a sweep."""
+"""Number of removed jobs in a deque that are not worth a sweep."""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")

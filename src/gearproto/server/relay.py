@@ -56,7 +56,7 @@ class Relay:
                 output.send(client, body)
 
     def pass_exception_on(self, job: Job, body: bytes) -> None:
-        """Send ``WORK_EXCEPTION`` to those who have asked for it, ``WORK_FAIL`` to the others."""
+        """Send ``WORK_EXCEPTION`` to the clients that have asked for it, ``WORK_FAIL`` to the others."""
         clients = job.clients or ()
         self.pass_on([client for client in clients if client.exceptions], WorkException, body)
         self.pass_on([client for client in clients if not client.exceptions], WorkFail, job.handle)

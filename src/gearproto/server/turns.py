@@ -1,8 +1,8 @@
 """How a server's loop shares its time: what one turn may cost, and who has to wait for the next.
 
-A turn lets peers that are ready have their input read, then peers that had to wait go on, then sends what is queued.
-Each of these has some milliseconds. Those that are left over come first in the next turn, before anybody is asked who
-is ready: so every peer has its turn, however many there are, and no turn lasts long.
+A turn reads the input of peers that are ready, then resumes peers that had to wait, then sends what is queued. Each of
+these has some milliseconds. Peers that are left over come first in the next turn, before the loop looks which others
+are ready: so every peer has its turn, however many there are, and no turn lasts long.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ READ_TIME: Final = 0.015
 """Seconds after which no further peer is read in a turn."""
 
 RESUME_TIME: Final = 0.023
-"""Seconds after which no further peer goes on."""
+"""Seconds after which no further peer is resumed."""
 
 CLOSE_TIME: Final = 0.027
 """Seconds after which no further peer is closed whose time is over."""
@@ -29,7 +29,7 @@ FEW: Final = 4
 
 _WORK: Final = 2048  # requests; about 10 ms
 _LEAST_WORK: Final = 16  # requests of one peer
-_CROWD: Final = 16  # from so many peers on, each is read in small pieces
+_CROWD: Final = 16  # from this many peers on, each is read in small pieces
 _MAX_READ: Final = 256 * 1024  # bytes
 _MIN_READ: Final = 64 * 1024
 

@@ -135,8 +135,8 @@ class WorkerConnection(Connection):
 
         Args:
             function: its name, 1 to 8191 bytes without NUL.
-            timeout_ms: milliseconds after which the server gives a job to somebody else; servers take 1000 at the
-                least. None means no limit.
+            timeout_ms: milliseconds after which the server gives a job to another worker; servers take 1000 or
+                more. None means no limit.
 
         Raises:
             LocalProtocolError: an argument breaks these rules, or the connection has ended.

@@ -80,10 +80,11 @@ class Grabber:
                 conn.stop_grabbing()  # there may be something for it now, so that it has to be asked again
 
     def cant_do(self, function: bytes) -> None:
-        """Offer a function no more (``CANT_DO``). Jobs of it that are running go on.
+        """Stop offering a function (``CANT_DO``). Its running jobs are not affected.
 
-        gearmand takes running jobs from a worker that can no longer run their function. So a server that has assigned
-        jobs of the function, or may be doing so, is told once they have ended, and asked for no further job until then.
+        gearmand takes running jobs from a worker that can no longer run their function. So if a server has assigned
+        jobs of the function, or may be doing so, ``CANT_DO`` waits until they have ended, and the server is not asked
+        for further jobs until then.
 
         Raises:
             LocalProtocolError: it was not offered.
@@ -115,11 +116,11 @@ class Grabber:
         self._leaving.pop(conn, None)
 
     def assigned(self) -> None:
-        """Take note of a job, as soon as its assignment is read."""
+        """Count a job, as soon as its assignment is read."""
         self.running += 1
 
     def ended(self) -> None:
-        """Take note that a job has ended, reported or not."""
+        """Count the end of a job, reported or not."""
         self.running -= 1
 
     def stop(self) -> None:

@@ -86,7 +86,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions of a group and of the groups in it; or an exception that is none."""
+    """Yield the exceptions of a group and of the groups in it; or the exception itself if it is not a group."""
     left = [error]
     while left:
         error = left.pop()

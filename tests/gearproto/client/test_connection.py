@@ -280,8 +280,8 @@ def test_status_by_unique_may_name_the_handle() -> None:
         (JobCreated(H), "client: JOB_CREATED while awaiting STATUS_RES"),
         (StatusResUnique(b"u", False, False, 0, 0, 0), "client: STATUS_RES_UNIQUE while awaiting STATUS_RES"),
         (StatusRes(b"H:2", False, False, 0, 0), "client: STATUS_RES for b'H:2', asked for b'H:a:1'"),
-        (NoJob(), "client: NO_JOB is no response that a client receives"),
-        (JobAssign(H, b"f", b"w"), "client: JOB_ASSIGN is no response that a client receives"),
+        (NoJob(), "client: NO_JOB is not a response that a client receives"),
+        (JobAssign(H, b"f", b"w"), "client: JOB_ASSIGN is not a response that a client receives"),
     ],
 )
 def test_answer_to_another_question_ends_the_connection(packet: Packet, message: str) -> None:

@@ -132,5 +132,5 @@ def test_handle_is_the_bytes_of_the_server_and_knows_the_server() -> None:
 
 @pytest.mark.parametrize("run_at", [float("nan"), float("inf"), float("-inf")])
 def test_time_that_is_none_is_refused(run_at: float) -> None:
-    with pytest.raises(LocalProtocolError, match="which is no time"):
+    with pytest.raises(LocalProtocolError, match="which is not a finite time"):
         JobRequest("f", run_at=run_at).packet(background=True)

@@ -605,7 +605,7 @@ def test_wake_up_comes_between_any_answers() -> None:
 def test_packet_for_clients_ends_the_connection() -> None:
     worker = WorkerConnection()
     worker.receive_data(sent(JobCreated(H)))
-    message = "worker: JOB_CREATED is no response that a worker receives"
+    message = "worker: JOB_CREATED is not a response that a worker receives"
     assert drain_to_error(worker) == ([], message, [ConnectionClosed(message)])
 
 
