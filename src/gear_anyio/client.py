@@ -148,7 +148,7 @@ class Client:
                 options=self._options,
                 standing=LoggedStanding(address, _log, retry_pauses),
                 introduce=self._introduce,
-                on_stranded=self._on_stranded,
+                on_retryable=self._on_retryable,
                 on_paused=self._on_paused,
             )
             for address in self._addresses
@@ -162,7 +162,7 @@ class Client:
         self._thread = 0
         self._closed = False
         self._scopes: dict[anyio.CancelScope, None] = {}  # of all that runs for the client
-        self._unfinished: dict[Job, None] = {}  # stranded, and on their way to another server
+        self._unfinished: dict[Job, None] = {}  # retryable, and on their way to another server
         self.admin = Admin(self._ask_admin)
 
     async def __aenter__(self) -> Self:
@@ -382,8 +382,8 @@ class Client:
             TimeoutError: the server has not answered in time.
         """
         with anyio.CancelScope(deadline=until):
-            await job.wait_until_settled()
-        if not job.settled:
+            await job.wait_until_resolved()
+        if not job.resolved:
             raise self._no_answer(job.server)
         return job.taken()
 
@@ -578,20 +578,20 @@ class Client:
         if errors:
             raise errors[0]
 
-    def _on_stranded(self, job: Job) -> None:
+    def _on_retryable(self, job: Job) -> None:
         """Submit a job once more whose submission came to nothing."""
         if self._closed or self._starter is None:
-            job.end_stranded()
+            job.give_up()
         elif job not in self._unfinished:  # else its task looks again
             self._unfinished[job] = None
-            self._starter.start_soon(self._run, partial(self._relaunch, job))  # a callback may have brought it here
+            self._starter.start_soon(self._run, partial(self._retry, job))  # a callback may have brought it here
 
-    async def _relaunch(self, job: Job) -> None:
-        """Submit a stranded job, as often as it is stranded again meanwhile."""
+    async def _retry(self, job: Job) -> None:
+        """Submit a retryable job again, until it is submitted or has ended."""
         try:
-            while job.stranded is not None:
+            while job.retryable is not None:
                 job.search(anyio.current_time() + self._resubmit_timeout)
-                job.restart(self._chooser)
+                job.prepare_retry(self._chooser)
                 await self._launch([job], math.inf)
         except GearmanError as error:  # there is no room for it, or the client is closed
             self._give_up(job, str(error))
@@ -604,7 +604,7 @@ class Client:
     def _give_up(self, job: Job, cause: str) -> None:
         """End a job that is submitted nowhere, as no task takes it up any more."""
         if job.outcome is None and not any(job in session.records for session in self._sessions):
-            job.end(job.stranded or NotSent(cause))
+            job.end(job.retryable or NotSent(cause))
 
     def _start(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run something in a task, until the client is closed at the latest."""
@@ -759,10 +759,10 @@ class _AsCompleted(AsyncIterator[Job]):
         self._came = anyio.Event()
         self._ended: deque[Job] = deque()
         # Jobs may go on for long after somebody has left the loop: they are not to keep this object alive.
-        on_settled = weakref.WeakMethod(self._on_settled)
+        on_resolved = weakref.WeakMethod(self._on_resolved)
 
         def watcher(job: Job) -> None:
-            if (call := on_settled()) is not None:
+            if (call := on_resolved()) is not None:
                 call(job)
 
         self._watcher = watcher
@@ -773,7 +773,7 @@ class _AsCompleted(AsyncIterator[Job]):
         for job in self._left:
             job.unwatch(self._watcher)
 
-    def _on_settled(self, job: Job) -> None:
+    def _on_resolved(self, job: Job) -> None:
         self._ended.extend([job] * self._left.get(job, 0))
         self._came.set()
 

@@ -76,7 +76,7 @@ class ClientSession:
         options: ConnectionOptions,
         standing: LoggedStanding,
         introduce: Callable[[ClientSession], None],
-        on_stranded: Callable[[Job], None],
+        on_retryable: Callable[[Job], None],
         on_paused: Callable[[], None],
     ) -> None:
         """Begin without a connection.
@@ -89,7 +89,7 @@ class ClientSession:
             options: options of the connections, as in `gearproto.connection.Connection`.
             standing: what is known of the server.
             introduce: called when the server has been reached, before anything else is sent.
-            on_stranded: called with each job that may be submitted once more.
+            on_retryable: called with each job that may be submitted once more.
             on_paused: called when the connection is no longer read, as jobs that stream hold too much unread.
         """
         self.address = address
@@ -101,7 +101,7 @@ class ClientSession:
         self.standing = standing
         self._closing = False
         self._introduce = introduce
-        self._on_stranded = on_stranded
+        self._on_retryable = on_retryable
         self._on_paused = on_paused
         self._link: Link | None = None
         self._now: Callable[[], float] = anyio.current_time  # while there is a connection, what callbacks may call
@@ -232,8 +232,8 @@ class ClientSession:
                 self.standing.lost(event, link.error, self._now(), quiet=not self.records.cost)
             self._end_dial(self._dialed)
         record = self.records.on_event(event)
-        if isinstance(record, Job) and record.stranded is not None:
-            self._on_stranded(record)
+        if isinstance(record, Job) and record.retryable is not None:
+            self._on_retryable(record)
         if self.records.stopped and self._link is not None and not self._link.paused:
             self._link.pause()
             self.records.conn.rest()

@@ -106,9 +106,9 @@ class Job(JobRecord):
             await self.wait()
         return self.outcome is not None
 
-    async def wait_until_settled(self) -> None:
+    async def wait_until_resolved(self) -> None:
         """Wait until the job has ended or, if it is a background job, a server has taken it."""
-        while not self.settled:
+        while not self.resolved:
             await self._change()
 
     async def wait_queued(self, timeout: float | None = None) -> JobHandle:

@@ -143,12 +143,12 @@ class Client:
                 self._connect_timeout,
                 LoggedStanding(address, _log, retry_pauses),
                 self._introduce,
-                self._on_stranded,
+                self._on_retryable,
             )
             for address in self._addresses
         ]
         self._unread = Unread(max_unread)
-        self._stranded: dict[Job, None] = {}
+        self._retryable: dict[Job, None] = {}
         self._chooser = ServerChooser(self._sessions, policy)
         self._pump = Pump(f"gear_sync.Client of {', '.join(map(str, self._addresses))}", self._read_on)
         for session in self._sessions:
@@ -278,7 +278,7 @@ class Client:
                 for job in left:
                     job.watch(ended.append)
             while left:
-                if not self._pump.wait(lambda: bool(ended or self._stranded or self._stuck(left)), _left(until)):
+                if not self._pump.wait(lambda: bool(ended or self._retryable or self._stuck(left)), _left(until)):
                     self._check_open()
                     raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
                 while ended:  # first: a job that is submitted once more may have to wait for its server
@@ -287,8 +287,8 @@ class Client:
                 with self._pump.gate, self._pump.lock:
                     for job in self._stuck(left):
                         job.check_progress()
-                for job in list(self._stranded):
-                    self._relaunch(job, until)
+                for job in list(self._retryable):
+                    self._retry(job, until)
                 if left and not ended and time.monotonic() >= until:
                     raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
         finally:
@@ -360,8 +360,8 @@ class Client:
         in_time = True
         for job in jobs:
             try:
-                in_time = in_time and self.wait_for_job(job, lambda job=job: job.settled, _left(until))  # type: ignore[misc]
-                results.append(job.taken() if job.settled else self._no_answer(job.server))
+                in_time = in_time and self.wait_for_job(job, lambda job=job: job.resolved, _left(until))  # type: ignore[misc]
+                results.append(job.taken() if job.resolved else self._no_answer(job.server))
             except (JobError, StreamBlocked) as error:
                 results.append(error)
         return results
@@ -507,8 +507,8 @@ class Client:
             return
         self._pump.close("closed by the client")
         with self._pump.gate, self._pump.lock:
-            for job in list(self._stranded):
-                self._end_stranded(job)
+            for job in list(self._retryable):
+                self._give_up(job)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -526,7 +526,7 @@ class Client:
         """Wait until something is done that a job's events bring about; `Job` calls this.
 
         Args:
-            job: the job, which is submitted once more here if it is stranded.
+            job: the job, which is submitted again here if it is retryable.
             done: tells whether it is so; called with the lock held.
             timeout: longest time to wait in seconds; None for no limit. 0 and less as in `Pump.wait`.
 
@@ -541,8 +541,8 @@ class Client:
 
         def look() -> bool:
             nonlocal is_done
-            is_done = job.stranded is None and done()
-            return is_done or job.stranded is not None or job.stuck
+            is_done = job.retryable is None and done()
+            return is_done or job.retryable is not None or job.stuck
 
         left = timeout
         while self._pump.wait(look, left):
@@ -550,7 +550,7 @@ class Client:
                 return True
             with self._pump.gate, self._pump.lock:
                 job.check_progress()
-            self._relaunch(job, until)
+            self._retry(job, until)
             if time.monotonic() >= until:
                 return self._pump.wait(done, 0)
             left = _left(until)
@@ -566,7 +566,7 @@ class Client:
         """Read on, if a job that streams has held that up and holds less now; `JobEvents` calls this."""
         if any(session.paused for session in self._sessions):
             with self._pump.gate, self._pump.lock:
-                self._pump.settled(watch=any(session.paused and session.readable for session in self._sessions))
+                self._pump.changed(watch=any(session.paused and session.readable for session in self._sessions))
 
     def on_iteration_left(self) -> None:
         """Read on, as `on_event_taken`; without the lock, as the garbage collector may be the one that leaves."""
@@ -577,33 +577,33 @@ class Client:
         if self._pump.closed:
             raise GearmanError("this client is closed")
 
-    def _on_stranded(self, job: Job) -> None:
+    def _on_retryable(self, job: Job) -> None:
         """Keep a job until somebody who waits submits it once more, or the client is closed. With the lock held."""
-        self._stranded[job] = None  # first, as KeyboardInterrupt may come in between
+        self._retryable[job] = None  # first, as KeyboardInterrupt may come in between
         job.search(time.monotonic() + self._resubmit_timeout)
         if self._pump.closed:
-            self._end_stranded(job)
+            self._give_up(job)
 
-    def _end_stranded(self, job: Job) -> None:
-        del self._stranded[job]
-        job.end_stranded()
+    def _give_up(self, job: Job) -> None:
+        del self._retryable[job]
+        job.give_up()
 
-    def _relaunch(self, job: Job, until: float) -> None:
-        """Submit a stranded job once more, unless another thread does; it ends if there is nowhere to."""
+    def _retry(self, job: Job, until: float) -> None:
+        """Submit a retryable job again, unless another thread does; it ends if no server is left."""
         taken = False
         try:
             with self._pump.gate, self._pump.lock:
-                if job.stranded is None:
+                if job.retryable is None:
                     return
                 taken = True
-                self._stranded.pop(job, None)  # KeyboardInterrupt may have kept it out
-                job.restart(self._chooser)
+                self._retryable.pop(job, None)  # KeyboardInterrupt may have kept it out
+                job.prepare_retry(self._chooser)
             self._launch([job], until, again=True)
         except BaseException:
             with self._pump.gate, self._pump.lock:
                 if taken and job.outcome is None and not any(job in session.records for session in self._sessions):
-                    self._stranded.pop(job, None)
-                    job.end(job.stranded or NotSent("interrupted"))
+                    self._retryable.pop(job, None)
+                    job.end(job.retryable or NotSent("interrupted"))
             raise
 
     def _launch(self, jobs: Sequence[Job], until: float, *, again: bool = False) -> None:
@@ -611,8 +611,8 @@ class Client:
 
         Args:
             jobs: the jobs, with their candidates.
-            until: when to leave off.
-            again: whether they are submitted once more: then they are stranded when it is time to leave off.
+            until: when the time is up.
+            again: whether they are submitted again: then they stay retryable when the time is up.
         """
         if len(self._sessions) == 1 and self._try(self._sessions[0], lambda records: records.submit(jobs)):
             return  # the common case, without a plan
@@ -625,11 +625,11 @@ class Client:
             self._place(dispatch, groups, until)
             if dispatch.left and time.monotonic() >= until:
                 with self._pump.gate, self._pump.lock:
-                    for job in dispatch.strand():
+                    for job in dispatch.stop():
                         if again:
-                            self._on_stranded(job)
+                            self._on_retryable(job)
                         else:
-                            job.end_stranded()
+                            job.give_up()
             elif dispatch.left and not groups:
                 self._sleep(min(dispatch.retry_at, until))
                 self._check_open()
@@ -640,7 +640,7 @@ class Client:
         Args:
             dispatch: is told of the servers that could not be reached.
             groups: the jobs, by the index of their server.
-            until: when to leave off.
+            until: when the time is up.
         """
 
         def submit(session: ClientSession, jobs: list[Job]) -> bool:
@@ -682,7 +682,7 @@ class Client:
         Args:
             session: the server.
             call: queues it; called with the lock held.
-            until: when to leave off.
+            until: when the time is up.
         """
         return self._try(session, call) or (self._reach(session, until) and self._try(session, call))
 
@@ -699,7 +699,7 @@ class Client:
                 try:
                     call(session.records)
                 finally:
-                    pump.settled(watch=session.settle())
+                    pump.changed(watch=session.settle())
             except BaseException as error:
                 pump.interrupted(error)
                 raise
@@ -736,7 +736,7 @@ class Client:
                     session.use(sock)
                 else:
                     session.dial(endpoints, began)
-                self._pump.settled(watch=True)
+                self._pump.changed(watch=True)
             except BaseException as error:
                 self._pump.interrupted(error)
                 raise
@@ -764,7 +764,7 @@ class Client:
         Args:
             candidates: the servers.
             request: queues the request; called with the lock held.
-            until: when to leave off.
+            until: when the time is up.
 
         Raises:
             JobNotSent: no server could be reached.

@@ -44,7 +44,7 @@ class ClientSession:
         connect_timeout: float,
         standing: LoggedStanding,
         introduce: Callable[[ClientSession], None],
-        on_stranded: Callable[[Job], None],
+        on_retryable: Callable[[Job], None],
     ) -> None:
         """Begin without a connection.
 
@@ -55,13 +55,13 @@ class ClientSession:
             connect_timeout: seconds for each attempt to connect; and for the answer of a server that fell silent.
             standing: what is known of the server.
             introduce: called when the server has been reached, before anything else is sent.
-            on_stranded: called with each job that may be submitted once more.
+            on_retryable: called with each job that may be submitted once more.
         """
         self.address = address
         self._tls = tls
         self._options = options
         self._introduce = introduce
-        self._on_stranded = on_stranded
+        self._on_retryable = on_retryable
         self._connect_timeout = connect_timeout
         self.standing = standing
         self._closing = False
@@ -195,8 +195,8 @@ class ClientSession:
             if link is not None and not self._closing:
                 self.standing.lost(event, link.error, time.monotonic(), quiet=not self.records.cost)
         record = self.records.on_event(event)
-        if isinstance(record, Job) and record.stranded is not None:
-            self._on_stranded(record)
+        if isinstance(record, Job) and record.retryable is not None:
+            self._on_retryable(record)
         if self.records.stopped and self._link is not None and not self._link.paused:
             self._link.pause()
             self.records.conn.rest()
@@ -257,8 +257,8 @@ class ClientSession:
             self._link = None  # after KeyboardInterrupt not all of the events may have come
         self._closing = False
         for record in self.records.abandon(reason):
-            if isinstance(record, Job) and record.stranded is not None:
-                self._on_stranded(record)
+            if isinstance(record, Job) and record.retryable is not None:
+                self._on_retryable(record)
 
 
 def _sent() -> bool:

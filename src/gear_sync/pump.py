@@ -135,7 +135,7 @@ class Pump:
     Attributes:
         gate: take it before `lock`. A thread that pumps without a pause passes the gate between two turns, so whichever
             thread holds it is the next one to get the lock.
-        lock: guards the sources; hold it in every call to them, and to `settled` and `interrupted`.
+        lock: guards the sources; hold it in every call to them, and to `changed` and `interrupted`.
         closed: whether `close` was called.
     """
 
@@ -195,7 +195,7 @@ class Pump:
         self._opened = _Opened()
         return True
 
-    def settled(self, *, watch: bool) -> None:
+    def changed(self, *, watch: bool) -> None:
         """Take note of what has changed in the calling thread.
 
         Args:

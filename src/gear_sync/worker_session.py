@@ -105,7 +105,7 @@ class WorkerSession:
             else:
                 self._dial = Dial(self.address, self.standing.order(endpoints), self._connect_timeout, tls)
                 self._on_dialed()
-            self.pump.settled(watch=True)  # a thread that sends a report may be pumping
+            self.pump.changed(watch=True)  # a thread that sends a report may be pumping
 
     def _failed(self, error: OSError) -> None:
         self._dial = None
@@ -127,13 +127,13 @@ class WorkerSession:
         close_with(link, link.sock)
         self._owner.advance()
         link.start()
-        self.pump.settled(watch=link.sending or link.closed)
+        self.pump.changed(watch=link.sending or link.closed)
 
     def settle(self) -> None:
         """Hand out all events, send as much as the socket takes, and let others know if that is not all."""
         if (link := self.link) is not None:
             link.settle()
-            self.pump.settled(watch=link.sending or link.closed)
+            self.pump.changed(watch=link.sending or link.closed)
 
     def abort_if_overdue(self) -> None:
         """Abort if the time to stop is over: `run` cannot see to it while a function runs in its thread."""

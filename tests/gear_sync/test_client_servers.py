@@ -287,11 +287,11 @@ def test_job_that_was_lost_and_cannot_be_submitted_again_is_lost_and_not_called_
             job.result(LIMIT)
 
 
-def test_stranded_job_ends_when_the_client_is_closed() -> None:
+def test_retryable_job_ends_when_the_client_is_closed() -> None:
     with HostileServer(takes_the_beginning) as deaf, Client(deaf.address) as client:
         stuck, job = client.submit_many([JobRequest("f", bytes(16 * MIB)), JobRequest("f")])
         assert isinstance(stuck.outcome, Lost)
-        assert job.stranded is not None
+        assert job.retryable is not None
         client.close()
         assert isinstance(job.outcome, NotSent)
         with pytest.raises(JobNotSent):
@@ -299,13 +299,13 @@ def test_stranded_job_ends_when_the_client_is_closed() -> None:
 
 
 @ways
-def test_stranded_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> None:
+def test_retryable_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> None:
     with (
         HostileServer(loses_a_job) as lossy,
         Client(lossy.address, retry_pauses=(60, 60), connect_timeout=120) as client,
     ):
         job = client.submit("f", unique="u", resubmit=True)
-        poll_until(lambda: job.wait(0) or job.stranded is not None, "the loss is noticed")
+        poll_until(lambda: job.wait(0) or job.retryable is not None, "the loss is noticed")
         calls: dict[str, Callable[[], object]] = {
             "result": lambda: job.result(0.01),
             "events": lambda: list(job.events(0.01)),
@@ -536,8 +536,8 @@ def test_job_that_another_thread_submits_again_has_not_ended_for_those_who_wait(
 
         def wait_and_be_late(done: Callable[[], bool], timeout: float | None) -> bool:
             is_done = wait(done, timeout)
-            if job.stranded is not None:
-                Call(lambda: client._relaunch(job, math.inf)).result()
+            if job.retryable is not None:
+                Call(lambda: client._retry(job, math.inf)).result()
             return is_done
 
         job = client.submit("f", unique="u", resubmit=True)
@@ -564,8 +564,8 @@ def test_jobs_that_have_ended_do_not_wait_for_one_that_is_submitted_again(monkey
             client.close()
 
         lost, done = client.submit("f", unique="u", resubmit=True), client.submit("f")
-        poll_until(lambda: lost.stranded is not None or lost.wait(0), "one is done, the other lost")
-        monkeypatch.setattr(client, "_relaunch", relaunch)
+        poll_until(lambda: lost.retryable is not None or lost.wait(0), "one is done, the other lost")
+        monkeypatch.setattr(client, "_retry", relaunch)
         order.extend(client.as_completed([lost, done], LIMIT))
     assert order == [done, "again", lost]
     assert isinstance(done.outcome, Completed)
@@ -686,4 +686,4 @@ def test_nothing_is_left_open_with_several_servers(absent: str) -> None:
             with contextlib.suppress(TimeoutError):
                 list(client.as_completed(jobs, 0.05))
         assert all(job.outcome is not None for job in jobs)
-        assert client._stranded == {}
+        assert client._retryable == {}

@@ -57,7 +57,7 @@ def check_records(client: Client) -> None:
     """Nothing is kept of requests that have ended."""
     for session in client._sessions:
         assert session.records._open == {}
-    assert client._stranded == {}
+    assert client._retryable == {}
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

@@ -113,7 +113,7 @@ class Site:
     def settle(self) -> None:
         """Send what has been queued; with the lock held."""
         self.link.settle()
-        self.pump.settled(watch=self.link.sending or self.link.closed)
+        self.pump.changed(watch=self.link.sending or self.link.closed)
 
     def waiting(self, request: RequestId, timeout: float | None = None) -> Call[bool]:
         """Wait for an answer in a thread."""

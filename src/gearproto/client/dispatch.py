@@ -156,13 +156,13 @@ class Dispatch(Generic[_R]):
             self._failures[address] = error
         self.left += jobs
 
-    def strand(self) -> list[_R]:
-        """Leave off, and strand the jobs that are left; return them."""
-        stranded, self.left = self.left, []
-        for job in stranded:
+    def stop(self) -> list[_R]:
+        """Stop, and mark the jobs that are left as retryable; return them."""
+        stopped, self.left = self.left, []
+        for job in stopped:
             job.candidates = self._chooser.candidates(job.unique)
-            job.strand(self._not_sent())
-        return stranded
+            job.mark_retryable(self._not_sent())
+        return stopped
 
     def _not_sent(self) -> NotSent:
         return NotSent(unreachable(self._failures.items() or self._failed_before))

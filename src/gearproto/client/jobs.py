@@ -79,17 +79,17 @@ class JobRecord:
         progress: the latest progress, as units done and units in all; None before the first.
         server: where it was submitted; None until it was.
         background: whether it is a background job, which only reports that a server has taken it.
-        request: what was submitted; None once it is settled.
+        request: what was submitted; None once the job has ended.
         candidates: the servers that it can go to yet.
-        stranded: what its submission came to, if it may be sent once more; `restart` it then, or `end` it.
+        retryable: how its last submission ended, if it may be submitted again: `prepare_retry` then, or `give_up`.
         search_until: monotonic time in seconds until which a submission that was lost looks for a server.
         log: its events; None before the first, unless it streams.
         records: where the submission is open; None if it is not.
     """
 
     __slots__ = (
-        "_lives",
         "_lost",
+        "_resubmissions_left",
         "_watchers",
         "background",
         "candidates",
@@ -100,9 +100,9 @@ class JobRecord:
         "progress",
         "records",
         "request",
+        "retryable",
         "search_until",
         "server",
-        "stranded",
         "unique",
     )
 
@@ -135,13 +135,13 @@ class JobRecord:
         self.candidates = candidates
         self.background = background
         self.server: Address | None = None
-        self.stranded: NotSent | Lost | None = None
+        self.retryable: NotSent | Lost | None = None
         self.search_until = -inf
         self.handle: JobHandle | None = None
         self.outcome: Outcome | None = None
         self.progress: tuple[int, int] | None = None
-        self._lives = MAX_RESUBMISSIONS if resubmit else 0
-        self._lost: Lost | None = None  # what an earlier submission came to
+        self._resubmissions_left = MAX_RESUBMISSIONS if resubmit else 0
+        self._lost: Lost | None = None  # how an earlier submission ended
         self._watchers: list[Callable[[JobRecord], object]] | None = None
         self.log: EventLog | None = None if unread is None else StreamLog(unread)  # most jobs never need one
         self.records: _OpenRequests | None = None
@@ -170,8 +170,8 @@ class JobRecord:
             return self.background
         if isinstance(event, JobEnded):
             outcome = event.outcome
-            if isinstance(outcome, NotSent) or (isinstance(outcome, Lost) and self._lives > 0):
-                self.strand(outcome)
+            if isinstance(outcome, NotSent) or (isinstance(outcome, Lost) and self._resubmissions_left > 0):
+                self.mark_retryable(outcome)
             else:
                 self.end(outcome)
             return True
@@ -187,7 +187,7 @@ class JobRecord:
         return False
 
     @property
-    def settled(self) -> bool:
+    def resolved(self) -> bool:
         """Whether the job has ended or, if it is a background job, a server has taken it."""
         return self.outcome is not None or (self.background and self.handle is not None)
 
@@ -219,38 +219,38 @@ class JobRecord:
         """Whether `taken` has an answer: a server has taken the job, or none will."""
         return self.handle is not None or self.outcome is not None
 
-    def strand(self, came_to: NotSent | Lost) -> None:
-        """Record that the submission failed, and may be sent again."""
+    def mark_retryable(self, outcome: NotSent | Lost) -> None:
+        """Record how the submission ended; the job may be submitted again."""
         self.records = None
-        self.stranded = came_to
+        self.retryable = outcome
 
-    def end_stranded(self) -> None:
-        """End a stranded job with what its submission came to."""
-        assert self.stranded is not None
-        self.end(self.stranded)
+    def give_up(self) -> None:
+        """End a job that may be submitted again with the outcome of its last submission."""
+        assert self.retryable is not None
+        self.end(self.retryable)
 
     def search(self, until: float) -> None:
-        """Let a stranded submission that was lost look for a server until a time, for at least one attempt."""
-        if isinstance(self.stranded, Lost):
+        """Let a job whose submission was lost look for a server until a time, with one attempt at least."""
+        if isinstance(self.retryable, Lost):
             self.search_until = until
 
-    def restart(self, chooser: ServerChooser) -> None:
-        """Forget what came of a stranded submission, as it is to be sent once more.
+    def prepare_retry(self, chooser: ServerChooser) -> None:
+        """Prepare the job to be submitted again.
 
-        If it was never sent, the servers that were not tried are left. If it was lost, it may go to any server again,
-        and the event `Resubmitted` replaces the events before.
+        A submission that was never sent moves on to the servers that have not been tried. One that was lost may go to
+        any server, and the event `Resubmitted` replaces the events before it.
 
         Args:
             chooser: chooses among the servers.
         """
-        stranded = self.stranded
-        if isinstance(stranded, Lost):  # else nothing can have come of it
-            self._lost = stranded
-            self._lives -= 1
+        ended = self.retryable
+        if isinstance(ended, Lost):  # a submission that was never sent has left nothing to forget
+            self._lost = ended
+            self._resubmissions_left -= 1
             self.candidates = chooser.candidates(self.unique)
             self.handle = None
-            self._begin_anew(Resubmitted(stranded.cause))
-        self.stranded = None  # last: after KeyboardInterrupt the loss is still known
+            self._begin_anew(Resubmitted(ended.cause))
+        self.retryable = None  # last: after KeyboardInterrupt the loss is still known
 
     def _begin_anew(self, event: Restarted | Resubmitted) -> None:
         """Forget what a run has sent that was lost: the next run sends its own."""
@@ -269,13 +269,13 @@ class JobRecord:
             outcome = self._lost
         self.outcome = outcome
         self.records = None
-        self.stranded = None
+        self.retryable = None
         self.request = None
         self._tell_watchers()
 
     def watch(self, watcher: Callable[[Self], object]) -> None:
-        """Have a function called, once, when the job is settled; at once if it is already."""
-        if self.settled:
+        """Have a function called once, when the job is resolved; at once if it already is."""
+        if self.resolved:
             watcher(self)
         elif self._watchers is None:
             self._watchers = [watcher]  # type: ignore[list-item]

@@ -6,7 +6,7 @@ opened it keeps all, and when the last one is left it drops all and keeps nothin
 see `gearproto.client.OpenRequests`.
 
 Cursors may be left at any time, in any thread, even by the garbage collector. So leaving one only leaves word; the
-account is settled when somebody asks for it.
+account is balanced when somebody asks for it.
 """
 
 from __future__ import annotations

@@ -188,25 +188,25 @@ def test_reasons_are_told_in_the_systems_words_or_in_ours(failures: list[tuple[A
 # Leaving off
 
 
-def test_stranded_jobs_may_go_anywhere_again() -> None:
+def test_stopped_jobs_may_go_anywhere_again() -> None:
     chooser = ServerChooser([Server(), Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
     dispatch = Dispatch([job], chooser, PATIENCE)
     for index, server in enumerate((A, B)):
         assert dispatch.plan(0.0) == {index: [job]}
         dispatch.failed(server, REFUSED, [job])
-    assert dispatch.strand() == [job]
+    assert dispatch.stop() == [job]
     assert (dispatch.left, job.outcome) == ([], None)
     assert Dispatch([job], chooser, PATIENCE).plan(0.0) == {0: [job]}
 
 
-def test_stranded_job_that_was_never_under_way_is_not_sent() -> None:
+def test_retryable_job_that_was_never_under_way_is_not_sent() -> None:
     chooser = ServerChooser([Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
     dispatch = Dispatch([job], chooser, PATIENCE)
     dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
-    dispatch.strand()
-    assert job.stranded == NotSent("no server could be reached: a:4730: Connection refused")
+    dispatch.stop()
+    assert job.retryable == NotSent("no server could be reached: a:4730: Connection refused")
 
 
 # Submitting once more what was lost
@@ -214,9 +214,9 @@ def test_stranded_job_that_was_never_under_way_is_not_sent() -> None:
 
 def lost_job(chooser: ServerChooser, until: float) -> JobRecord:
     job = JobRecord(JobRequest("f", unique="u"), chooser.candidates(b"u"), resubmit=True)
-    job.strand(Lost("gone"))
+    job.mark_retryable(Lost("gone"))
     job.search(until)
-    job.restart(chooser)
+    job.prepare_retry(chooser)
     return job
 
 
@@ -260,7 +260,7 @@ def test_lost_submission_looks_for_a_server_as_long_as_it_may_and_tries_once_at_
 def test_submission_that_was_never_lost_tries_each_server_once() -> None:
     chooser = ServerChooser([Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"u")
-    job.strand(NotSent("gone"))
+    job.mark_retryable(NotSent("gone"))
     job.search(100.0)
     dispatch = Dispatch([job], chooser, PATIENCE)
     dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])

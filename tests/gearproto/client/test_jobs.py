@@ -111,7 +111,7 @@ def events(cursor: Cursor) -> list[JobEvent]:
 def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
     job = record()
     connection = submitted(job)
-    assert (job.handle, job.outcome, job.settled, job.log) == (None, None, False, None)
+    assert (job.handle, job.outcome, job.resolved, job.log) == (None, None, False, None)
     cursor = job.cursor()
     assert not cursor.fetch()
     assert cursor.take() is None
@@ -119,12 +119,12 @@ def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
     assert job.handle == H
     assert isinstance(job.handle, JobHandle)
     assert job.handle.server == SERVER
-    assert not job.settled
+    assert not job.resolved
     assert pump(connection, WorkData(H, b"a"), WorkStatus(H, 1, 2), WorkWarning(H, b"w")) == [job] * 3
     assert job.progress == (1, 2)
     assert pump(connection, WorkComplete(H, b"b")) == [job]
     assert job.outcome == Completed(b"b")
-    assert job.settled
+    assert job.resolved
     assert job.result_data() == b"ab"
     assert job.request is None
     one = RequestId(1)
@@ -198,16 +198,16 @@ def test_record_shows_what_is_known_of_it() -> None:
 # Background jobs
 
 
-def test_background_job_is_settled_when_a_server_has_taken_it() -> None:
+def test_background_job_is_resolved_when_a_server_has_taken_it() -> None:
     job = record(background=True)
     connection = connected()
     connection.submit([job])
     assert output(connection.conn) == [SubmitJobBg(b"f", b"", b"w")]
-    settled: list[JobRecord] = []
-    job.watch(settled.append)
+    resolved: list[JobRecord] = []
+    job.watch(resolved.append)
     pump(connection, JobCreated(H))
-    assert settled == [job]
-    assert job.settled
+    assert resolved == [job]
+    assert job.resolved
     assert job.taken() == H
     assert job.outcome is None
     lose(connection)
@@ -226,7 +226,7 @@ def test_background_job_that_was_not_taken_tells_why(
 ) -> None:
     job = record(background=True)
     end(submitted(job))
-    assert job.settled
+    assert job.resolved
     with pytest.raises(error):
         job.taken()
 
@@ -234,14 +234,14 @@ def test_background_job_that_was_not_taken_tells_why(
 # Submissions that come to nothing
 
 
-def test_submission_of_which_no_byte_left_is_stranded() -> None:
+def test_submission_of_which_no_byte_left_is_retryable() -> None:
     job = record()
     connection = connected()
     connection.submit([job])
     lose(connection)
-    assert job.stranded == NotSent("gone")
+    assert job.retryable == NotSent("gone")
     assert job.outcome is None
-    assert not job.settled
+    assert not job.resolved
     assert job.request is not None
 
 
@@ -249,13 +249,13 @@ def test_submission_that_has_left_is_lost() -> None:
     job = record()
     lose(submitted(job))
     assert job.outcome == Lost("gone")
-    assert job.stranded is None
+    assert job.retryable is None
 
 
-def test_lost_submission_is_stranded_if_it_may_be_sent_once_more() -> None:
+def test_lost_submission_is_retryable_if_it_may_be_sent_once_more() -> None:
     job = record(unique=b"u", resubmit=True)
     lose(submitted(job))
-    assert job.stranded == Lost("gone")
+    assert job.retryable == Lost("gone")
     assert job.outcome is None
 
 
@@ -263,9 +263,9 @@ def test_lost_submission_is_sent_once_more_only_so_often() -> None:
     job = record(unique=b"u", resubmit=True)
     for _ in range(MAX_RESUBMISSIONS):
         lose(submitted(job))
-        assert job.stranded == Lost("gone")
-        job.restart(CHOOSER)
-        assert job.stranded is None
+        assert job.retryable == Lost("gone")
+        job.prepare_retry(CHOOSER)
+        assert job.retryable is None
     lose(submitted(job))
     assert job.outcome == Lost("gone")
 
@@ -276,8 +276,8 @@ def test_unsent_submissions_are_sent_once_more_without_end() -> None:
         connection = connected()
         connection.submit([job])
         lose(connection)
-        assert job.stranded == NotSent("gone")
-        job.restart(CHOOSER)
+        assert job.retryable == NotSent("gone")
+        job.prepare_retry(CHOOSER)
     assert job.outcome is None
 
 
@@ -285,7 +285,7 @@ def test_unsent_submissions_are_sent_once_more_without_end() -> None:
 def test_job_that_was_lost_once_may_have_run_whatever_became_of_it_later(outcome: Outcome) -> None:
     job = record(unique=b"u", resubmit=True)
     lose(submitted(job))
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     job.end(outcome)
     assert job.outcome == (Lost("gone") if isinstance(outcome, NotSent | Rejected) else outcome)
 
@@ -293,11 +293,11 @@ def test_job_that_was_lost_once_may_have_run_whatever_became_of_it_later(outcome
 def test_unsent_submission_after_a_lost_one_is_no_proof_that_nothing_left() -> None:
     job = record(unique=b"u", resubmit=True)
     lose(submitted(job))
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     connection = connected()
     connection.submit([job])
     lose(connection)
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     job.end(NotSent("no server could be reached"))
     assert job.outcome == Lost("gone")
 
@@ -312,7 +312,7 @@ def test_restarted_job_knows_nothing_of_its_first_submission() -> None:
     connection = submitted(job)
     pump(connection, JobCreated(H), WorkData(H, b"half"), WorkStatus(H, 1, 2), WorkWarning(H, b"w"))
     lose(connection)
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     assert (job.handle, job.progress) == (None, None)
     pump(submitted(job), JobCreated(b"H:b:1"), WorkComplete(b"H:b:1", b"whole"))
     assert job.result_data() == b"whole"
@@ -327,11 +327,11 @@ def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
     assert [event.data for event in events(cursor) if isinstance(event, Data)] == [b"ha"]
     pump(connection, WorkData(H, b"lf"))
     lose(connection)
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     connection = connected()
     connection.submit([job])
     lose(connection)  # this time nothing has left
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     connection = submitted(job)
     pump(connection, JobCreated(H), WorkData(H, b"who"), WorkComplete(H, b"le"))
     told = events(job.cursor())
@@ -365,15 +365,15 @@ def test_submission_that_never_left_is_not_told_as_sent_once_more() -> None:
     connection = connected()
     connection.submit([job])
     lose(connection)
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     assert job.log is None
 
 
-def test_stranded_job_may_end_in_what_it_came_to() -> None:
+def test_retryable_job_may_end_as_its_submission_did() -> None:
     job = record()
-    job.strand(NotSent("gone"))
-    job.end_stranded()
-    assert job.stranded is None
+    job.mark_retryable(NotSent("gone"))
+    job.give_up()
+    assert job.retryable is None
     assert job.outcome == NotSent("gone")
     assert job.request is None
 
@@ -401,14 +401,14 @@ def test_watcher_of_a_job_that_has_ended_is_called_at_once() -> None:
     assert seen == [job]
 
 
-def test_watcher_is_not_told_of_a_job_that_is_stranded_but_of_its_end() -> None:
+def test_watcher_is_not_told_of_a_job_that_is_retried_but_of_its_end() -> None:
     job = record()
     seen: list[Outcome | None] = []
     job.watch(lambda job: seen.append(job.outcome))
-    job.strand(NotSent("gone"))
+    job.mark_retryable(NotSent("gone"))
     job.watch(lambda job: seen.append(job.outcome))
     assert seen == []
-    job.restart(CHOOSER)
+    job.prepare_retry(CHOOSER)
     job.end(Failed())
     assert seen == [Failed(), Failed()]
 
@@ -443,7 +443,7 @@ def test_submission_that_breaks_a_rule_keeps_all_others_back() -> None:
         connection.submit(jobs)
     assert output(connection.conn) == []
     lose(connection)
-    assert all(job.outcome is None and job.stranded is None for job in jobs)
+    assert all(job.outcome is None and job.retryable is None for job in jobs)
 
 
 def test_answer_is_the_event_of_its_request() -> None:
@@ -546,7 +546,7 @@ def test_old_handle_matches_nothing_on_a_new_connection() -> None:
     st.booleans(),
     st.integers(0, 400),
 )
-def test_every_record_is_settled_or_stranded_at_the_end(
+def test_every_record_is_resolved_or_retryable_at_the_end(
     kinds: list[tuple[bool, bool]], answered: int, left: bool, unsent: int
 ) -> None:
     jobs = [record(unique=b"u%d" % n, background=bg, resubmit=resubmit) for n, (bg, resubmit) in enumerate(kinds)]
@@ -560,9 +560,9 @@ def test_every_record_is_settled_or_stranded_at_the_end(
             if number % 2 and not job.background:
                 pump(connection, WorkComplete(handle, b"r"))
     lose(connection, unsent=min(unsent, size))
-    assert all(job.settled is (job.stranded is None) for job in jobs)
+    assert all(job.resolved is (job.retryable is None) for job in jobs)
     if not left:
-        assert {type(job.stranded) for job in jobs} == {NotSent}
+        assert {type(job.retryable) for job in jobs} == {NotSent}
 
 
 def test_all_who_share_a_job_get_its_result() -> None:
@@ -591,7 +591,7 @@ def test_what_is_open_still_may_be_abandoned() -> None:
     assert connection.abandon("interrupted") == [job, again, answer]
     assert job not in connection
     assert job.outcome == Lost("interrupted")
-    assert again.stranded == Lost("interrupted")
+    assert again.retryable == Lost("interrupted")
     assert answer.event is not None
     with pytest.raises(ConnectionLost, match="interrupted"):
         connection.echoed(answer.event)

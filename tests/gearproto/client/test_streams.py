@@ -259,7 +259,7 @@ def test_job_that_is_sent_once_more_holds_nothing_of_its_first_submission() -> N
     records.conn.connection_lost("gone")
     arrive(records)
     assert stream.records is None
-    stream.restart(ServerChooser((), Policy.ORDERED))
+    stream.prepare_retry(ServerChooser((), Policy.ORDERED))
     assert unread.size == EVENT
     assert take_all(cursor) == [Resubmitted("gone")]
     again = submitted(stream)
