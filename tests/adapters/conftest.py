@@ -1,4 +1,4 @@
-"""Each idiom in turn, with each way to a server in turn."""
+"""Each idiom in turn, with each backend in turn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness.idioms import IDIOMS, AnyClient, AnyWorker, Idiom, backend_of
+from tests.harness.idioms import IDIOMS, AnyClient, AnyWorker, Idiom, anyio_backend_of
 from tests.harness.loops import asking_nothing_in_callbacks
-from tests.harness.places import WAYS, Host, Place, Way, open_place
+from tests.harness.network import BACKENDS, Backend, Network, NetworkServer, open_network
 
 StartWorker = Callable[..., Awaitable[AnyWorker]]
 
@@ -22,44 +22,46 @@ def idiom(request: pytest.FixtureRequest) -> Iterator[Idiom]:
 
 @pytest.fixture
 def anyio_backend(idiom: Idiom) -> Any:
-    return backend_of(idiom)
+    return anyio_backend_of(idiom)
 
 
 @pytest.fixture(
-    params=[pytest.param(way, marks=[pytest.mark.interop("gearmand")] * (way == "gearmand")) for way in WAYS]
+    params=[
+        pytest.param(backend, marks=[pytest.mark.interop("gearmand")] * (backend == "gearmand")) for backend in BACKENDS
+    ]
 )
-def way(request: pytest.FixtureRequest) -> Way:
-    way: Way = request.param
-    return way
+def backend(request: pytest.FixtureRequest) -> Backend:
+    backend: Backend = request.param
+    return backend
 
 
 @pytest.fixture
-async def place(anyio_backend: object, idiom: Idiom, way: Way) -> AsyncIterator[Place]:
-    """A place without servers."""
-    async with open_place(idiom, way) as place:
-        yield place
+async def network(anyio_backend: object, idiom: Idiom, backend: Backend) -> AsyncIterator[Network]:
+    """A network without servers."""
+    async with open_network(idiom, backend) as network:
+        yield network
 
 
 @pytest.fixture
-async def host(place: Place) -> Host:
+async def server(network: Network) -> NetworkServer:
     """A server."""
-    return await place.start()
+    return await network.start()
 
 
 @pytest.fixture
-async def client(place: Place, host: Host) -> AnyClient:
+async def client(network: Network, server: NetworkServer) -> AnyClient:
     """A client of that server."""
-    return await place.connected_client(host)
+    return await network.connected_client(server)
 
 
 @pytest.fixture
-async def start(place: Place, host: Host) -> StartWorker:
+async def start(network: Network, server: NetworkServer) -> StartWorker:
     """Start workers: ``await start(name=function, ...)``, with options of the worker as ``options``."""
 
     async def start_worker(options: dict[str, Any] | None = None, **functions: Callable[..., Any]) -> AnyWorker:
-        worker = place.worker(host, **(options or {}))
+        worker = network.worker(server, **(options or {}))
         for name, function in functions.items():
             worker.register(name, function)
-        return await place.working(worker)
+        return await network.working(worker)
 
     return start_worker

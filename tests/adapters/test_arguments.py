@@ -8,7 +8,7 @@ import pytest
 
 from gearproto import JobRaised, LocalProtocolError
 from tests.harness.idioms import AnyClient, Idiom, make_client
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
 from .conftest import StartWorker
@@ -27,7 +27,9 @@ def sends_text(job: Any) -> None:
     job.send("text")
 
 
-async def test_bytearray_is_taken_wherever_bytes_is(client: AnyClient, host: Host, start: StartWorker) -> None:
+async def test_bytearray_is_taken_wherever_bytes_is(
+    client: AnyClient, server: NetworkServer, start: StartWorker
+) -> None:
     worker = await start()
     worker.register(bytearray(b"pieces"), pieces)
     submitted: dict[str, Any] = {"workload": bytearray(b"ab"), "unique": bytearray(b"u")}
@@ -59,12 +61,12 @@ async def test_priority_may_be_a_name(client: AnyClient, start: StartWorker) -> 
         await client.submit("f", priority="urgent")
 
 
-async def test_unique_of_64_bytes_needs_a_word(place: Place, host: Host, client: AnyClient) -> None:
+async def test_unique_of_64_bytes_needs_a_word(network: Network, server: NetworkServer, client: AnyClient) -> None:
     with pytest.raises(LocalProtocolError, match=r"limit 63: gearmand .* max_unique_size=64"):
         await client.submit("f", unique="u" * 64)
     with pytest.raises(LocalProtocolError, match="limit 63"):
         await client.submit_background("f", unique="u" * 64)
-    async with place.client(host, max_unique_size=64) as other:
+    async with network.client(server, max_unique_size=64) as other:
         await other.submit("f", unique="u" * 64)
 
 

@@ -36,7 +36,7 @@ from gearproto.packets import JobCreated, OptionRes, SubmitJob
 from tests.adapters.conftest import StartWorker
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import AnyClient, AnyJob, Gate, Idiom, in_thread, make_client, settle, until
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -91,13 +91,15 @@ async def test_results_of_any_size_come_back(client: AnyClient, start: StartWork
     assert job.outcome == Completed(workload[::-1])
 
 
-async def test_job_knows_its_names_and_where_it_is(client: AnyClient, host: Host, start: StartWorker) -> None:
+async def test_job_knows_its_names_and_where_it_is(
+    client: AnyClient, server: NetworkServer, start: StartWorker
+) -> None:
     await start(reverse=reverse)
     job = await client.submit(b"reverse", b"", unique="\N{SNOWMAN}")
     assert (job.function, job.unique) == (b"reverse", "\N{SNOWMAN}".encode())
     await job.result(LIMIT)
     assert isinstance(job.handle, JobHandle)
-    assert job.handle.server == Address(*host.address)
+    assert job.handle.server == Address(*server.address)
 
 
 async def test_priorities_decide_the_order(client: AnyClient, start: StartWorker) -> None:
@@ -118,7 +120,7 @@ async def test_priorities_decide_the_order(client: AnyClient, start: StartWorker
 
 
 async def test_submissions_with_one_unique_are_one_job(
-    place: Place, host: Host, client: AnyClient, start: StartWorker
+    network: Network, server: NetworkServer, client: AnyClient, start: StartWorker
 ) -> None:
     runs: list[bytes] = []
 
@@ -127,7 +129,7 @@ async def test_submissions_with_one_unique_are_one_job(
         job.send(b"one ")
         return b"result"
 
-    async with place.client(host) as other:
+    async with network.client(server) as other:
         jobs = [await who.submit("once", unique="u") for who in (client, client, other)]
 
         async def all_wait() -> bool:
@@ -185,7 +187,7 @@ async def test_many_jobs_are_submitted_or_none(client: AnyClient, start: StartWo
 
 
 async def test_background_jobs_run_and_their_handles_are_known(
-    client: AnyClient, host: Host, start: StartWorker
+    client: AnyClient, server: NetworkServer, start: StartWorker
 ) -> None:
     seen: set[bytes] = set()
     handles = [await client.submit_background("note", b"0")]
@@ -194,7 +196,7 @@ async def test_background_jobs_run_and_their_handles_are_known(
         handles.append(handle)
     assert len({*handles}) == 20
     for handle in handles:
-        assert handle.server == Address(*host.address)
+        assert handle.server == Address(*server.address)
         assert (await client.status(handle)).known
     await start(note=lambda job: seen.add(job.workload))
     await until(lambda: len(seen) == 20)
@@ -316,15 +318,17 @@ async def test_who_waits_for_too_long_may_wait_again(client: AnyClient, start: S
     assert await job.result(0) == b"ab"
 
 
-async def test_handle_of_a_job_can_be_waited_for(client: AnyClient, host: Host) -> None:
+async def test_handle_of_a_job_can_be_waited_for(client: AnyClient, server: NetworkServer) -> None:
     job = await client.submit("nobody")
     handle = await job.wait_queued(LIMIT)
     assert handle == await job.wait_queued(0) == job.handle
-    assert handle.server == Address(*host.address)
+    assert handle.server == Address(*server.address)
     assert (await client.status(handle)).known
 
 
-async def test_job_tells_its_status_and_can_be_cancelled(client: AnyClient, host: Host, start: StartWorker) -> None:
+async def test_job_tells_its_status_and_can_be_cancelled(
+    client: AnyClient, server: NetworkServer, start: StartWorker
+) -> None:
     begun, gate = Gate(), Gate()
 
     def slow(job: Any) -> bytes:
@@ -339,7 +343,7 @@ async def test_job_tells_its_status_and_can_be_cancelled(client: AnyClient, host
     assert await waiting.cancel()
     assert await waiting.wait(LIMIT)
     assert waiting.outcome == Failed()
-    if host.kind == "ours":  # gearmand remembers it until a worker passes over it
+    if server.kind == "ours":  # gearmand remembers it until a worker passes over it
         assert not (await waiting.status()).known
         assert not await waiting.cancel()
 
@@ -425,7 +429,7 @@ async def test_failure_is_told(client: AnyClient, start: StartWorker) -> None:
 
 
 async def test_exception_is_told_to_who_asks_for_it_and_is_a_failure_for_others(
-    place: Place, host: Host, client: AnyClient, start: StartWorker
+    network: Network, server: NetworkServer, client: AnyClient, start: StartWorker
 ) -> None:
     def throw(job: Any) -> None:
         raise ValueError("no such luck")
@@ -435,7 +439,7 @@ async def test_exception_is_told_to_who_asks_for_it_and_is_a_failure_for_others(
     with pytest.raises(JobRaised, match="ValueError: no such luck"):
         await job.result(LIMIT)
     assert job.outcome == Raised(b"ValueError: no such luck")
-    async with place.client(host, exceptions=False) as other:
+    async with network.client(server, exceptions=False) as other:
         for _ in range(2):  # gearmand ends the handle of its WORK_FAIL with a NUL
             job = await other.submit("throw")
             assert await job.wait(LIMIT)
@@ -466,9 +470,9 @@ async def test_queue_limit_can_be_one_for_each_priority_and_taken_back(client: A
     await client.submit_background("f")
 
 
-async def test_absent_server_is_told_as_not_sent(place: Place, host: Host) -> None:
-    client = await place.connected_client(host, retry_pauses=(0.001, 0.001))
-    await host.close()
+async def test_absent_server_is_told_as_not_sent(network: Network, server: NetworkServer) -> None:
+    client = await network.connected_client(server, retry_pauses=(0.001, 0.001))
+    await server.close()
     for _ in range(2):
         with pytest.raises(JobNotSent, match=r"no server could be reached: .*[a-z]$"):
             await client.submit("f")
@@ -482,9 +486,9 @@ async def test_absent_server_is_told_as_not_sent(place: Place, host: Host) -> No
         await client.echo(b"")
 
 
-async def test_server_that_is_left_alone_is_told_with_its_failure(place: Place, host: Host) -> None:
-    async with place.client(host, connect_timeout=0.05, retry_pauses=(60, 60)) as client:
-        await host.close()
+async def test_server_that_is_left_alone_is_told_with_its_failure(network: Network, server: NetworkServer) -> None:
+    async with network.client(server, connect_timeout=0.05, retry_pauses=(60, 60)) as client:
+        await server.close()
         texts = set()
         for _ in range(3):
             with pytest.raises(JobNotSent) as caught:
@@ -494,12 +498,12 @@ async def test_server_that_is_left_alone_is_told_with_its_failure(place: Place, 
 
 
 async def test_job_of_a_lost_server_is_lost_and_the_client_goes_on(
-    client: AnyClient, host: Host, start: StartWorker
+    client: AnyClient, server: NetworkServer, start: StartWorker
 ) -> None:
     job = await client.submit("nobody")
     await client.echo(b"")  # the submission has arrived
     await start(reverse=reverse)
-    await host.restart()
+    await server.restart()
     with pytest.raises(JobLost):
         await job.result(LIMIT)
     assert isinstance(job.outcome, Lost)
@@ -507,16 +511,18 @@ async def test_job_of_a_lost_server_is_lost_and_the_client_goes_on(
     assert await job.result(LIMIT) == b"cba"
 
 
-async def test_idle_client_uses_a_restarted_server_as_if_nothing_had_been(client: AnyClient, host: Host) -> None:
+async def test_idle_client_uses_a_restarted_server_as_if_nothing_had_been(
+    client: AnyClient, server: NetworkServer
+) -> None:
     await client.submit_background("f")
-    await host.restart()
+    await server.restart()
     await settle()
     handle = await client.submit_background("f")
     assert (await client.status(handle)).known
 
 
-async def test_jobs_of_a_closed_client_are_lost(place: Place, host: Host) -> None:
-    async with place.client(host) as client:
+async def test_jobs_of_a_closed_client_are_lost(network: Network, server: NetworkServer) -> None:
+    async with network.client(server) as client:
         job = await client.submit("nobody")
         await client.echo(b"")
         client.close()
@@ -530,7 +536,7 @@ async def test_jobs_of_a_closed_client_are_lost(place: Place, host: Host) -> Non
 
 
 async def test_exceptions_are_asked_for_again_after_a_restart(
-    client: AnyClient, host: Host, start: StartWorker
+    client: AnyClient, server: NetworkServer, start: StartWorker
 ) -> None:
     def explode(job: Any) -> None:
         raise ValueError("no such luck")
@@ -538,7 +544,7 @@ async def test_exceptions_are_asked_for_again_after_a_restart(
     await start(explode=explode)
     for restart in (False, True):
         if restart:
-            await host.restart()
+            await server.restart()
             await until(lambda: is_registered(client, b"explode"))
         job = await client.submit("explode")
         with pytest.raises(JobRaised, match="no such luck"):
@@ -549,20 +555,20 @@ async def test_exceptions_are_asked_for_again_after_a_restart(
 
 
 async def test_lost_job_is_submitted_again_if_that_is_asked_for(
-    client: AnyClient, host: Host, start: StartWorker
+    client: AnyClient, server: NetworkServer, start: StartWorker
 ) -> None:
     jobs = [await client.submit("reverse", b"ab", unique="u", resubmit=True)]
     jobs += await client.submit_many(
         [JobRequest("reverse", b"cd", "v"), JobRequest("reverse", b"ef", "w")], resubmit=True
     )
     await client.echo(b"")
-    await host.restart()
+    await server.restart()
     await start(reverse=reverse)
     assert [await job.result(LIMIT) for job in jobs] == [b"ba", b"dc", b"fe"]
 
 
 async def test_whoever_joins_the_pieces_of_a_job_that_is_submitted_again_has_them_once(
-    client: AnyClient, host: Host, start: StartWorker
+    client: AnyClient, server: NetworkServer, start: StartWorker
 ) -> None:
     first, second = Gate(), Gate()
 
@@ -583,7 +589,7 @@ async def test_whoever_joins_the_pieces_of_a_job_that_is_submitted_again_has_the
             joined.append(event.data)
             if joined == [b"one "] and Resubmitted not in seen:
                 await first.reached()
-                await host.restart()
+                await server.restart()
                 second.open()
         elif isinstance(event, Resubmitted):
             joined.clear()
@@ -659,7 +665,7 @@ async def test_echo_comes_back(client: AnyClient, data: bytes) -> None:
     assert await client.echo(data) == data
 
 
-async def test_admin_api(client: AnyClient, host: Host, start: StartWorker) -> None:
+async def test_admin_api(client: AnyClient, server: NetworkServer, start: StartWorker) -> None:
     await start({"client_id": "the worker"}, idle=reverse)
 
     async def worker_is_there() -> bool:
@@ -667,7 +673,7 @@ async def test_admin_api(client: AnyClient, host: Host, start: StartWorker) -> N
 
     await until(worker_is_there)
     await until(lambda: is_registered(client, b"idle"))
-    admin = client.admin_of(host.address)
+    admin = client.admin_of(server.address)
     await admin.create_function("made")
     handle = await client.submit_background("made", unique="u", priority=Priority.HIGH)
     status = {row.function: (row.total, row.running, row.workers) for row in await admin.status()}
@@ -697,10 +703,10 @@ async def test_cancelled_job_fails_for_who_waits(client: AnyClient) -> None:
     assert job.outcome == Failed()
 
 
-async def test_shutdown_is_for_our_server_only(place: Place) -> None:
-    host = await place.start(allow_shutdown=True)
-    client = await place.connected_client(host)
-    if host.kind == "gearmand":
+async def test_shutdown_is_for_our_server_only(network: Network) -> None:
+    server = await network.start(allow_shutdown=True)
+    client = await network.connected_client(server)
+    if server.kind == "gearmand":
         for graceful in (False, True):
             with pytest.raises(ServerError, match="UNKNOWN_COMMAND"):
                 await client.admin.shutdown(graceful=graceful)
@@ -713,63 +719,65 @@ async def test_shutdown_is_for_our_server_only(place: Place) -> None:
 # Several servers
 
 
-async def test_jobs_go_to_the_first_server_that_can_be_reached(place: Place) -> None:
-    hosts = [await place.start() for _ in range(3)]
-    async with place.client() as client:
-        for host in hosts[:2]:
+async def test_jobs_go_to_the_first_server_that_can_be_reached(network: Network) -> None:
+    servers = [await network.start() for _ in range(3)]
+    async with network.client() as client:
+        for server in servers[:2]:
             handles = [await client.submit_background("f") for _ in range(3)]
-            assert [handle.server for handle in handles] == [Address(*host.address)] * 3
-            await host.close()
+            assert [handle.server for handle in handles] == [Address(*server.address)] * 3
+            await server.close()
         # The other two are gone: their jobs with them, but nothing of what the client can do.
-        assert (await client.submit_background("f")).server == Address(*hosts[2].address)
+        assert (await client.submit_background("f")).server == Address(*servers[2].address)
         assert await client.echo(b"x") == b"x"
 
 
-async def test_jobs_go_to_the_servers_in_turn(place: Place) -> None:
-    hosts = [await place.start() for _ in range(2)]
-    servers = [Address(*host.address) for host in hosts]
-    async with place.client(policy="round_robin") as client:
+async def test_jobs_go_to_the_servers_in_turn(network: Network) -> None:
+    servers = [await network.start() for _ in range(2)]
+    addresses = [Address(*server.address) for server in servers]
+    async with network.client(policy="round_robin") as client:
         handles = [await client.submit_background("f") for _ in range(4)]
-        assert [handle.server for handle in handles] == servers * 2
+        assert [handle.server for handle in handles] == addresses * 2
         for handle in handles:
             assert (await client.status(handle)).known
             assert (await client.status(bytes(handle))).known
-        for host in hosts:
-            assert [row.total for row in await client.admin_of(host.address).status()] == [2]
+        for server in servers:
+            assert [row.total for row in await client.admin_of(server.address).status()] == [2]
         many = await client.submit_background_many([JobRequest("f")] * 4)
-        assert [handle.server for handle in many if isinstance(handle, JobHandle)] == servers * 2
+        assert [handle.server for handle in many if isinstance(handle, JobHandle)] == addresses * 2
 
 
-async def test_unique_picks_the_server_for_every_client(place: Place) -> None:
+async def test_unique_picks_the_server_for_every_client(network: Network) -> None:
     for _ in range(2):
-        await place.start()
+        await network.start()
     uniques = [f"u{number}" for number in range(12)]
-    async with place.client(policy="unique_hash") as one, place.client(policy="unique_hash") as other:
-        places = {unique: (await one.submit_background("f", unique=unique)).server for unique in uniques}
-        assert len({*places.values()}) == 2
+    async with network.client(policy="unique_hash") as one, network.client(policy="unique_hash") as other:
+        chosen = {unique: (await one.submit_background("f", unique=unique)).server for unique in uniques}
+        assert len({*chosen.values()}) == 2
         for unique in uniques:
-            assert (await other.submit_background("f", unique=unique)).server == places[unique]
+            assert (await other.submit_background("f", unique=unique)).server == chosen[unique]
             assert (await other.status_unique(unique)).known
 
 
-async def test_job_that_did_not_leave_goes_to_another_server(place: Place) -> None:
-    hosts = [await place.start() for _ in range(2)]
-    async with place.client(policy="round_robin") as client:
-        await hosts[0].close()
+async def test_job_that_did_not_leave_goes_to_another_server(network: Network) -> None:
+    servers = [await network.start() for _ in range(2)]
+    async with network.client(policy="round_robin") as client:
+        await servers[0].close()
         handles = [await client.submit_background("f") for _ in range(4)]
-        assert {handle.server for handle in handles} == {Address(*hosts[1].address)}
+        assert {handle.server for handle in handles} == {Address(*servers[1].address)}
 
 
 # Arguments
 
 
 @pytest.mark.parametrize("pauses", [(0, 1), (2, 1), (math.nan, 1)])
-async def test_pauses_that_make_no_sense_are_refused(place: Place, host: Host, pauses: tuple[float, float]) -> None:
-    for make in (place.client, place.worker):
+async def test_pauses_that_make_no_sense_are_refused(
+    network: Network, server: NetworkServer, pauses: tuple[float, float]
+) -> None:
+    for make in (network.client, network.worker):
         with pytest.raises(ValueError, match="make no sense"):
-            make(host, retry_pauses=pauses)
+            make(server, retry_pauses=pauses)
 
 
-async def test_unknown_policy_is_refused(place: Place, host: Host) -> None:
+async def test_unknown_policy_is_refused(network: Network, server: NetworkServer) -> None:
     with pytest.raises(ValueError, match="'random' is not a valid Policy"):
-        place.client(host, policy="random")
+        network.client(server, policy="random")

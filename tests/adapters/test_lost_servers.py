@@ -18,6 +18,7 @@ from gearproto.addresses import Address, parse_address
 from gearproto.packets import SubmitJob
 from tests.harness.hostile import HostileServer, Peer, serve_clients
 from tests.harness.idioms import AnyWorker, Idiom, in_thread, make_client, make_worker, until, working
+from tests.harness.network import Connector
 from tests.harness.servers import HangingServer, OurServer
 from tests.harness.threads import LIMIT
 
@@ -99,35 +100,13 @@ async def test_job_that_is_on_its_way_again_ends_when_the_block_is_cancelled(any
         await job.result(LIMIT)
 
 
-class Way:
-    """The only way to a server, for clients of each idiom; it can be cut.
-
-    Attributes:
-        calls: how often it was asked for.
-    """
-
-    def __init__(self, idiom: Idiom) -> None:
-        self.calls = 0
-        self.cut = False
-        self.connect: Any = self._open if idiom == "gear_sync" else self._open_soon
-
-    def _open(self, address: Address) -> socket.socket:
-        self.calls += 1
-        if self.cut:
-            raise ConnectionRefusedError("the way is cut")
-        return socket.create_connection(address)
-
-    async def _open_soon(self, address: Address) -> socket.socket:
-        return self._open(address)
-
-
 async def test_lost_submission_looks_for_its_only_server_until_that_is_back(idiom: Idiom, server: OurServer) -> None:
-    way = Way(idiom)
+    connector = Connector(idiom)
     results: list[bytes] = []
-    async with make_client(idiom, server.address, connect=way.connect, retry_pauses=PAUSES) as client:
+    async with make_client(idiom, server.address, connect=connector.connect, retry_pauses=PAUSES) as client:
         job = await client.submit("reverse", b"ab", unique="u", resubmit=True)
         assert await client.echo(b"the server has it") is not None
-        way.cut = True
+        connector.refuses = True
         await in_thread(server.restart)
 
         async def wait_for_result() -> None:
@@ -135,8 +114,8 @@ async def test_lost_submission_looks_for_its_only_server_until_that_is_back(idio
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait_for_result)
-            await until(lambda: way.calls > 5)
-            way.cut = False
+            await until(lambda: connector.calls > 5)
+            connector.refuses = False
             worker = make_worker(idiom, server.address)
             worker.register("reverse", lambda job: job.workload[::-1])
             async with running(worker):
@@ -145,17 +124,16 @@ async def test_lost_submission_looks_for_its_only_server_until_that_is_back(idio
 
 
 async def test_lost_submission_is_lost_in_the_end(idiom: Idiom) -> None:
-    way = Way(idiom)
+    connector = Connector(idiom)
+    times = {"connect_timeout": 0.01, "resubmit_timeout": 0.1}
     with HostileServer(loses_a_job) as server:
-        client = make_client(
-            idiom, server.address, connect=way.connect, retry_pauses=PAUSES, connect_timeout=0.01, resubmit_timeout=0.1
-        )
+        client = make_client(idiom, server.address, connect=connector.connect, retry_pauses=PAUSES, **times)
         async with client:
             job = await client.submit("f", unique="u", resubmit=True)
-            way.cut = True
+            connector.refuses = True
             with pytest.raises(JobLost, match="closed the connection"):
                 await job.result(LIMIT)
-    assert way.calls > 5
+    assert connector.calls > 5
 
 
 async def test_lost_submission_tries_once_more_though_its_time_is_over(idiom: Idiom) -> None:

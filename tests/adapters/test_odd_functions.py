@@ -16,10 +16,10 @@ import pytest
 from gearproto import JobFailed, Outcome, Raised
 from tests.adapters.conftest import StartWorker
 from tests.harness.idioms import AnyClient, Idiom
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("way", ["pipes"])]
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("backend", ["pipes"])]
 
 
 class Unprintable(Exception):
@@ -257,8 +257,8 @@ async def test_function_may_be_an_object_a_method_or_partial(
             assert await job.result(LIMIT) == b"result"
 
 
-async def test_what_cannot_be_called_is_refused_at_once(idiom: Idiom, place: Place, host: Host) -> None:
-    worker = place.worker(host)
+async def test_what_cannot_be_called_is_refused_at_once(idiom: Idiom, network: Network, server: NetworkServer) -> None:
+    worker = network.worker(server)
     for wrong in (None, b"bytes", [plain]):
         with pytest.raises(TypeError, match="cannot be called"):
             worker.register("f", wrong)  # type: ignore[arg-type]

@@ -14,11 +14,11 @@ import pytest
 
 from gear_sync import TLS
 from gearproto import ConnectionLost, JobNotSent
-from gearproto.addresses import Address
 from gearproto.standing import Failure, Standing
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import AnyWorker, Idiom, in_thread, make_client, make_worker, until, working
+from tests.harness.network import Connector
 from tests.harness.servers import OurServer
 
 pytestmark = pytest.mark.anyio
@@ -130,28 +130,6 @@ async def test_failure_is_taken_for_what_it_is(idiom: Idiom, what: str, kinds: l
 # What is logged
 
 
-class Way:
-    """The only way to a server, for clients and workers of each idiom; it can be cut.
-
-    Attributes:
-        calls: how often it was asked for.
-    """
-
-    def __init__(self, idiom: Idiom) -> None:
-        self.calls = 0
-        self.cut = True
-        self.connect: Any = self._open if idiom == "gear_sync" else self._open_soon
-
-    def _open(self, address: Address) -> socket.socket:
-        self.calls += 1
-        if self.cut:
-            raise ConnectionRefusedError("the way is cut")
-        return socket.create_connection(address)
-
-    async def _open_soon(self, address: Address) -> socket.socket:
-        return self._open(address)
-
-
 @pytest.fixture
 def server() -> Iterator[OurServer]:
     server = OurServer()
@@ -171,30 +149,29 @@ async def test_server_that_is_away_is_warned_of_once_until_it_is_back(
     idiom: Idiom, role: str, server: OurServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    way = Way(idiom)
-    way.cut = False
-    options: dict[str, Any] = {"connect": way.connect, "retry_pauses": PAUSES}
+    connector = Connector(idiom)
+    options: dict[str, Any] = {"connect": connector.connect, "retry_pauses": PAUSES}
     expected = [(logging.INFO, "connected"), (logging.WARNING, "away"), (logging.INFO, "connected again")]
     if role == "client":
         async with make_client(idiom, server.address, **options) as client:
             await client.submit("f")
             assert await client.echo(b"x") == b"x"
-            way.cut = True
+            connector.refuses = True
             await in_thread(server.restart)
             for _ in range(5):
                 with pytest.raises(JobNotSent):
                     await client.submit("f")
-            way.cut = False
+            connector.refuses = False
             assert await client.echo(b"x") == b"x"
             assert lines(caplog, server) == expected
     else:
         async with running(make_worker(idiom, server.address, **options)):
             await until(lambda: lines(caplog, server))
-            way.cut = True
-            calls = way.calls
+            connector.refuses = True
+            calls = connector.calls
             await in_thread(server.restart)
-            await until(lambda: way.calls > calls + 5)
-            way.cut = False
+            await until(lambda: connector.calls > calls + 5)
+            connector.refuses = False
             await until(lambda: len(lines(caplog, server)) > 2)
             assert lines(caplog, server) == expected
 

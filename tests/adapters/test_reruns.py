@@ -13,14 +13,14 @@ from gearproto.packets import GrabJobAll, JobAssign, WorkComplete, WorkData
 from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import AnyClient, Gate, Idiom, in_thread, make_worker, until, working
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_pieces_of_a_lost_run_are_not_joined_with_those_of_the_next(
-    place: Place, host: Host, client: AnyClient
+    network: Network, server: NetworkServer, client: AnyClient
 ) -> None:
     begun, gate = Gate(), Gate()
 
@@ -35,7 +35,7 @@ async def test_pieces_of_a_lost_run_are_not_joined_with_those_of_the_next(
         return b"run"
 
     job = await client.submit("f")
-    worker = place.worker(host, concurrency=1)
+    worker = network.worker(server, concurrency=1)
     worker.register("f", first)
     seen: list[object] = []
 
@@ -50,12 +50,12 @@ async def test_pieces_of_a_lost_run_are_not_joined_with_those_of_the_next(
         await until(lambda: seen)  # the piece has come
         worker.abort()
         gate.open()
-        other = place.worker(host)
+        other = network.worker(server)
         other.register("f", second)
         async with working(other):
             assert await job.wait(LIMIT)
     pieces = [event.data if isinstance(event, Data) else type(event) for event in seen]
-    if place.kind == "ours":
+    if network.kind == "ours":
         assert await job.result() == b"second-run"
         assert pieces == [b"FIRST-", Restarted, b"second-", Completed]
     else:  # gearmand does not know the option, and nothing that it sends tells the runs apart

@@ -16,7 +16,7 @@ from gearproto.client import Unread
 from gearproto.events import Data, Warned
 from tests.adapters.conftest import StartWorker
 from tests.harness.idioms import AnyClient, AnyJob, Gate, ThreadedClient, settle, until
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -38,10 +38,10 @@ def unread(client: AnyClient) -> Unread:
 
 
 @pytest.fixture
-async def client(place: Place, host: Host, start: StartWorker) -> AnyClient:
+async def client(network: Network, server: NetworkServer, start: StartWorker) -> AnyClient:
     """A client that may hold little unread, of a server with a worker that talks much."""
     await start({"concurrency": 2}, talk=talk, reverse=lambda job: job.workload[::-1])
-    return await place.connected_client(host, max_unread=ALLOWED)
+    return await network.connected_client(server, max_unread=ALLOWED)
 
 
 async def blocked_by(client: AnyClient) -> AnyJob:
@@ -90,7 +90,9 @@ async def test_unread_pieces_are_bounded_and_none_is_lost(client: AnyClient) -> 
     assert await other.result(LIMIT) == b"ba"
 
 
-async def test_waiting_for_anything_else_of_the_connection_is_refused_at_once(client: AnyClient, host: Host) -> None:
+async def test_waiting_for_anything_else_of_the_connection_is_refused_at_once(
+    client: AnyClient, server: NetworkServer
+) -> None:
     handle = await client.submit_background("nobody")
     other = await client.submit("reverse", b"ab")
     stream = await blocked_by(client)
@@ -223,13 +225,13 @@ async def test_iteration_that_is_refused_is_not_left(client: AnyClient, start: S
     assert [piece.data for piece in seen if isinstance(piece, Data)] == [b"1", b"2"]
 
 
-async def test_other_servers_are_read_all_the_same_and_whoever_waits_for_them_reads_on(place: Place) -> None:
-    busy, quiet = [await place.start() for _ in range(2)]
-    worker = place.worker(busy, quiet)
+async def test_other_servers_are_read_all_the_same_and_whoever_waits_for_them_reads_on(network: Network) -> None:
+    busy, quiet = [await network.start() for _ in range(2)]
+    worker = network.worker(busy, quiet)
     worker.register("talk", talk)
     worker.register("reverse", lambda job: job.workload[::-1])
-    await place.working(worker)
-    client = await place.connected_client(busy, quiet, policy="round_robin", max_unread=ALLOWED)
+    await network.working(worker)
+    client = await network.connected_client(busy, quiet, policy="round_robin", max_unread=ALLOWED)
     stream = await blocked_by(client)
     other = await client.submit("reverse", b"ab")
     assert await other.result(LIMIT) == b"ba"

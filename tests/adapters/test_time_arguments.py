@@ -10,7 +10,7 @@ import pytest
 from gearproto.functions import BYTES, Function
 from tests.adapters.conftest import StartWorker
 from tests.harness.idioms import Idiom, make_client, make_worker
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 
 pytestmark = pytest.mark.anyio
 
@@ -37,12 +37,12 @@ def test_only_connections_know_the_time(idiom: Idiom, make: Any) -> None:
 
 
 @pytest.mark.parametrize("long", LONG)
-async def test_settings_may_be_as_long_as_you_like(place: Place, host: Host, long: float) -> None:
+async def test_settings_may_be_as_long_as_you_like(network: Network, server: NetworkServer, long: float) -> None:
     settings: dict[str, Any] = dict.fromkeys(WORKER, long)
-    worker = place.worker(host, **settings)
+    worker = network.worker(server, **settings)
     worker.register("f", lambda job: job.workload, timeout=long)
-    await place.working(worker)
-    client = await place.connected_client(host, **dict.fromkeys(CLIENT, long))
+    await network.working(worker)
+    client = await network.connected_client(server, **dict.fromkeys(CLIENT, long))
     job = await client.submit("f", b"x", unique="u", resubmit=True)
     assert await job.result() == b"x"
 

@@ -38,7 +38,7 @@ from tests.harness.idioms import (
     until,
     working,
 )
-from tests.harness.places import Host, Place
+from tests.harness.network import Network, NetworkServer
 from tests.harness.servers import poll_until
 from tests.harness.threads import LIMIT
 
@@ -231,14 +231,14 @@ async def test_result_over_the_packet_limit_is_an_exception_and_the_worker_goes_
     assert await job.result(LIMIT) == b"small"
 
 
-@pytest.mark.parametrize("way", ["ours", "pipes"])
-async def test_job_at_the_limit_of_its_server_runs_and_a_larger_one_is_refused(place: Place) -> None:
-    host = await place.start(max_packet_size=1000)
-    worker = place.worker(host, max_packet_size=1000)
+@pytest.mark.parametrize("backend", ["ours", "pipes"])
+async def test_job_at_the_limit_of_its_server_runs_and_a_larger_one_is_refused(network: Network) -> None:
+    server = await network.start(max_packet_size=1000)
+    worker = network.worker(server, max_packet_size=1000)
     worker.register("f", lambda job: b"%d" % len(job.workload))
-    await place.working(worker)
+    await network.working(worker)
     room = 1000 - MAX_GROWTH - len(b"f\0\0")
-    client = await place.connected_client(host)
+    client = await network.connected_client(server)
     for size in (room - 1, room):
         job = await client.submit("f", bytes(size))
         assert await job.result(LIMIT) == b"%d" % size
@@ -282,7 +282,7 @@ async def test_piece_over_the_packet_limit_is_an_exception_of_the_function(
 
 
 async def test_function_that_takes_too_long_ends_with_an_exception(
-    idiom: Idiom, client: AnyClient, place: Place, host: Host
+    idiom: Idiom, client: AnyClient, network: Network, server: NetworkServer
 ) -> None:
     begun, over = Gate(), Gate()
     raised: list[BaseException] = []
@@ -299,11 +299,11 @@ async def test_function_that_takes_too_long_ends_with_an_exception(
     async def coroutine(job: Any) -> None:
         await anyio.sleep_forever()
 
-    worker = place.worker(host, concurrency=1)
+    worker = network.worker(server, concurrency=1)
     for number, function in enumerate(kinds(idiom, plain, coroutine)):
         worker.register(f"f{number}", function, timeout=0.05)
     worker.register("reverse", reverse)
-    await place.working(worker)
+    await network.working(worker)
     for number, function in enumerate(kinds(idiom, plain, coroutine)):
         ran = False
         while not ran:  # the time may be over before the thread of a plain function begins
@@ -318,17 +318,19 @@ async def test_function_that_takes_too_long_ends_with_an_exception(
     assert [type(error) for error in raised] == [TimeoutError]
 
 
-async def test_function_in_time_has_no_trouble_with_its_limit(client: AnyClient, place: Place, host: Host) -> None:
-    worker = place.worker(host)
+async def test_function_in_time_has_no_trouble_with_its_limit(
+    client: AnyClient, network: Network, server: NetworkServer
+) -> None:
+    worker = network.worker(server)
     worker.function("f", timeout=LIMIT)(reverse)
-    await place.working(worker)
+    await network.working(worker)
     job = await client.submit("f", b"ab")
     assert await job.result(LIMIT) == b"ba"
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-async def test_limit_that_makes_no_sense_is_refused(place: Place, host: Host, limit: float) -> None:
-    worker = place.worker(host)
+async def test_limit_that_makes_no_sense_is_refused(network: Network, server: NetworkServer, limit: float) -> None:
+    worker = network.worker(server)
     with pytest.raises(ValueError, match=r"the time limit of a function is .*, which has to be above 0"):
         worker.register("f", reverse, timeout=limit)
 
@@ -338,11 +340,11 @@ async def test_limit_that_makes_no_sense_is_refused(place: Place, host: Host, li
 
 @pytest.mark.parametrize("servers", [1, 2])
 async def test_worker_runs_as_many_jobs_as_it_has_room_for_and_never_more(
-    idiom: Idiom, place: Place, servers: int
+    idiom: Idiom, network: Network, servers: int
 ) -> None:
     room, count = 3, 30
     for _ in range(servers):
-        await place.start()
+        await network.start()
     lock = threading.Lock()
     running = most = 0
     full = threading.Barrier(room)
@@ -374,10 +376,10 @@ async def test_worker_runs_as_many_jobs_as_it_has_room_for_and_never_more(
         return b"done"
 
     for function in kinds(idiom, plain, coroutine):
-        client = await place.connected_client(policy="round_robin")
+        client = await network.connected_client(policy="round_robin")
         jobs = await client.submit_many(JobRequest("f", b"x" * (number < room)) for number in range(count))
         await client.echo(b"")
-        worker = place.worker(concurrency=room)
+        worker = network.worker(concurrency=room)
         worker.register("f", function)
         async with working(worker):
             assert [await job.result(LIMIT) for job in jobs] == [b"done"] * count
@@ -470,7 +472,7 @@ async def test_job_that_waits_for_room_is_dropped_with_its_connection(idiom: Idi
         assert crowd.runs == (room or 1)
 
 
-async def test_full_worker_leaves_jobs_to_others(place: Place, client: AnyClient, start: StartWorker) -> None:
+async def test_full_worker_leaves_jobs_to_others(network: Network, client: AnyClient, start: StartWorker) -> None:
     gate, begun = Gate(), Gate()
 
     def slow(job: Any) -> bytes:
@@ -523,8 +525,10 @@ async def test_name_that_no_server_would_take_is_refused_at_once(idiom: Idiom, c
         make_worker(idiom, "localhost", client_id=client_id)
 
 
-async def test_function_that_is_registered_without_a_name_is_refused_at_once(place: Place, host: Host) -> None:
-    worker: Any = place.worker(host)
+async def test_function_that_is_registered_without_a_name_is_refused_at_once(
+    network: Network, server: NetworkServer
+) -> None:
+    worker: Any = network.worker(server)
     with pytest.raises(TypeError, match=r'is not a name: write @worker.function\("name"\)'):
         worker.function(reverse)
 
@@ -565,7 +569,7 @@ async def test_functions_that_were_unregistered_are_forgotten(client: AnyClient,
 
 
 async def test_job_whose_function_is_unregistered_meanwhile_runs_once_and_ends(
-    place: Place, host: Host, client: AnyClient
+    network: Network, server: NetworkServer, client: AnyClient
 ) -> None:
     gate, begun = Gate(), Gate()
     runs: list[bytes] = []
@@ -576,7 +580,7 @@ async def test_job_whose_function_is_unregistered_meanwhile_runs_once_and_ends(
         gate.wait()
         return b"done"
 
-    worker = place.worker(host, concurrency=2)
+    worker = network.worker(server, concurrency=2)
     worker.register("slow", slow)
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)
@@ -618,7 +622,7 @@ async def test_function_may_change_what_the_worker_offers(idiom: Idiom, client: 
 
 @pytest.mark.parametrize("concurrency", [None, 2])
 async def test_worker_that_stops_ends_the_jobs_in_hand_and_takes_no_other(
-    place: Place, host: Host, client: AnyClient, concurrency: int | None
+    network: Network, server: NetworkServer, client: AnyClient, concurrency: int | None
 ) -> None:
     gate, begun = Gate(), Gate()
 
@@ -627,7 +631,7 @@ async def test_worker_that_stops_ends_the_jobs_in_hand_and_takes_no_other(
         gate.wait()
         return b"x" * (4 * MIB)
 
-    worker = place.worker(host, concurrency=concurrency)
+    worker = network.worker(server, concurrency=concurrency)
     worker.register("slow", slow)
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)
@@ -643,7 +647,7 @@ async def test_worker_that_stops_ends_the_jobs_in_hand_and_takes_no_other(
 
 
 async def test_worker_that_aborts_leaves_its_job_to_another(
-    idiom: Idiom, place: Place, host: Host, client: AnyClient
+    idiom: Idiom, network: Network, server: NetworkServer, client: AnyClient
 ) -> None:
     gate, begun = Gate(), Gate()
     workers: list[AnyWorker] = []
@@ -660,14 +664,14 @@ async def test_worker_that_aborts_leaves_its_job_to_another(
         return b"never reached"
 
     for function in kinds(idiom, abort, coroutine):
-        workers.append(place.worker(host, concurrency=1))
+        workers.append(network.worker(server, concurrency=1))
         workers[-1].register("f", function)
         job = await client.submit("f")
         async with anyio.create_task_group() as group:
             group.start_soon(workers[-1].run)
             await begun.reached()
             workers[-1].abort()
-        other = place.worker(host)
+        other = network.worker(server)
         other.register("f", lambda job: b"by another")
         async with working(other):
             assert await job.result(LIMIT) == b"by another"
@@ -675,7 +679,7 @@ async def test_worker_that_aborts_leaves_its_job_to_another(
 
 
 async def test_jobs_that_do_not_end_in_time_are_left_to_others(
-    idiom: Idiom, place: Place, host: Host, client: AnyClient
+    idiom: Idiom, network: Network, server: NetworkServer, client: AnyClient
 ) -> None:
     gate, begun = Gate(), Gate()
 
@@ -689,29 +693,31 @@ async def test_jobs_that_do_not_end_in_time_are_left_to_others(
         await anyio.sleep_forever()
 
     for function in kinds(idiom, hang, coroutine):
-        worker = place.worker(host, concurrency=1, stop_timeout=0.05)
+        worker = network.worker(server, concurrency=1, stop_timeout=0.05)
         worker.register("f", function)
         job = await client.submit("f")
         async with anyio.create_task_group() as group:
             group.start_soon(worker.run)
             await begun.reached()
             worker.stop()
-        other = place.worker(host)
+        other = network.worker(server)
         other.register("f", lambda job: b"by another")
         async with working(other):
             assert await job.result(LIMIT) == b"by another"
     gate.open()
 
 
-async def test_worker_stopped_before_it_runs_does_not_run(place: Place, host: Host) -> None:
-    worker = place.worker(host)
+async def test_worker_stopped_before_it_runs_does_not_run(network: Network, server: NetworkServer) -> None:
+    worker = network.worker(server)
     worker.register("f", reverse)
     worker.stop()
     with anyio.fail_after(LIMIT):
         await worker.run()
 
 
-async def test_workers_that_leave_in_peace_take_no_job_with_them(place: Place, host: Host, client: AnyClient) -> None:
+async def test_workers_that_leave_in_peace_take_no_job_with_them(
+    network: Network, server: NetworkServer, client: AnyClient
+) -> None:
     jobs = await client.submit_many(JobRequest("f", b"%d" % number) for number in range(10))
     done: Counter[bytes] = Counter()
 
@@ -720,7 +726,7 @@ async def test_workers_that_leave_in_peace_take_no_job_with_them(place: Place, h
         return bytes(job.workload)
 
     for _ in range(10):
-        worker = place.worker(host, concurrency=1)
+        worker = network.worker(server, concurrency=1)
         worker.register("f", one)
         async with anyio.create_task_group() as group:
             group.start_soon(worker.run)
@@ -736,14 +742,14 @@ async def test_workers_that_leave_in_peace_take_no_job_with_them(place: Place, h
 
 
 async def test_worker_is_back_after_a_restart_with_all_it_offers(
-    place: Place, host: Host, client: AnyClient, start: StartWorker
+    network: Network, server: NetworkServer, client: AnyClient, start: StartWorker
 ) -> None:
     worker = await start({"client_id": "the worker", "retry_pauses": (0.01, 0.05)}, one=reverse)
     worker.register("two", reverse, timeout=5)
     await until_registered(client, {b"one", b"two"})
     for _ in range(2):
-        await host.restart()
-        other = place.client(host, retry_pauses=(0.01, 0.05))
+        await server.restart()
+        other = network.client(server, retry_pauses=(0.01, 0.05))
         async with other:
             await until_registered(other, {b"one", b"two"})
             assert b"the worker" in {row.client_id for row in await other.admin.workers()}
@@ -752,7 +758,7 @@ async def test_worker_is_back_after_a_restart_with_all_it_offers(
 
 
 async def test_job_whose_server_is_lost_is_told_so_and_the_worker_goes_on(
-    idiom: Idiom, place: Place, host: Host
+    idiom: Idiom, network: Network, server: NetworkServer
 ) -> None:
     begun, gate = Gate(), Gate()
     raised: list[str] = []
@@ -777,16 +783,16 @@ async def test_job_whose_server_is_lost_is_told_so_and_the_worker_goes_on(
                 raised.append(type(error).__name__)
                 raise
 
-    worker = place.worker(host, concurrency=1, retry_pauses=(0.01, 0.05))
+    worker = network.worker(server, concurrency=1, retry_pauses=(0.01, 0.05))
     for number, function in enumerate(kinds(idiom, plain, coroutine)):
         worker.register(f"f{number}", function)
     worker.register("reverse", reverse)
-    await place.working(worker)
+    await network.working(worker)
     for number, _ in enumerate(kinds(idiom, plain, coroutine)):
-        async with place.client(host, retry_pauses=(0.01, 0.05)) as client:
+        async with network.client(server, retry_pauses=(0.01, 0.05)) as client:
             job = await client.submit(f"f{number}")
             await begun.reached()
-            await host.restart()
+            await server.restart()
             gate.open()
             assert await job.wait(LIMIT)
             job = await client.submit("reverse", b"ab")
@@ -794,17 +800,17 @@ async def test_job_whose_server_is_lost_is_told_so_and_the_worker_goes_on(
     assert {*raised} <= {"ConnectionLost"}
 
 
-async def test_worker_serves_all_servers_and_goes_on_without_one(place: Place) -> None:
-    hosts = [await place.start() for _ in range(3)]
-    worker = place.worker(retry_pauses=(0.01, 0.05))
+async def test_worker_serves_all_servers_and_goes_on_without_one(network: Network) -> None:
+    servers = [await network.start() for _ in range(3)]
+    worker = network.worker(retry_pauses=(0.01, 0.05))
     worker.register("reverse", reverse)
-    await place.working(worker)
-    for host in hosts:
-        async with place.client(host) as client:
+    await network.working(worker)
+    for server in servers:
+        async with network.client(server) as client:
             job = await client.submit("reverse", b"ab")
             assert await job.result(LIMIT) == b"ba"
-    await hosts[1].close()
-    for host in (hosts[0], hosts[2]):
-        async with place.client(host) as client:
+    await servers[1].close()
+    for server in (servers[0], servers[2]):
+        async with network.client(server) as client:
             job = await client.submit("reverse", b"cd")
             assert await job.result(LIMIT) == b"dc"

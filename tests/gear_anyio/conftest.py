@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.loops import LOOPS, Loop, asking_nothing_in_callbacks, backend_of
+from tests.harness.loops import LOOPS, Loop, anyio_backend_of, asking_nothing_in_callbacks
 
 
 @pytest.fixture(params=LOOPS)
@@ -18,4 +18,4 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
 
 @pytest.fixture
 def anyio_backend(loop: Loop) -> Any:
-    return backend_of(loop)
+    return anyio_backend_of(loop)

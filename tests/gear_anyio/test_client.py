@@ -20,8 +20,8 @@ from gearproto.functions import BYTES, Function
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.idioms import until
 from tests.harness.loops import Loop
+from tests.harness.network import Network, NetworkServer, open_network
 from tests.harness.peers import Pipes, virtual_time
-from tests.harness.places import Host, Place, open_place
 from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
@@ -54,23 +54,23 @@ def client_of(pipes: Pipes, **options: Any) -> Client:
 
 
 @pytest.fixture
-async def place(anyio_backend: Any, loop: Loop) -> AsyncIterator[Place]:
-    async with open_place(loop, "pipes") as place:
-        yield place
+async def network(anyio_backend: Any, loop: Loop) -> AsyncIterator[Network]:
+    async with open_network(loop, "pipes") as network:
+        yield network
 
 
 @pytest.fixture
-async def host(place: Place) -> Host:
+async def server(network: Network) -> NetworkServer:
     """A server with a worker that reverses."""
-    host = await place.start()
-    worker = place.worker(host, concurrency=10)
+    server = await network.start()
+    worker = network.worker(server, concurrency=10)
 
     async def reverse(job: gear_anyio.WorkerJob) -> bytes:
         return job.workload[::-1]
 
     worker.register("reverse", reverse)
-    await place.working(worker)
-    return host
+    await network.working(worker)
+    return server
 
 
 async def submit(client: Client) -> None:
@@ -110,8 +110,8 @@ async def ask(client: Client) -> None:
     assert await client.admin.version()
 
 
-async def test_jobs_that_are_looked_at_again_and_again_remember_nobody(place: Place, host: Host) -> None:
-    async with place.client(host) as client:
+async def test_jobs_that_are_looked_at_again_and_again_remember_nobody(network: Network, server: NetworkServer) -> None:
+    async with network.client(server) as client:
         assert isinstance(client, Client)
         nobodys = await client.submit("nobody")
         for _ in range(3):
@@ -137,7 +137,7 @@ async def test_jobs_that_are_looked_at_again_and_again_remember_nobody(place: Pl
     ],
 )
 async def test_who_is_cancelled_anywhere_cuts_no_packet_and_leaves_no_record(
-    place: Place, host: Host, call: Callable[[Client], Awaitable[None]]
+    network: Network, server: NetworkServer, call: Callable[[Client], Awaitable[None]]
 ) -> None:
     async def cancel_after(turns: int, scope: anyio.CancelScope) -> None:
         for _ in range(turns):
@@ -147,7 +147,7 @@ async def test_who_is_cancelled_anywhere_cuts_no_packet_and_leaves_no_record(
     turns = 0
     ended = False
     while not ended:
-        async with Client(host.address, connect=place.connect, timeout=LIMIT) as client:
+        async with Client(server.address, connect=network.connect, timeout=LIMIT) as client:
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as group:
                     group.start_soon(cancel_after, turns, scope)
@@ -163,7 +163,7 @@ async def test_who_is_cancelled_anywhere_cuts_no_packet_and_leaves_no_record(
     assert turns > 2
 
     async def all_jobs_have_run() -> bool:
-        async with Client(host.address, connect=place.connect) as client:
+        async with Client(server.address, connect=network.connect) as client:
             return all(row.total == 0 for row in await client.admin.status())
 
     await until(all_jobs_have_run)
@@ -618,8 +618,10 @@ async def test_stream_that_breaks_in_connect_is_a_server_that_cannot_be_reached(
 
 
 @pytest.mark.parametrize("other", ["asyncio", "trio"])
-async def test_client_is_refused_in_another_event_loop_at_each_call(place: Place, host: Host, other: str) -> None:
-    async with Client(host.address, connect=place.connect, timeout=LIMIT) as client:
+async def test_client_is_refused_in_another_event_loop_at_each_call(
+    network: Network, server: NetworkServer, other: str
+) -> None:
+    async with Client(server.address, connect=network.connect, timeout=LIMIT) as client:
         job = await client.submit("nobody")
         calls: list[Callable[[], Any]] = [
             lambda: client.submit("reverse"),
@@ -645,8 +647,8 @@ async def test_client_is_refused_in_another_event_loop_at_each_call(place: Place
         assert await (await client.submit("reverse", b"ab")).result(LIMIT) == b"ba"
 
 
-async def test_jobs_of_another_client_are_refused_at_the_call(place: Place, host: Host) -> None:
-    async with place.client(host) as client, place.client(host) as other:
+async def test_jobs_of_another_client_are_refused_at_the_call(network: Network, server: NetworkServer) -> None:
+    async with network.client(server) as client, network.client(server) as other:
         assert isinstance(client, Client)
         assert isinstance(other, Client)
         job = await client.submit("nobody", unique="u")

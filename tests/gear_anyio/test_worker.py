@@ -36,8 +36,8 @@ from gearproto.packets import (
 from gearproto.server import Report
 from tests.harness.idioms import AnyClient, Gate, in_thread, settle, until
 from tests.harness.loops import RUN, Loop
+from tests.harness.network import Backend, Network, NetworkServer, open_network
 from tests.harness.peers import PipePeer, Pipes, virtual_time
-from tests.harness.places import Host, Place, Way, open_place
 from tests.harness.servers import OurServer
 from tests.harness.threads import LIMIT
 
@@ -63,19 +63,19 @@ async def tight(anyio_backend: object) -> AsyncIterator[Pipes]:
 
 
 @pytest.fixture
-async def place(anyio_backend: Any, loop: Loop) -> AsyncIterator[Place]:
-    async with open_place(loop, "pipes") as place:
-        yield place
+async def network(anyio_backend: Any, loop: Loop) -> AsyncIterator[Network]:
+    async with open_network(loop, "pipes") as network:
+        yield network
 
 
 @pytest.fixture
-async def host(place: Place) -> Host:
-    return await place.start()
+async def server(network: Network) -> NetworkServer:
+    return await network.start()
 
 
 @pytest.fixture
-async def client(place: Place, host: Host) -> AnyClient:
-    return await place.connected_client(host)
+async def client(network: Network, server: NetworkServer) -> AnyClient:
+    return await network.connected_client(server)
 
 
 def worker_of(pipes: Pipes, **options: Any) -> Worker:
@@ -97,7 +97,9 @@ async def report(peer: PipePeer) -> tuple[type, bytes]:
 # The end of a worker
 
 
-async def test_cancelled_worker_leaves_its_job_to_another(place: Place, host: Host, client: AnyClient) -> None:
+async def test_cancelled_worker_leaves_its_job_to_another(
+    network: Network, server: NetworkServer, client: AnyClient
+) -> None:
     ended: list[str] = []
     begun = anyio.Event()
 
@@ -108,7 +110,7 @@ async def test_cancelled_worker_leaves_its_job_to_another(place: Place, host: Ho
         finally:
             ended.append("cancelled")
 
-    worker = Worker(host.address, connect=place.connect)
+    worker = Worker(server.address, connect=network.connect)
     worker.register("f", hang)
     job = await client.submit("f")
     async with anyio.create_task_group() as group:
@@ -116,23 +118,23 @@ async def test_cancelled_worker_leaves_its_job_to_another(place: Place, host: Ho
         await begun.wait()
         group.cancel_scope.cancel()
     assert ended == ["cancelled"]
-    other = place.worker(host)
+    other = network.worker(server)
     other.register("f", lambda job: b"by another")
-    await place.working(other)
+    await network.working(other)
     assert await job.result(LIMIT) == b"by another"
 
 
-@pytest.mark.parametrize("way", ["ours", "pipes"])
+@pytest.mark.parametrize("backend", ["ours", "pipes"])
 async def test_worker_that_is_cancelled_leaves_without_a_warning(
-    loop: Loop, way: Way, caplog: pytest.LogCaptureFixture
+    loop: Loop, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_place(loop, way) as place:
-        host = await place.start()
-        client = await place.connected_client(host)
+    async with open_network(loop, backend) as network:
+        server = await network.start()
+        client = await network.connected_client(server)
         async with anyio.create_task_group() as group:
-            group.start_soon(place.worker(host, client_id="w").run)
+            group.start_soon(network.worker(server, client_id="w").run)
             await until(lambda: is_there(client, b"w"))
-            await host.restart()
+            await server.restart()
             await until(lambda: is_there(client, b"w"))
             assert any("closed the connection" in record.getMessage() for record in caplog.records)
             caplog.clear()
@@ -146,11 +148,11 @@ async def is_there(client: AnyClient, client_id: bytes) -> bool:
     return False
 
 
-@pytest.mark.parametrize("way", ["ours", "pipes"])
+@pytest.mark.parametrize("backend", ["ours", "pipes"])
 @pytest.mark.parametrize("end", ["stop", "abort", "cancel"])
-async def test_no_task_outlives_a_client_or_worker(loop: Loop, way: Way, end: str) -> None:
-    async with open_place(loop, way) as place:
-        host = await place.start()
+async def test_no_task_outlives_a_client_or_worker(loop: Loop, backend: Backend, end: str) -> None:
+    async with open_network(loop, backend) as network:
+        server = await network.start()
         begun = Gate()
 
         async def hang(job: WorkerJob) -> None:
@@ -159,8 +161,8 @@ async def test_no_task_outlives_a_client_or_worker(loop: Loop, way: Way, end: st
 
         await settle()
         before = len(anyio.get_running_tasks())
-        async with place.client(host) as client, anyio.create_task_group() as group:
-            worker = place.worker(host, concurrency=2)
+        async with network.client(server) as client, anyio.create_task_group() as group:
+            worker = network.worker(server, concurrency=2)
             worker.register("hang", hang, timeout=LIMIT)
             group.start_soon(worker.run)
             await client.submit_many([JobRequest("hang"), JobRequest("nobody")])
@@ -169,7 +171,7 @@ async def test_no_task_outlives_a_client_or_worker(loop: Loop, way: Way, end: st
                 group.cancel_scope.cancel()
             else:
                 getattr(worker, end)()
-        if way == "pipes":  # the server's tasks take notice first
+        if backend == "pipes":  # the server's tasks take notice first
             await until(lambda: len(anyio.get_running_tasks()) <= before)
         assert len(anyio.get_running_tasks()) == before
 
@@ -379,7 +381,7 @@ async def test_thread_left_behind_is_told_why_it_cannot_report(pipes: Pipes, end
 
 
 async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
-    place: Place, client: AnyClient, host: Host, monkeypatch: pytest.MonkeyPatch
+    network: Network, client: AnyClient, server: NetworkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reporting, ended, told = Gate(), Gate(), Gate()
     errors: list[BaseException] = []
@@ -398,9 +400,9 @@ async def test_report_that_is_on_its_way_when_the_time_is_over_ends(
         told.open()
 
     monkeypatch.setattr(ThreadsafeCalls, "wait", wait_later)
-    worker = place.worker(host)
+    worker = network.worker(server)
     worker.register("f", f, timeout=0.01)
-    await place.working(worker)
+    await network.working(worker)
     while not reporting.is_open:  # the time may be over before the thread begins
         job = await client.submit("f")
         with pytest.raises(JobRaised, match="TimeoutError"):

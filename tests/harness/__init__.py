@@ -1,1 +1,29 @@
-"""What several tests share."""
+"""What several tests share, and the words for it.
+
+Who takes part:
+
+- *idiom* (`idioms`): how clients and workers are used. ``asyncio``, ``asyncio.run`` and ``trio`` are `gear_anyio` in
+  three kinds of event loop (`loops`); ``gear_sync`` is the blocking package, behind facades with the same coroutines.
+  One suite, ``tests/adapters``, tests them all.
+- *driver* (`drivers`): how our job server is run: ``gear_sync``, ``asyncio`` or ``trio``.
+- *running server* (`servers`): a job server for tests that block, ours in a thread or gearmand in a process. Its *kind*
+  is ``ours`` or ``gearmand``.
+- *backend* (`network`): which servers clients and workers of an idiom talk to, and over what: ``ours`` and
+  ``gearmand`` over TCP, ``pipes`` for ours over pipes in memory.
+- *network* (`network`): the servers, clients and workers of one such test. It ends with the test, the latest first.
+
+Peers that speak packets:
+
+- *raw connection* (`raw`): one connection to a running server that hides nothing: packets, bytes, lines of text.
+- *bench* (`engine`): the pure server, its peers and its virtual clock. It checks the server's books after each move.
+- *hostile server* (`hostile`): plays a script with each connection, for every way in which a server can misbehave.
+- *link* (`links`): a simulated connection between pure clients, workers and servers, which may cut, delay and lose.
+- *model* (`model`): what a server promises, in a hundred lines; property tests compare the two.
+
+Time and waiting:
+
+- *gate* (`idioms`): an event that threads and tasks alike can set and wait for. Waits of tests end in an error after
+  ``LIMIT`` seconds (`threads`), which only a hang takes: no test passes or fails by how long something took.
+- *virtual time* (`peers`): an event loop whose clock jumps to the next timer as soon as nothing else is left to do.
+- *calls* (`counting`): what something costs, in function calls.
+"""

@@ -36,7 +36,7 @@ __all__ = [
     "AnyWorker",
     "Gate",
     "Idiom",
-    "backend_of",
+    "anyio_backend_of",
     "make_client",
     "make_worker",
     "settle",
@@ -54,9 +54,9 @@ _POLL: Final = 0.002
 _RETRY_PAUSES: Final = (0.005, 0.05)  # seconds; workers that come back soon spare the tests time
 
 
-def backend_of(idiom: Idiom) -> Any:
+def anyio_backend_of(idiom: Idiom) -> Any:
     """Return what the fixture ``anyio_backend`` has to be for tests of an idiom."""
-    return loops.backend_of("asyncio" if idiom == "gear_sync" else idiom)
+    return loops.anyio_backend_of("asyncio" if idiom == "gear_sync" else idiom)
 
 
 async def in_thread(call: Callable[[], _T]) -> _T:

@@ -17,7 +17,7 @@ import anyio
 import pytest
 import sniffio
 
-__all__ = ["LOOPS", "RUN", "Loop", "asking_nothing_in_callbacks", "backend_of", "run"]
+__all__ = ["LOOPS", "RUN", "Loop", "anyio_backend_of", "asking_nothing_in_callbacks", "run"]
 
 Loop = Literal["asyncio", "asyncio.run", "trio"]
 LOOPS: Final[tuple[Loop, ...]] = ("asyncio", "asyncio.run", "trio")
@@ -44,7 +44,7 @@ class _PlainLoop(asyncio.SelectorEventLoop):
         return context.run(lambda: super(_PlainLoop, self).create_task(coro, **options))
 
 
-def backend_of(loop: Loop) -> Any:
+def anyio_backend_of(loop: Loop) -> Any:
     """Return what the fixture ``anyio_backend`` has to be for tests in a loop."""
     return ("asyncio", {"loop_factory": _PlainLoop}) if loop == "asyncio.run" else loop
 

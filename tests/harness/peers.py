@@ -16,7 +16,7 @@ from gearproto.event import Event
 from gearproto.framing import Decoder
 from gearproto.server import server_decoders
 
-from .places import pipe
+from .network import pipe
 
 __all__ = ["PipePeer", "Pipes", "virtual_time"]
 

@@ -1,4 +1,4 @@
-"""Places with any number of job servers, and the ways to them: TCP, or pipes in memory."""
+"""Networks of job servers, clients and workers of one test, over TCP or over pipes in memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gearproto.addresses import Address
 from .idioms import AnyClient, AnyWorker, Idiom, ThreadedWorker, in_thread, make_client, make_worker, until, working
 from .servers import Gearmand, Kind, OurServer, RunningServer
 
-__all__ = ["WAYS", "Host", "Place", "Way", "open_place", "pipe"]
+__all__ = ["BACKENDS", "Backend", "Connector", "Network", "NetworkServer", "open_network", "pipe"]
 
 _T = TypeVar("_T")
-Way = Literal["ours", "gearmand", "pipes"]
-WAYS: Final[tuple[Way, ...]] = ("ours", "gearmand", "pipes")
+Backend = Literal["ours", "gearmand", "pipes"]
+BACKENDS: Final[tuple[Backend, ...]] = ("ours", "gearmand", "pipes")
 
 
 def pipe(size: float = 0) -> tuple[StapledObjectStream[bytes], StapledObjectStream[bytes]]:
@@ -33,7 +33,7 @@ def pipe(size: float = 0) -> tuple[StapledObjectStream[bytes], StapledObjectStre
     return StapledObjectStream(to_right, from_right), StapledObjectStream(to_left, from_left)
 
 
-class Host(ABC):
+class NetworkServer(ABC):
     """A job server that runs until `close`.
 
     Attributes:
@@ -53,66 +53,66 @@ class Host(ABC):
         """Stop the server."""
 
 
-class Place(ABC):
-    """Where servers, clients and workers of a test are.
+class Network(ABC):
+    """The servers, clients and workers of a test.
 
     Attributes:
         idiom: how clients and workers are used.
-        way: what the servers are, and how they are reached.
+        backend: what the servers are, and how they are reached.
     """
 
-    def __init__(self, idiom: Idiom, way: Way, group: anyio.abc.TaskGroup, stack: AsyncExitStack) -> None:
+    def __init__(self, idiom: Idiom, backend: Backend, group: anyio.abc.TaskGroup, stack: AsyncExitStack) -> None:
         self.idiom = idiom
-        self.way = way
+        self.backend = backend
         self.group = group
         self._stack = stack
-        self._hosts: list[Host] = []
+        self._servers: list[NetworkServer] = []
 
     @abstractmethod
-    async def new_host(self, **options: Any) -> Host:
+    async def new_server(self, **options: Any) -> NetworkServer:
         """Start a server; gearmand does without options."""
 
     @property
     def kind(self) -> Kind:
         """Which server it is."""
-        return "gearmand" if self.way == "gearmand" else "ours"
+        return "gearmand" if self.backend == "gearmand" else "ours"
 
     @property
     def connect(self) -> Any:
         """What opens connections; None for TCP."""
         return None
 
-    async def start(self, **options: Any) -> Host:
-        """Start a server, which is stopped with the place."""
-        host = await self.new_host(**options)
-        self._stack.push_async_callback(host.close)
-        self._hosts.append(host)
-        return host
+    async def start(self, **options: Any) -> NetworkServer:
+        """Start a server, which is stopped with the network."""
+        server = await self.new_server(**options)
+        self._stack.push_async_callback(server.close)
+        self._servers.append(server)
+        return server
 
-    def client(self, *hosts: Host, **options: Any) -> AnyClient:
+    def client(self, *servers: NetworkServer, **options: Any) -> AnyClient:
         """Make a client of these servers, or of all that have been started."""
-        addresses = [host.address for host in hosts or self._hosts]
+        addresses = [server.address for server in servers or self._servers]
         return make_client(self.idiom, addresses, connect=self.connect, **options)
 
-    def worker(self, *hosts: Host, concurrency: int | None = None, **options: Any) -> AnyWorker:
+    def worker(self, *servers: NetworkServer, concurrency: int | None = None, **options: Any) -> AnyWorker:
         """Make a worker for these servers, or for all that have been started."""
-        addresses = [host.address for host in hosts or self._hosts]
+        addresses = [server.address for server in servers or self._servers]
         worker = make_worker(self.idiom, addresses, concurrency=concurrency, connect=self.connect, **options)
         if isinstance(worker, ThreadedWorker):
             self._stack.push_async_callback(worker.close)
         return worker
 
-    async def connected_client(self, *hosts: Host, **options: Any) -> AnyClient:
-        """Make a client that is closed with the place."""
-        return await self._hold(self.client(*hosts, **options))
+    async def connected_client(self, *servers: NetworkServer, **options: Any) -> AnyClient:
+        """Make a client that is closed with the network."""
+        return await self._hold(self.client(*servers, **options))
 
     async def working(self, worker: AnyWorker) -> AnyWorker:
-        """Run a worker that is stopped with the place."""
+        """Run a worker that is stopped with the network."""
         await self._hold(working(worker))
         return worker
 
     async def _hold(self, context: AbstractAsyncContextManager[_T]) -> _T:
-        """Enter a context that is left with the place, in a task of its own: cancel scopes have to be nested."""
+        """Enter a context that is left with the network, in a task of its own: cancel scopes have to be nested."""
         leaving, left = anyio.Event(), anyio.Event()
 
         async def hold(*, task_status: anyio.abc.TaskStatus[_T]) -> None:
@@ -130,7 +130,7 @@ class Place(ABC):
         return value
 
 
-class _Listening(Host):
+class _Listening(NetworkServer):
     def __init__(self, server: RunningServer) -> None:
         self._server = server
         self.address = server.host, server.port
@@ -143,16 +143,16 @@ class _Listening(Host):
         await in_thread(self._server.close)
 
 
-class TcpPlace(Place):
+class TcpNetwork(Network):
     """Servers in threads and processes of their own."""
 
-    async def new_host(self, **options: Any) -> Host:
-        if self.way == "gearmand":
+    async def new_server(self, **options: Any) -> NetworkServer:
+        if self.backend == "gearmand":
             return _Listening(await in_thread(Gearmand))
         return _Listening(await in_thread(lambda: OurServer(**options)))
 
 
-class _Piped(Host):
+class _Piped(NetworkServer):
     kind = "ours"
 
     def __init__(self, number: int, options: dict[str, Any]) -> None:
@@ -167,23 +167,23 @@ class _Piped(Host):
         await self.start()
 
 
-class PipePlace(Place):
+class PipeNetwork(Network):
     """Servers that are reached by pipes in memory: object streams for `gear_anyio`, socket pairs for `gear_sync`."""
 
-    def __init__(self, idiom: Idiom, way: Way, group: anyio.abc.TaskGroup, stack: AsyncExitStack) -> None:
-        super().__init__(idiom, way, group, stack)
+    def __init__(self, idiom: Idiom, backend: Backend, group: anyio.abc.TaskGroup, stack: AsyncExitStack) -> None:
+        super().__init__(idiom, backend, group, stack)
         self._piped: dict[int, Any] = {}
 
     @property
     def connect(self) -> Any:
         return lambda address: self._piped[address.port].connect(address)
 
-    async def new_host(self, **options: Any) -> Host:
+    async def new_server(self, **options: Any) -> NetworkServer:
         number = len(self._piped) + 1
-        host = _Socketpaired(number, options) if self.idiom == "gear_sync" else _Stapled(number, options, self.group)
-        self._piped[number] = host
-        await host.start()
-        return host
+        server = _Socketpaired(number, options) if self.idiom == "gear_sync" else _Stapled(number, options, self.group)
+        self._piped[number] = server
+        await server.start()
+        return server
 
 
 class _Stapled(_Piped):
@@ -250,11 +250,34 @@ class _Socketpaired(_Piped):
             await in_thread(lambda: server.__exit__(None, None, None))
 
 
+class Connector:
+    """Opens connections for clients and workers of an idiom, until it is told to refuse.
+
+    Attributes:
+        calls: how often it was asked for one.
+        refuses: whether it opens none.
+    """
+
+    def __init__(self, idiom: Idiom) -> None:
+        self.calls = 0
+        self.refuses = False
+        self.connect: Any = self._open if idiom == "gear_sync" else self._open_soon
+
+    def _open(self, address: Address) -> socket.socket:
+        self.calls += 1
+        if self.refuses:
+            raise ConnectionRefusedError("the connector refuses")
+        return socket.create_connection(address)
+
+    async def _open_soon(self, address: Address) -> socket.socket:
+        return self._open(address)
+
+
 @asynccontextmanager
-async def open_place(idiom: Idiom, way: Way) -> AsyncIterator[Place]:
-    """Make a place, and stop all that has been started there when the block ends, the latest first."""
-    kind = PipePlace if way == "pipes" else TcpPlace
+async def open_network(idiom: Idiom, backend: Backend) -> AsyncIterator[Network]:
+    """Make a network, and stop all that has been started there when the block ends, the latest first."""
+    kind = PipeNetwork if backend == "pipes" else TcpNetwork
     async with anyio.create_task_group() as group:
         async with AsyncExitStack() as stack:
-            yield kind(idiom, way, group, stack)
+            yield kind(idiom, backend, group, stack)
         group.cancel_scope.cancel()
