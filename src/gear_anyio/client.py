@@ -133,7 +133,7 @@ class Client:
         """
         self._options = connection_options(**options)
         self._addresses = parse_addresses(servers)
-        self._patience = connect_timeout = setting("connect_timeout", connect_timeout)
+        self._connect_timeout = connect_timeout = setting("connect_timeout", connect_timeout)
         self._timeout = None if timeout is None else setting("timeout", timeout)
         self._resubmit_timeout = setting("resubmit_timeout", resubmit_timeout)
         self._exceptions = exceptions
@@ -465,13 +465,13 @@ class Client:
             except (GearmanError, TimeoutError) as error:  # not to come out of the group as one of many
                 answers[address] = error
             else:
-                patience = -math.inf if status.known else anyio.current_time() + self._patience
-                group.cancel_scope.deadline = min(group.cancel_scope.deadline, patience)
+                give_up_at = -math.inf if status.known else anyio.current_time() + self._connect_timeout
+                group.cancel_scope.deadline = min(group.cancel_scope.deadline, give_up_at)
 
         async with anyio.create_task_group() as group:
             for address in self._addresses:
                 group.start_soon(ask, address)
-        late = f"no answer within {self._patience:g} s, in which another server has answered"
+        late = f"no answer within {self._connect_timeout:g} s, in which another server has answered"
         return status_of_all([answers.get(at) or TimeoutError(f"{at}: {late}") for at in self._addresses])
 
     async def _status(
@@ -523,7 +523,7 @@ class Client:
         Args:
             jobs: the jobs, with their candidates.
             until: when to leave off. Jobs that are not submitted by then end; the others go on. None means when the
-                client's time limit is over, which nobody needs to look at where nothing has to be waited for.
+                client's timeout has passed, which nobody needs to look at where nothing has to be waited for.
         """
         only = self._sessions[0] if len(self._sessions) == 1 else None
         submitted = only is not None and await self._try(only, lambda records: records.submit(jobs))
@@ -546,7 +546,7 @@ class Client:
         """Submit jobs, each to the first of its servers that can be reached."""
         for index in self._chooser.on_the_side(anyio.current_time()):
             self._sessions[index].begin_to_reach(self._start)
-        dispatch = Dispatch(jobs, self._chooser, self._patience, self._known_failures())
+        dispatch = Dispatch(jobs, self._chooser, self._connect_timeout, self._known_failures())
         while dispatch.left:
             groups = dispatch.plan(anyio.current_time())
             if len(groups) == 1:
@@ -733,7 +733,7 @@ class Client:
         with anyio.CancelScope(deadline=until):
             while not used:
                 now = anyio.current_time()
-                match candidates.next(now, now + self._patience):
+                match candidates.next(now, now + self._connect_timeout):
                     case Try(index):
                         session = self._sessions[index]
                         if not await self._use(session, call) and session.failure is not None:

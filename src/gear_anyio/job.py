@@ -13,7 +13,7 @@ from gearproto.client import Candidates, Cursor, JobEvent, JobHandle, JobRecord,
 from gearproto.event import Event
 from gearproto.events import StatusReceived
 from gearproto.outcomes import Outcome
-from gearproto.timeouts import deadline, wait_limit
+from gearproto.timeouts import checked_timeout, deadline
 
 __all__ = ["Job", "JobEvents"]
 
@@ -95,14 +95,14 @@ class Job(JobRecord):
         Returns:
             Whether it has ended. If not, it goes on, and can be waited for again.
         """
-        limit = wait_limit(timeout)
-        if limit is None:
+        seconds = checked_timeout(timeout)
+        if seconds is None:
             if self.outcome is not None:
                 await anyio.lowlevel.checkpoint()
             while self.outcome is None:
                 await self._change()
             return True
-        with anyio.move_on_after(limit):
+        with anyio.move_on_after(seconds):
             await self.wait()
         return self.outcome is not None
 
@@ -179,7 +179,7 @@ class Job(JobRecord):
         return self.result_data()
 
     def __aiter__(self) -> JobEvents:
-        """Yield what happens to the job, without a time limit: see `events`."""
+        """Yield what happens to the job, without a timeout: see `events`."""
         return self.events()
 
     def events(self, timeout: float | None = None) -> JobEvents:

@@ -124,7 +124,7 @@ class Worker:
         self._interrupt: BaseException | None = None  # that a function has raised in the main thread
         self._changed = anyio.Event()
         self._abort_at = math.inf  # when jobs and their reports have had their time to end
-        self._due_at = math.inf  # until when `_tend` means to sleep
+        self._due_at = math.inf  # until when `_keep_time` means to sleep
 
     def function(self, name: str | bytes | bytearray, *, timeout: float | None = None) -> Callable[[_H], _H]:
         """Register the decorated function. From any thread, at any time.
@@ -136,7 +136,7 @@ class Worker:
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
-            ValueError: the time limit is not a number of seconds above 0.
+            ValueError: the timeout is not a number of seconds above 0.
         """
         if not isinstance(name, str | bytes | bytearray):
             raise TypeError(f'{name!r} is not a name: write @worker.function("name")')
@@ -180,7 +180,7 @@ class Worker:
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
-            ValueError: the time limit is not a number of seconds above 0.
+            ValueError: the timeout is not a number of seconds above 0.
         """
 
         def register(handler: Callable[[_A, Any], Any]) -> Callable[[_A, Any], Any]:
@@ -248,7 +248,7 @@ class Worker:
                     for session in self._sessions:
                         group.start_soon(session.run)
                     task_status.started()
-                    await self._tend()
+                    await self._keep_time()
                     if not self._aborting:
                         await self._leave()
                     group.cancel_scope.cancel()
@@ -337,7 +337,7 @@ class Worker:
         level = logging.WARNING if number == signal.SIGINT and self._in_hand else logging.INFO  # at a terminal, say
         _log.log(level, stopping(self._in_hand, self._stop_timeout))
 
-    async def _tend(self) -> None:
+    async def _keep_time(self) -> None:
         """Do what is due, until the worker has stopped."""
         while not self._aborting and self._interrupt is None:
             if self._stopping and self._abort_at == math.inf and self._stop_timeout is not None:

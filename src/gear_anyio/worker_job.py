@@ -124,7 +124,7 @@ class ThreadJob:
 
         Raises:
             ConnectionLost: the server is gone, and has given the job to another worker or will.
-            TimeoutError: the time limit of the function has passed.
+            TimeoutError: the timeout of the function has passed.
         """
         self._run(lambda: self._job.progress(numerator, denominator))
 

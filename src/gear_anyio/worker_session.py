@@ -28,7 +28,7 @@ class Owner(Protocol):
     """The worker whose server it is."""
 
     def new_connection(self, session: WorkerSession, answer_timeout: float | None) -> WorkerConnection:
-        """Return a connection on which the worker has introduced itself; a limit in seconds puts it on trial."""
+        """Return a connection on which the worker has introduced itself; a timeout in seconds puts it on trial."""
         ...
 
     def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:

@@ -108,7 +108,7 @@ def serve(
         tls_key: File with the private key of the certificate.
         tls_ca: File with the CA certificates that the certificates of clients and workers are checked against.
         handshake_timeout: Seconds within which a TLS handshake has to complete.
-        job_retries: How often a job is given to another worker when its worker is lost or its time limit passes; then
+        job_retries: How often a job is given to another worker when its worker is lost or its timeout passes; then
             it fails, with a warning. -1 for any number of times. From the third time on it waits first: 1, 2, 4
             seconds, up to 60.
         worker_wakeup: How many sleeping workers are woken for a job; 0 for all.

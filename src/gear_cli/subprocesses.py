@@ -105,7 +105,7 @@ class Commands:
                 left = None if job.until is None else max(0.0, job.until - time.monotonic())
                 output, _ = process.communicate(job.workload, left)
             except subprocess.TimeoutExpired:
-                raise TimeoutError(f"the job has taken longer than {job.limit:g} s") from None
+                raise TimeoutError(f"the job has taken longer than {job.timeout:g} s") from None
             finally:
                 _kill(process)
                 with self._lock:

@@ -13,7 +13,7 @@ __all__ = ["Handshakes"]
 
 _STEPS_PER_TURN: Final = 16
 _MANY: Final = 2048  # handshakes that run at a time
-_SHORT_PATIENCE: Final = 1.0  # seconds; for handshakes while `_MANY` of them are running
+_SHORT_TIMEOUT: Final = 1.0  # seconds; for handshakes while `_MANY` of them are running
 
 _Peer = TypeVar("_Peer")
 
@@ -59,17 +59,17 @@ class Handshakes(Generic[_Peer]):
         """Whether too many handshakes are running for another one to begin."""
         return len(self.begun) >= _MANY
 
-    def _patience(self) -> float:
-        return min(_SHORT_PATIENCE, self._timeout) if self.crowded else self._timeout
+    def _timeout_now(self) -> float:
+        return min(_SHORT_TIMEOUT, self._timeout) if self.crowded else self._timeout
 
     def next_deadline(self) -> float | None:
         """Return the time at which the next one has taken too long; None if there is none."""
-        return next(iter(self.begun.values())) + self._patience() if self.begun else None
+        return next(iter(self.begun.values())) + self._timeout_now() if self.begun else None
 
     def pop_overdue(self, now: float) -> Iterator[tuple[_Peer, float]]:
         """Forget those that have taken too long, the oldest first; return each with the seconds that it had."""
         while (deadline := self.next_deadline()) is not None and deadline <= now:
-            patience = self._patience()
+            timeout = self._timeout_now()
             peer = next(iter(self.begun))
             del self.begun[peer]
-            yield peer, patience
+            yield peer, timeout

@@ -535,7 +535,7 @@ class Reactor:
             elif isinstance(event, ShutdownRequested):
                 self._on_shutdown(event)
             elif isinstance(event, JobGivenUp):
-                text = "job %r of %r failed: its worker was lost, or its time limit passed, %d times"
+                text = "job %r of %r failed: its worker was lost, or its timeout passed, %d times"
                 _log.warning(text, event.handle, event.function, event.losses)
             elif isinstance(event, JobChanged):
                 _log.debug("job %r of %r: %s", event.handle, event.function, event.state.name)
@@ -682,9 +682,9 @@ class Reactor:
             self._close(link, now, "it broke the protocol")
             if time.monotonic() > now + CLOSE_TIME:
                 return
-        for link, patience in self._handshakes.pop_overdue(now):
+        for link, timeout in self._handshakes.pop_overdue(now):
             if link.leave_at is None:
-                self._warnings.warning(now, "tls", "TLS with %s failed: no handshake within %g s", link.host, patience)
+                self._warnings.warning(now, "tls", "TLS with %s failed: no handshake within %g s", link.host, timeout)
             self._close(link, now, "no handshake")
             if time.monotonic() > now + CLOSE_TIME:
                 return

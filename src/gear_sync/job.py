@@ -10,7 +10,7 @@ from typing import Protocol
 from gearproto import StreamBlocked
 from gearproto.client import Candidates, JobEvent, JobHandle, JobRecord, JobRequest, Unread
 from gearproto.events import StatusReceived
-from gearproto.timeouts import deadline, wait_limit
+from gearproto.timeouts import checked_timeout, deadline
 
 __all__ = ["Job", "JobEvents"]
 
@@ -67,7 +67,7 @@ class Job(JobRecord):
         Returns:
             Whether it has ended. If not, it goes on, and can be waited for again.
         """
-        return self._owner.wait_for_job(self, lambda: self.outcome is not None, wait_limit(timeout))
+        return self._owner.wait_for_job(self, lambda: self.outcome is not None, checked_timeout(timeout))
 
     def wait_queued(self, timeout: float | None = None) -> JobHandle:
         """Wait until a server has taken the job (``JOB_CREATED``).
@@ -82,7 +82,7 @@ class Job(JobRecord):
             JobError: no server has taken it: `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job goes on, and can be waited for again.
         """
-        if not self._owner.wait_for_job(self, lambda: self.taken_or_ended, wait_limit(timeout)):
+        if not self._owner.wait_for_job(self, lambda: self.taken_or_ended, checked_timeout(timeout)):
             raise TimeoutError(f"{self} has not been taken by a server within {timeout:g} s; it goes on")
         return self.taken()
 
@@ -134,7 +134,7 @@ class Job(JobRecord):
         return self.result_data()
 
     def __iter__(self) -> JobEvents:
-        """Yield what happens to the job, without a time limit: see `events`."""
+        """Yield what happens to the job, without a timeout: see `events`."""
         return self.events()
 
     def events(self, timeout: float | None = None) -> JobEvents:

@@ -115,7 +115,7 @@ class Worker:
         self._assigned: deque[WorkerJob] = deque()
         self._retired: set[bytes] = set()  # those of the functions that are not offered any more
         self._in_hand: dict[WorkerJob, None] = {}
-        self._running: dict[WorkerJob, None] = {}  # those that have a time limit
+        self._running: dict[WorkerJob, None] = {}  # those that have a timeout
         self._stopping = False
         self._aborting = False
         self._interrupt: BaseException | None = None  # that a function has raised in the main thread
@@ -138,7 +138,7 @@ class Worker:
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
-            ValueError: the time limit is not a number of seconds above 0.
+            ValueError: the timeout is not a number of seconds above 0.
             TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
         if not isinstance(name, str | bytes | bytearray):
@@ -174,7 +174,7 @@ class Worker:
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
-            ValueError: the time limit is not a number of seconds above 0.
+            ValueError: the timeout is not a number of seconds above 0.
             TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
 
@@ -354,9 +354,9 @@ class Worker:
     def _due_at(self) -> float:
         """Return when `run` has to do something even if nothing happens."""
         when = self.abort_at
-        patience = self._grabber.next_deadline()
-        if patience is not None and patience < when:
-            when = patience
+        due = self._grabber.next_deadline()
+        if due is not None and due < when:
+            when = due
         if not self._stopping:
             for session in self._sessions:
                 if session.link is None and session.due_at < when:
@@ -469,10 +469,10 @@ class Worker:
         if job.given_up:
             return
         job.given_up = True
-        assert job.limit is not None
-        _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, job.limit)
+        assert job.timeout is not None
+        _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, job.timeout)
         if job.connected:
-            job.report_end(timed_out(job.limit))
+            job.report_end(timed_out(job.timeout))
             job._session.settle()
 
     def _work(self, job: WorkerJob) -> None:
@@ -489,7 +489,7 @@ class Worker:
         if timeout is not None:
             with self._pump.gate, self._pump.lock:
                 self._running[job] = None
-                job.limit = timeout
+                job.timeout = timeout
                 job.until = time.monotonic() + timeout
                 if job.until < self._wake_at:
                     self._pump.wake()

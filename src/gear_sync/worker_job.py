@@ -22,15 +22,15 @@ class WorkerJob(Assignment):
     """A job in hand, as its function sees it.
 
     Attributes:
-        limit: seconds that it may take; None for no limit.
+        timeout: seconds that it may take; None for no limit.
     """
 
-    __slots__ = ("_session", "limit")
+    __slots__ = ("_session", "timeout")
 
     def __init__(self, assigned: JobAssigned, session: WorkerSession) -> None:
         """Make the job of an assignment."""
         super().__init__(assigned, session.conn)
-        self.limit: float | None = None
+        self.timeout: float | None = None
         self._session = session
 
     @property
@@ -47,7 +47,7 @@ class WorkerJob(Assignment):
 
         Raises:
             ConnectionLost: the server is gone, and has given the job to another worker or will.
-            TimeoutError: the time limit of the function has passed.
+            TimeoutError: the timeout of the function has passed.
         """
         self._report(lambda conn: conn.work_status(self.handle, numerator, denominator))
 

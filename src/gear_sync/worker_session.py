@@ -35,7 +35,7 @@ class Owner(Protocol):
     """Monotonic time in seconds at which the worker aborts; infinity for never."""
 
     def new_connection(self, answer_timeout: float | None) -> WorkerConnection:
-        """Return a connection on which the worker has introduced itself; a limit in seconds puts it on trial."""
+        """Return a connection on which the worker has introduced itself; a timeout in seconds puts it on trial."""
         ...
 
     def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
@@ -151,14 +151,14 @@ class WorkerSession:
         if link is None or not link.sending:
             return
         sent = link.when_sent()
-        limit = _NEVER
+        deadline = _NEVER
 
         def changed() -> bool:
-            return sent() or owner.abort_at < limit
+            return sent() or owner.abort_at < deadline
 
         while not (sent() or time.monotonic() >= until):
-            limit = min(until, owner.abort_at)
-            self.pump.wait(changed, None if limit == _NEVER else max(0.0, limit - time.monotonic()))
+            deadline = min(until, owner.abort_at)
+            self.pump.wait(changed, None if deadline == _NEVER else max(0.0, deadline - time.monotonic()))
             self.abort_if_overdue()
 
     def _on_event(self, event: Event) -> None:

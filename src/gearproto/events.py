@@ -243,7 +243,7 @@ class JobAssigned(Event):
 class ReportRefused(Event):
     """The server has answered a report with ``ERROR``: it no longer counts the job as this worker's.
 
-    ``ERROR`` does not name the job. A time limit that ran out, or a job cancelled meanwhile, are the usual reasons.
+    ``ERROR`` does not name the job. A timeout that ran out, or a job cancelled meanwhile, are the usual reasons.
 
     Attributes:
         code: the server's code, ``JOB_NOT_FOUND``.

@@ -303,11 +303,11 @@ class SetClientId(Packet):
 
 @packet(23, Route.FROM_WORKER)
 class CanDoTimeout(Packet):
-    """This worker can run a function, within a time limit (``CAN_DO_TIMEOUT``).
+    """This worker can run a function, with a timeout for each job (``CAN_DO_TIMEOUT``).
 
     Attributes:
         function: its name.
-        timeout: the limit in milliseconds; 0 or less means none.
+        timeout: in milliseconds; 0 or less means none.
     """
 
     function: Name

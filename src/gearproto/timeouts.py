@@ -1,8 +1,8 @@
-"""Checks the seconds that users give: as limits of a wait, and as settings of clients, workers and connections.
+"""Checks the seconds that users give: as timeouts of calls, and as settings of clients, workers and connections.
 
->>> wait_limit(5)
+>>> checked_timeout(5)
 5.0
->>> wait_limit(math.inf) is wait_limit(None) is None
+>>> checked_timeout(math.inf) is checked_timeout(None) is None
 True
 >>> setting("connect_timeout", -1)
 Traceback (most recent call last):
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["deadline", "setting", "wait_limit"]
+__all__ = ["checked_timeout", "deadline", "setting"]
 
 
-def wait_limit(timeout: float | None) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """Return how many seconds a wait may take; None for no limit.
 
     Args:
@@ -34,13 +34,15 @@ def wait_limit(timeout: float | None) -> float | None:
 
 
 def deadline(timeout: float | None, now: float) -> float:
-    """Return when a wait that begins now is over, in the time of `now`; infinity for no limit. Raises as `wait_limit`.
+    """Return when a wait that begins now is over, in the time of `now`; infinity for no limit.
+
+    Raises as `checked_timeout`.
 
     Args:
-        timeout: as for `wait_limit`.
+        timeout: as for `checked_timeout`.
         now: monotonic time in seconds.
     """
-    seconds = wait_limit(timeout)
+    seconds = checked_timeout(timeout)
     return math.inf if seconds is None else now + seconds
 
 

@@ -331,7 +331,7 @@ async def test_function_in_time_has_no_trouble_with_its_limit(
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_limit_that_makes_no_sense_is_refused(network: Network, server: NetworkServer, limit: float) -> None:
     worker = network.worker(server)
-    with pytest.raises(ValueError, match=r"the time limit of a function is .*, which has to be above 0"):
+    with pytest.raises(ValueError, match=r"the timeout of a function is .*, which has to be above 0"):
         worker.register("f", reverse, timeout=limit)
 
 

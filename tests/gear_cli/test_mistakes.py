@@ -164,7 +164,7 @@ MODULES = {
 
 
 @pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
+def alarm() -> Iterator[None]:
     """End a command that takes a mistake for good, and would run for ever."""
 
     def on_alarm(_number: int, _frame: object) -> None:

@@ -41,9 +41,9 @@ def test_handshake_that_is_over_is_not_overdue_and_ends_once() -> None:
     assert list(handshakes.pop_overdue(100.0)) == [(1, 10.0)]
 
 
-@pytest.mark.parametrize(("timeout", "patience"), [(10.0, 1.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("timeout", "shortened"), [(10.0, 1.0), (0.5, 0.5)])
 def test_very_many_have_less_time_until_there_are_fewer(
-    monkeypatch: pytest.MonkeyPatch, timeout: float, patience: float
+    monkeypatch: pytest.MonkeyPatch, timeout: float, shortened: float
 ) -> None:
     monkeypatch.setattr(gear_net.handshakes, "_MANY", 3)
     handshakes = begun(timeout, 0.0, 0.0)
@@ -51,9 +51,9 @@ def test_very_many_have_less_time_until_there_are_fewer(
     handshakes.begin(2, 0.0)
     handshakes.begin(3, 0.0)
     assert handshakes.crowded
-    assert handshakes.next_deadline() == patience
-    now = patience
-    expected = [(0, patience), (1, patience)] if timeout > now else [(peer, patience) for peer in range(4)]
+    assert handshakes.next_deadline() == shortened
+    now = shortened
+    expected = [(0, shortened), (1, shortened)] if timeout > now else [(peer, shortened) for peer in range(4)]
     assert list(handshakes.pop_overdue(now)) == expected
 
 

@@ -291,7 +291,7 @@ def test_job_whose_worker_keeps_vanishing_fails_in_the_end_with_a_warning(
         with pytest.raises(JobFailed):
             job.result(LIMIT)
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "gear_sync.server"]
-    assert warning == f"job {job.handle!r} of b'f' failed: its worker was lost, or its time limit passed, 3 times"
+    assert warning == f"job {job.handle!r} of b'f' failed: its worker was lost, or its timeout passed, 3 times"
 
 
 def test_peer_that_breaks_the_protocol_disturbs_nobody(start: Start) -> None:

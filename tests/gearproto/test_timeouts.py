@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import gearproto.timeouts
 from gearproto import ClientConnection, WorkerConnection
-from gearproto.timeouts import deadline, setting, wait_limit
+from gearproto.timeouts import checked_timeout, deadline, setting
 
 numbers = st.floats(allow_nan=False) | st.integers(-(10**300), 10**300)
 
@@ -24,30 +24,30 @@ def test_examples_are_true() -> None:
 
 
 @given(numbers, st.floats(0, 1e9))
-def test_any_number_is_a_limit_of_a_wait(seconds: float, now: float) -> None:
-    limit = wait_limit(seconds)
-    assert limit is None or 0 <= limit < math.inf
+def test_any_number_is_a_timeout_of_a_wait(seconds: float, now: float) -> None:
+    checked = checked_timeout(seconds)
+    assert checked is None or 0 <= checked < math.inf
     assert now <= deadline(seconds, now)
-    assert (limit is None) is (seconds == math.inf)
+    assert (checked is None) is (seconds == math.inf)
 
 
 def test_no_limit_is_never_over() -> None:
-    assert wait_limit(None) is None
+    assert checked_timeout(None) is None
     assert deadline(None, 5.0) == deadline(math.inf, 5.0) == deadline(10**400, 5.0) == math.inf
     assert deadline(-(10**400), 5.0) == 5.0
 
 
 @pytest.mark.parametrize("seconds", ["5", b"5", [5], object(), 1j, Decimal(5)])
 def test_what_is_not_a_number_is_refused(seconds: Any) -> None:
-    for check in (wait_limit, lambda value: deadline(value, 0.0), lambda value: setting("timeout", value)):
+    for check in (checked_timeout, lambda value: deadline(value, 0.0), lambda value: setting("timeout", value)):
         with pytest.raises(TypeError, match=r"timeout is .*, which is not a number of seconds"):
             check(seconds)
     half: Any = Fraction(1, 2)
-    assert wait_limit(half) == 0.5
+    assert checked_timeout(half) == 0.5
 
 
 def test_nan_is_refused() -> None:
-    for check in (wait_limit, lambda value: deadline(value, 0.0), lambda value: setting("timeout", value)):
+    for check in (checked_timeout, lambda value: deadline(value, 0.0), lambda value: setting("timeout", value)):
         with pytest.raises(ValueError, match="timeout is nan, which is not a number of seconds"):
             check(math.nan)
 

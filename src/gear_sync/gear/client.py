@@ -92,7 +92,7 @@ class Client(BaseClient):
             except DisconnectError as error:
                 self._lostConnection(connection, str(error))
                 lost = True
-        # Each of them, so that the time limit is one of the server's and not of the server before it.
+        # Each of them, so that the timeout is one of the server's and not of the server before it.
         answered = [task.wait(timeout) for task in tasks]
         return not lost and all(answered) and all(task.error is None for task in tasks)
 

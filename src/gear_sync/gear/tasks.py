@@ -43,8 +43,8 @@ class Task:
         Returns:
             Whether it has come.
         """
-        limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
-        if not self._complete and self._gate.acquire(timeout=limit):
+        seconds = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        if not self._complete and self._gate.acquire(timeout=seconds):
             self.setComplete()  # opens the gate for others who wait
         return self._complete
 

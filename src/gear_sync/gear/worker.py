@@ -317,8 +317,8 @@ def _ability(record: FunctionRecord) -> tuple[bytes, Packet]:
         raise InvalidDataError(f"function name {name[:64]!r} holds a NUL byte")
     if record.timeout is None:
         return name, Packet(constants.REQ, constants.CAN_DO, name)
-    limit = record.timeout
-    timeout = limit if isinstance(limit, bytes) else encode(str(limit))
+    given = record.timeout
+    timeout = given if isinstance(given, bytes) else encode(str(given))
     if _NUMBER.fullmatch(timeout) is None:
-        raise InvalidDataError(f"the time-out of function {name!r} has to be a number, not {limit!r}")
+        raise InvalidDataError(f"the time-out of function {name!r} has to be a number, not {given!r}")
     return name, Packet(constants.REQ, constants.CAN_DO_TIMEOUT, name + b"\0" + timeout)

@@ -94,7 +94,7 @@ class Dispatch(Generic[_R]):
         self,
         jobs: Iterable[_R],
         chooser: ServerChooser,
-        patience: float,
+        connect_timeout: float,
         failures: Iterable[tuple[Address, OSError]] = (),
     ) -> None:
         """Begin with jobs that go nowhere yet.
@@ -102,14 +102,14 @@ class Dispatch(Generic[_R]):
         Args:
             jobs: the jobs.
             chooser: chooses among the servers.
-            patience: seconds that it is worth waiting for a server that failed lately, if no other is there. Jobs that
+            connect_timeout: seconds to wait for a server that failed lately, if no other can be tried. Jobs that
                 are submitted once more look for a server for longer, see `JobRecord.search_until`.
             failures: why servers failed before; told of where none is tried any more.
         """
         self.left = list(jobs)
         self.retry_at = 0.0
         self._chooser = chooser
-        self._patience = patience
+        self._connect_timeout = connect_timeout
         self._failures: dict[Address, OSError] = {}
         self._failed_before = failures
 
@@ -138,7 +138,7 @@ class Dispatch(Generic[_R]):
         return groups
 
     def _next(self, job: _R, now: float) -> Try | WaitUntil | None:
-        step = job.candidates.next(now, max(now + self._patience, job.search_until))
+        step = job.candidates.next(now, max(now + self._connect_timeout, job.search_until))
         if step is None and now < job.search_until:
             job.candidates = self._chooser.candidates(job.unique)  # each server may be tried again
             step = job.candidates.next(now, job.search_until)

@@ -136,7 +136,7 @@ class Engine:
                 that an old handle never names a new job: let it end in a random part.
             epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``; may be set
                 at any time.
-            job_retries: how often a job is given to another worker when its worker is lost or its time limit passes;
+            job_retries: how often a job is given to another worker when its worker is lost or its timeout passes;
                 then it fails, and `next_event` says so (`JobGivenUp`). -1 means without limit. From the third time on
                 it waits first: 1, 2, 4 seconds, up to 60.
             worker_wakeup: how many sleeping workers are woken for a job; 0 means all.
@@ -399,7 +399,7 @@ class Engine:
         return woken
 
     def handle_timeout(self, now: float) -> None:
-        """Do what is due: delayed jobs, time limits of running ones, wake-ups that nobody has followed.
+        """Do what is due: delayed jobs, timeouts of running ones, wake-ups that nobody has followed.
 
         What is too much to be done at once is due again at once, so that others have their turn.
 

@@ -36,7 +36,7 @@ class ShutdownRequested(Event):
 
 @event
 class JobGivenUp(Event):
-    """A job has failed because its workers were lost, or its time limit passed, too often (``job_retries``).
+    """A job has failed because its workers were lost, or its timeout passed, too often (``job_retries``).
 
     Attributes:
         handle: the job.

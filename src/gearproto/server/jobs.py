@@ -73,7 +73,7 @@ class Job(Linked):
         worker: who has it while it runs.
         losses: how often it was given back.
         progress: numerator and denominator of its last ``WORK_STATUS``.
-        deadline: when its time comes, or its time limit ends; its place among the returned ones while it is queued.
+        deadline: when its time comes, or its timeout ends; its place among the returned ones while it is queued.
         size: bytes of its workload, names and unique, as they count.
         turn: a number in the order in which workers first got the jobs of the server; 0 until it had a worker.
     """
@@ -212,7 +212,7 @@ class Worker(Linked):
 
     Attributes:
         id: what the engine calls its connection.
-        abilities: its functions and their time limits in seconds, in the order of registration.
+        abilities: its functions and their timeouts in seconds, in the order of registration.
         ready: for each priority the functions that may have a job; None until it can run anything.
         asleep: whether it waits to be woken.
         woken_for: the function whose job it was last woken for, until it asks for a job.

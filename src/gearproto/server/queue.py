@@ -488,16 +488,16 @@ class JobQueue:
 
     # Workers
 
-    def register(self, worker: Worker, function: FunctionQueue, limit: float | None) -> bool:
+    def register(self, worker: Worker, function: FunctionQueue, timeout: float | None) -> bool:
         """Note that a worker can run a function; return whether it sleeps and has to be woken for a job of it.
 
         Args:
             worker: the worker.
             function: the function.
-            limit: seconds after which a job is taken from the worker; None for no limit.
+            timeout: seconds after which a job is taken from the worker; None for no limit.
         """
         known = function in worker.abilities
-        worker.abilities[function] = limit
+        worker.abilities[function] = timeout
         if known:
             return False
         worker.abilities_changed()
@@ -559,6 +559,6 @@ class JobQueue:
         return job
 
     def overrun(self, now: float) -> Iterator[Job]:
-        """Return the running jobs whose time limit has passed."""
+        """Return the running jobs whose timeout has passed."""
         while (job := self._limits.pop_due(now)) is not None:
             yield job

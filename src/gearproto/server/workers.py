@@ -37,7 +37,7 @@ from .waking import Waking
 
 __all__ = ["WorkerRequests"]
 
-_MIN_TIME_LIMIT: Final = 1.0  # seconds; gearmand raises shorter limits to this
+_MIN_JOB_TIMEOUT: Final = 1.0  # seconds; gearmand raises shorter timeouts to this
 _MAX_CLIENT_ID_SIZE: Final = 127
 
 _NUL: Final = b"\0"
@@ -102,15 +102,15 @@ class WorkerRequests:
     def _on_can_do(self, peer: Peer, packet: CanDo | CanDoTimeout) -> None:
         if not check_name(self._output, peer, packet, packet.function):
             return
-        limit = None
+        timeout = None
         if isinstance(packet, CanDoTimeout) and packet.timeout > 0:
-            limit = max(_MIN_TIME_LIMIT, packet.timeout / 1000)
+            timeout = max(_MIN_JOB_TIMEOUT, packet.timeout / 1000)
         full = self._queue.full
         if (full or len(peer.abilities) >= self._max_functions) and self._ability(peer, packet.function) is None:
             why = "memory limit of the server" if full else f"limit of {self._max_functions} functions per worker"
             self._output.send_error(peer, b"TOO_MANY_FUNCTIONS", f"{packet.spec.name}: {why}".encode())
             return
-        wanted = self._queue.register(peer, self._queue.table.function(packet.function), limit)
+        wanted = self._queue.register(peer, self._queue.table.function(packet.function), timeout)
         if self._observer is not None:
             self._observer.worker_registered(peer.id, packet.function)
         if wanted:

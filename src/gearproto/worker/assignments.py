@@ -25,19 +25,19 @@ _MOST_TOLD: Final = 5  # functions that a log message names
 
 
 def server_timeout_ms(timeout: float | None) -> int | None:
-    """Return the time limit to tell servers (``CAN_DO_TIMEOUT``) for a function with a limit in the worker.
+    """Return the timeout to tell servers (``CAN_DO_TIMEOUT``) for a function with a timeout in the worker.
 
     Args:
-        timeout: the worker's limit in seconds; None for none.
+        timeout: the worker's timeout in seconds; None for none.
 
     Returns:
-        Milliseconds, `TIMEOUT_GRACE` included; None for no limit. Limits of over 24 days are kept by the worker alone:
+        Milliseconds, `TIMEOUT_GRACE` included; None for no timeout. The worker alone keeps timeouts over 24 days:
         servers such as gearmand count milliseconds in 32 bits.
 
     Raises:
         ValueError: the limit is not a number above 0.
     """
-    seconds = math.inf if timeout is None else setting("the time limit of a function", timeout, above_0=True)
+    seconds = math.inf if timeout is None else setting("the timeout of a function", timeout, above_0=True)
     milliseconds = (seconds + TIMEOUT_GRACE) * 1000
     return None if milliseconds > _MAX_TIMEOUT_MS else round(milliseconds)
 
@@ -71,7 +71,7 @@ class Assignment:
         unique: the client's own name for it; may be empty.
         reducer: name of the reducer; empty if there is none.
         workload: what to work on.
-        until: monotonic time in seconds at which its time limit ends; None if it has none.
+        until: monotonic time in seconds at which its timeout ends; None if it has none.
         given_up: whether nothing is to be reported on it any more.
         conn: the connection that has assigned it.
     """

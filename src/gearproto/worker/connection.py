@@ -110,7 +110,7 @@ class WorkerConnection(Connection):
     def in_hand(self) -> Mapping[bytes, int]:
         """The handles of the jobs in hand, and how often each was assigned.
 
-        A job is assigned twice when its time limit ran out at the server and the same worker grabbed it again.
+        A job is assigned twice when its timeout ran out at the server and the same worker grabbed it again.
         """
         return MappingProxyType(self._in_hand)
 

@@ -25,7 +25,7 @@ from gearproto.client import (
 )
 from gearproto.events import RequestId, StatusReceived
 
-PATIENCE = 5.0
+CONNECT_TIMEOUT = 5.0
 A, B, C = (Address(name) for name in ("a", "b", "c"))
 UNKNOWN = StatusReceived(RequestId(1), False, False, 0, 0, None)
 KNOWN = StatusReceived(RequestId(2), True, False, 0, 0, None)
@@ -78,7 +78,7 @@ def drive(dispatch: Dispatch[JobRecord], standings: list[Server]) -> None:
                 server.retry_at = now + 60
                 dispatch.failed(Address(f"s{index}"), REFUSED, group)
         if dispatch.left and not groups:
-            assert now < dispatch.retry_at <= now + PATIENCE
+            assert now < dispatch.retry_at <= now + CONNECT_TIMEOUT
             now = dispatch.retry_at
 
 
@@ -90,7 +90,7 @@ def test_every_job_is_taken_by_one_server_in_order_or_has_ended(
     standings: list[Server], policy: Policy, uniques: list[bytes]
 ) -> None:
     jobs = jobs_for(ServerChooser(standings, policy), *uniques)
-    dispatch = Dispatch(jobs, ANY, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, CONNECT_TIMEOUT)
     drive(dispatch, standings)
     places = Counter(job for server in standings for job in server.taken)
     for job in jobs:
@@ -104,21 +104,21 @@ def test_every_job_is_taken_by_one_server_in_order_or_has_ended(
 def test_job_ends_only_if_no_server_can_be_had_in_time(standings: list[Server], uniques: list[bytes]) -> None:
     could_be_had = any(server.connected or (server.reachable and server.retry_at == 0) for server in standings)
     jobs = jobs_for(ServerChooser(standings, Policy.ROUND_ROBIN), *uniques)
-    drive(Dispatch(jobs, ANY, PATIENCE), standings)
+    drive(Dispatch(jobs, ANY, CONNECT_TIMEOUT), standings)
     assert not could_be_had or all(job.outcome is None for job in jobs)
 
 
 def test_jobs_for_one_server_go_together() -> None:
     standings = [Server(), Server()]
     jobs = jobs_for(ServerChooser(standings, Policy.ROUND_ROBIN), b"", b"", b"", b"")
-    assert Dispatch(jobs, ANY, PATIENCE).plan(0.0) == {0: jobs[::2], 1: jobs[1::2]}
+    assert Dispatch(jobs, ANY, CONNECT_TIMEOUT).plan(0.0) == {0: jobs[::2], 1: jobs[1::2]}
 
 
 @given(st.lists(st.booleans()))
 def test_job_that_has_ended_meanwhile_goes_nowhere(ended: list[bool]) -> None:
     chooser = ServerChooser([Server()], Policy.ORDERED)
     jobs = jobs_for(chooser, *[b""] * len(ended))
-    dispatch = Dispatch(jobs, ANY, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, CONNECT_TIMEOUT)
     for job, has_ended in zip(jobs, ended, strict=True):
         if has_ended:
             job.end(NotSent("closed"))
@@ -130,7 +130,7 @@ def test_job_that_has_ended_meanwhile_goes_nowhere(ended: list[bool]) -> None:
 def test_wait_is_for_the_server_that_may_be_tried_first() -> None:
     late, soon, later = Server(retry_at=3.0), Server(retry_at=2.0), Server(retry_at=4.0)
     jobs = [one_job(late), one_job(soon), one_job(later)]
-    dispatch = Dispatch(jobs, ANY, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, CONNECT_TIMEOUT)
     assert dispatch.plan(0.0) == {}
     assert (dispatch.left, dispatch.retry_at) == (jobs, 2.0)
 
@@ -138,7 +138,7 @@ def test_wait_is_for_the_server_that_may_be_tried_first() -> None:
 def test_wait_begins_anew_with_each_plan() -> None:
     soon, late = Server(retry_at=1.0), Server(retry_at=3.0)
     jobs = [one_job(soon), one_job(late)]
-    dispatch = Dispatch(jobs, ANY, PATIENCE)
+    dispatch = Dispatch(jobs, ANY, CONNECT_TIMEOUT)
     assert dispatch.plan(0.0) == {}
     assert dispatch.plan(1.0) == {0: jobs[:1]}
     assert (dispatch.left, dispatch.retry_at) == (jobs[1:], 3.0)
@@ -150,7 +150,7 @@ def test_wait_begins_anew_with_each_plan() -> None:
 def test_job_without_a_server_tells_why_each_failed() -> None:
     standings = [Server(reachable=False), Server(reachable=False)]
     job = one_job(*standings)
-    drive(Dispatch([job], ANY, PATIENCE), standings)
+    drive(Dispatch([job], ANY, CONNECT_TIMEOUT), standings)
     assert job.outcome == NotSent(
         "no server could be reached: s0:4730: Connection refused; s1:4730: Connection refused"
     )
@@ -158,14 +158,14 @@ def test_job_without_a_server_tells_why_each_failed() -> None:
 
 def test_servers_that_are_not_tried_any_more_are_told_by_their_last_failure() -> None:
     job = one_job(Server(retry_at=100.0))
-    dispatch = Dispatch([job], ANY, PATIENCE, failures=[(A, TimeoutError("no answer within 5 s"))])
+    dispatch = Dispatch([job], ANY, CONNECT_TIMEOUT, failures=[(A, TimeoutError("no answer within 5 s"))])
     assert dispatch.plan(0.0) == {}
     assert job.outcome == NotSent("no server could be reached: a:4730: no answer within 5 s")
 
 
 def test_failures_of_now_are_told_rather_than_those_before() -> None:
     job = one_job(Server())
-    dispatch = Dispatch([job], ANY, PATIENCE, failures=[(A, TimeoutError("long ago"))])
+    dispatch = Dispatch([job], ANY, CONNECT_TIMEOUT, failures=[(A, TimeoutError("long ago"))])
     dispatch.failed(B, REFUSED, dispatch.plan(0.0)[0])
     assert dispatch.plan(0.0) == {}
     assert job.outcome == NotSent("no server could be reached: b:4730: Connection refused")
@@ -173,7 +173,7 @@ def test_failures_of_now_are_told_rather_than_those_before() -> None:
 
 def test_failure_that_nobody_knows_the_reason_of_is_left_out() -> None:
     job = one_job(Server())
-    dispatch = Dispatch([job], ANY, PATIENCE, failures=[(A, REFUSED)])
+    dispatch = Dispatch([job], ANY, CONNECT_TIMEOUT, failures=[(A, REFUSED)])
     dispatch.failed(B, None, dispatch.plan(0.0)[0])
     assert dispatch.plan(0.0) == {}
     assert job.outcome == NotSent("no server could be reached: a:4730: Connection refused")
@@ -191,19 +191,19 @@ def test_reasons_are_told_in_the_systems_words_or_in_ours(failures: list[tuple[A
 def test_stopped_jobs_may_go_anywhere_again() -> None:
     chooser = ServerChooser([Server(), Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
-    dispatch = Dispatch([job], chooser, PATIENCE)
+    dispatch = Dispatch([job], chooser, CONNECT_TIMEOUT)
     for index, server in enumerate((A, B)):
         assert dispatch.plan(0.0) == {index: [job]}
         dispatch.failed(server, REFUSED, [job])
     assert dispatch.stop() == [job]
     assert (dispatch.left, job.outcome) == ([], None)
-    assert Dispatch([job], chooser, PATIENCE).plan(0.0) == {0: [job]}
+    assert Dispatch([job], chooser, CONNECT_TIMEOUT).plan(0.0) == {0: [job]}
 
 
 def test_retryable_job_that_was_never_under_way_is_not_sent() -> None:
     chooser = ServerChooser([Server()], Policy.ORDERED)
     (job,) = jobs_for(chooser, b"")
-    dispatch = Dispatch([job], chooser, PATIENCE)
+    dispatch = Dispatch([job], chooser, CONNECT_TIMEOUT)
     dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
     dispatch.stop()
     assert job.retryable == NotSent("no server could be reached: a:4730: Connection refused")
@@ -233,7 +233,7 @@ def test_lost_submission_looks_for_a_server_as_long_as_it_may_and_tries_once_at_
     standings = [Server(retry_at=when) for when in retry_at]
     chooser = ServerChooser(standings, policy)
     job = lost_job(chooser, until)
-    dispatch = Dispatch([job], chooser, PATIENCE)
+    dispatch = Dispatch([job], chooser, CONNECT_TIMEOUT)
     now = 0.0
     tries: list[float] = []
     while dispatch.left:
@@ -246,7 +246,7 @@ def test_lost_submission_looks_for_a_server_as_long_as_it_may_and_tries_once_at_
         if dispatch.left and not groups:
             assert now < dispatch.retry_at
             now = dispatch.retry_at
-    assert bool(tries) == (min(retry_at) <= max(until, PATIENCE))
+    assert bool(tries) == (min(retry_at) <= max(until, CONNECT_TIMEOUT))
     assert all(when <= until for when in tries[len(standings) :])
     if job.outcome is not None:
         assert job.outcome == Lost("gone")
@@ -262,7 +262,7 @@ def test_submission_that_was_never_lost_tries_each_server_once() -> None:
     (job,) = jobs_for(chooser, b"u")
     job.mark_retryable(NotSent("gone"))
     job.search(100.0)
-    dispatch = Dispatch([job], chooser, PATIENCE)
+    dispatch = Dispatch([job], chooser, CONNECT_TIMEOUT)
     dispatch.failed(A, REFUSED, dispatch.plan(0.0)[0])
     assert dispatch.plan(0.0) == {}
     assert isinstance(job.outcome, NotSent)

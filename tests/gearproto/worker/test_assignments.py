@@ -71,9 +71,7 @@ def test_server_waits_longer_than_the_worker_and_can_be_told_so(timeout: float) 
 
 @given(st.floats(max_value=0) | st.just(math.nan))
 def test_limit_that_makes_no_sense_is_refused(timeout: float) -> None:
-    with pytest.raises(
-        ValueError, match=r"the time limit of a function is .*, which (has to be above|is not a number)"
-    ):
+    with pytest.raises(ValueError, match=r"the timeout of a function is .*, which (has to be above|is not a number)"):
         server_timeout_ms(timeout)
 
 

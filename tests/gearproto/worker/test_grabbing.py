@@ -250,7 +250,7 @@ def test_sleeping_worker_asks_again_when_it_offers_another_function() -> None:
     assert output(one) == [CanDo(F), GrabJobAll()]
 
 
-def test_server_that_does_not_answer_makes_room_after_its_patience() -> None:
+def test_server_that_does_not_answer_makes_room_after_its_timeout() -> None:
     grabber = Grabber()
     silent, other = attached(grabber, 2)
     assert grabber.advance(NOW) == [silent]
@@ -320,7 +320,7 @@ def test_worker_that_stops_is_drained_once_jobs_and_answers_are_there() -> None:
     assert grabber.drained
 
 
-def test_worker_that_stops_waits_for_a_silent_server_no_longer_than_its_patience() -> None:
+def test_worker_that_stops_waits_for_a_silent_server_no_longer_than_its_timeout() -> None:
     grabber = Grabber()
     attached(grabber)
     grabber.advance(NOW)
@@ -474,7 +474,7 @@ def test_worker_has_no_more_jobs_than_room_and_no_silent_server_stalls_it_for_lo
         silent = sum(server.silent for server in world.servers)
         if not silent:
             assert not world.stalls
-    # However things stand now: each silent server may stall the others for its patience, and once only.
+    # However things stand now: each silent server may stall the others for its timeout, and once only.
     silent = sum(server.silent for server in world.servers)
     world.go_on(silent * DEFAULT_GRAB_TIMEOUT)
     assert not world.stalls
