@@ -10,9 +10,8 @@ import argparse
 import anyio
 
 import gear_anyio
+from gear_anyio import TLS, ServerOptions
 from gear_cli.serve import tune_memory
-from gear_net.reactor import ServerOptions
-from gear_net.tls import TLS
 
 
 def main() -> None:

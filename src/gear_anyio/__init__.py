@@ -1,13 +1,92 @@
-"""Gearman for asyncio and trio, through anyio."""
+"""Gearman for asyncio and trio, through anyio: client, worker and job server, with the names of `gear_sync`."""
 
+from gear_net.listening import Keepalive
+from gear_net.reactor import ServerOptions, Snapshot, open_reactor
 from gear_net.tls import TLS
-from gearproto import Priority
-from gearproto.client import JobRequest, Policy
+from gearproto import (
+    Completed,
+    ConnectionLost,
+    Failed,
+    GearmanError,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobNotSent,
+    JobRaised,
+    JobRejected,
+    LocalProtocolError,
+    Lost,
+    NotSent,
+    Outcome,
+    Priority,
+    ProtocolError,
+    Raised,
+    Rejected,
+    RemoteProtocolError,
+    ServerError,
+    StreamBlocked,
+)
+from gearproto.client import JobEvent, JobHandle, JobRequest, Policy, Resubmitted
+from gearproto.events import Data, Progress, Restarted, StatusReceived, Warned
+from gearproto.functions import BYTES, JSON, TEXT, Codec, CodecError, Function, structured
 
+from .admin import Admin
 from .client import Client
-from .job import Job
+from .job import Job, JobEvents
 from .server import Server
 from .worker import Worker
 from .worker_job import ThreadJob, WorkerJob
 
-__all__ = ["TLS", "Client", "Job", "JobRequest", "Policy", "Priority", "Server", "ThreadJob", "Worker", "WorkerJob"]
+__all__ = [
+    "BYTES",
+    "JSON",
+    "TEXT",
+    "TLS",
+    "Admin",
+    "Client",
+    "Codec",
+    "CodecError",
+    "Completed",
+    "ConnectionLost",
+    "Data",
+    "Failed",
+    "Function",
+    "GearmanError",
+    "Job",
+    "JobError",
+    "JobEvent",
+    "JobEvents",
+    "JobFailed",
+    "JobHandle",
+    "JobLost",
+    "JobNotSent",
+    "JobRaised",
+    "JobRejected",
+    "JobRequest",
+    "Keepalive",
+    "LocalProtocolError",
+    "Lost",
+    "NotSent",
+    "Outcome",
+    "Policy",
+    "Priority",
+    "Progress",
+    "ProtocolError",
+    "Raised",
+    "Rejected",
+    "RemoteProtocolError",
+    "Restarted",
+    "Resubmitted",
+    "Server",
+    "ServerError",
+    "ServerOptions",
+    "Snapshot",
+    "StatusReceived",
+    "StreamBlocked",
+    "ThreadJob",
+    "Warned",
+    "Worker",
+    "WorkerJob",
+    "open_reactor",
+    "structured",
+]
