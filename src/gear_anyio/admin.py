@@ -69,7 +69,7 @@ class Admin:
         return await self._ask(admin.GetPid())
 
     async def cancel(self, handle: bytes | bytearray) -> None:
-        """Cancel a job; those who wait for it are told that it failed (``cancel job``)."""
+        """Cancel a job; its clients see it as failed (``cancel job``)."""
         await self._ask(admin.CancelJob(as_bytes(handle)))
 
     async def create_function(self, function: str | bytes) -> None:
@@ -85,7 +85,7 @@ class Admin:
 
         Args:
             function: its name; the server has to know it.
-            *sizes: none for no limit, one for all priorities, or one each for high, normal and low; 0 is no limit.
+            *sizes: none for no limit, one for all priorities, or one each for high, normal and low; 0 means no limit.
         """
         await self._ask(admin.MaxQueue(as_bytes(function), sizes))
 

@@ -78,8 +78,8 @@ _R = TypeVar("_R")
 class Client:
     """A Gearman client, for as long as its ``async with`` block lasts. Tasks may share it.
 
-    A call that needs a server connects to it, if there is no connection. Whoever is cancelled while waiting cuts no
-    packet short, and cancels no job.
+    A call that needs a server connects to it, if there is no connection. If you cancel a call that waits, no packet is
+    truncated and no job is cancelled.
 
     Attributes:
         admin: the text protocol for administrators, with the first server that can be reached; see `admin_of`.
@@ -111,15 +111,15 @@ class Client:
                 the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds that each call may take to find a server and get its answer; None for no limit. A
-                submission waits while much output waits to be sent; when the time is over it goes on by itself.
-                Results of jobs have no limit of their own.
+                submission waits while much output waits to be sent; after this time, sending continues in the
+                background. Results of jobs have no limit of their own.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
                 long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
-                it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
-            exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
-                `JobFailed`, and to be told when a job runs again (option ``reruns``). gearmand knows the first, our own
-                server both; some others never answer such a question, and must not be asked.
+                it ends as `Lost`; only with ``resubmit=True``. It tries at least once.
+            exceptions: whether to ask for exceptions of workers (option ``exceptions``), which otherwise
+                arrive as `JobFailed`, and for news of a job that runs again (option ``reruns``). gearmand knows the
+                first option, our own server both; some other servers never answer, and must not be asked.
             max_unique_size: limit in bytes for uniques, up to 64. It is 63 as gearmand 1.1.20 corrupts the workload
                 of a job whose unique has 64, as a SHA-256 in hexadecimal has.
             max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
@@ -222,8 +222,8 @@ class Client:
             resubmit: whether a submission whose connection is lost is sent once more, to this server or another, after
                 each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
                 may then run twice, one run after the other or both at once. Needs a unique. For functions that return
-                their result whole: where the server joins the submission to a run that goes on, pieces that were sent
-                before are missing in the result.
+                their result whole: if the server joins the submission to a job that is already running, pieces that
+                were sent before are missing in the result.
             stream: whether the pieces of the result are taken from the job's events as they come, and each is dropped
                 once every iteration has yielded it; the job has no result then. What such jobs hold unread is limited
                 by ``max_unread``. Use a client of its own for a long stream.
@@ -263,7 +263,7 @@ class Client:
         Raises:
             CodecError: the value cannot be encoded, or the result cannot be decoded.
             JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
-            TimeoutError: the time has passed. The job goes on.
+            TimeoutError: the job has not ended in time. It is not cancelled.
         """
         until = deadline(timeout, anyio.current_time())
         job = self._job(JobRequest(function.name, function.workload(value), unique, priority))
@@ -271,7 +271,7 @@ class Client:
         with anyio.CancelScope(deadline=until):
             await job.wait()
         if job.outcome is None:
-            raise TimeoutError(f"{job} has not ended within {timeout:g} s; it goes on")
+            raise TimeoutError(f"{job} has not ended within {timeout:g} s; it has not been cancelled")
         return function.result(job.result_data())
 
     async def submit_many(self, requests: Iterable[JobRequest], *, resubmit: bool = False) -> list[Job]:
@@ -300,7 +300,7 @@ class Client:
             timeout: longest time to wait in seconds, for all of them together; None for no limit.
 
         Raises:
-            TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
+            TimeoutError: the time has passed. The other jobs are not cancelled, and can be waited for again.
             ValueError: one is a job of another client. Raised at the call.
         """
         self.check_loop()
@@ -522,8 +522,8 @@ class Client:
 
         Args:
             jobs: the jobs, with their candidates.
-            until: when to leave off. Jobs that are not submitted by then end; the others go on. None means when the
-                client's timeout has passed, which nobody needs to look at where nothing has to be waited for.
+            until: when to stop. Jobs that are not submitted by then end. None means after the client's timeout, whose
+                end is computed only if something has to be waited for.
         """
         only = self._sessions[0] if len(self._sessions) == 1 else None
         submitted = only is not None and await self._try(only, lambda records: records.submit(jobs))
@@ -648,7 +648,7 @@ class Client:
             raise GearmanError("this client is closed")
 
     def check_loop(self) -> None:
-        """Refuse to go on in another event loop than that of the client's block.
+        """Refuse to run in another event loop than that of the client's block.
 
         Raises:
             GearmanError: another one runs.
@@ -677,7 +677,7 @@ class Client:
     def on_iteration_left(self) -> None:
         """Read on, as `on_event_taken`; in a task, as the garbage collector may be the one that leaves.
 
-        In another thread than the client's that is left to the next who waits.
+        In another thread than the client's, this is left to the next call that waits.
         """
         if any(session.paused for session in self._sessions) and threading.get_ident() == self._thread:
             assert self._starter is not None
@@ -687,7 +687,7 @@ class Client:
         self.on_event_taken()
 
     def _on_paused(self) -> None:
-        """Wake those who wait for jobs to end: some may not."""
+        """Wake the tasks that wait for jobs to end: some may not."""
         for iteration in list(self._iterations):
             iteration.look_again()
 
@@ -749,7 +749,7 @@ class Client:
 
 
 class _AsCompleted(AsyncIterator[Job]):
-    """Jobs as they end; no generator, as event loops want those to be closed by whoever leaves a loop early."""
+    """Jobs as they end. Not a generator, because event loops want those to be closed after a `break`."""
 
     def __init__(self, client: Client, jobs: dict[Job, int], until: float, timeout: float | None) -> None:
         self._client = client
@@ -758,7 +758,7 @@ class _AsCompleted(AsyncIterator[Job]):
         self._until = until
         self._came = anyio.Event()
         self._ended: deque[Job] = deque()
-        # Jobs may go on for long after somebody has left the loop: they are not to keep this object alive.
+        # Jobs may run for long after the loop has been left: they must not keep this object alive.
         on_resolved = weakref.WeakMethod(self._on_resolved)
 
         def watcher(job: Job) -> None:
@@ -792,7 +792,9 @@ class _AsCompleted(AsyncIterator[Job]):
                 await self._came.wait()
             if scope.cancelled_caught and not self._ended:
                 left = sum(self._left.values())
-                raise TimeoutError(f"{left} jobs have not ended within {self._timeout:g} s; they go on")
+                raise TimeoutError(
+                    f"{left} jobs have not ended within {self._timeout:g} s; they have not been cancelled"
+                )
         job = self._ended.popleft()
         if self._left[job] > 1:
             self._left[job] -= 1

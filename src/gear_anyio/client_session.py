@@ -189,7 +189,7 @@ class ClientSession:
         return link
 
     def _end_dial(self, dialed: anyio.Event | None) -> None:
-        """Wake those who wait for a connection."""
+        """Wake the tasks that wait for a connection."""
         if dialed is not None:
             dialed.set()
             if self._dialed is dialed:

@@ -73,7 +73,7 @@ class TaskStarter:
                 self._called = anyio.Event()
                 await self._called.wait()
         finally:
-            self._start()  # in a cancelled group too: each call sees the cancellation, and can tell those who wait
+            self._start()  # in a cancelled group too: each call sees the cancellation, and can pass it on
 
     def _start(self) -> None:
         while self._calls:

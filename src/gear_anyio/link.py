@@ -110,10 +110,10 @@ class Backpressure:
 
 
 class Pause:
-    """Whether something rests, and where tasks wait until it goes on.
+    """Whether something is paused, and where tasks wait until it is resumed.
 
     Attributes:
-        on: whether it rests.
+        on: whether it is paused.
     """
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ class SocketLink(gear_net.link.Link):
     """A socket, read and written directly: event loops only tell when it is ready.
 
     The first output after something was read is sent at once; what is made after it is sent all together in the next
-    turn of the event loop: who makes little waits for nothing, and who makes much makes few system calls.
+    turn of the event loop: a little output does not have to wait, and much output takes few system calls.
     """
 
     def __init__(

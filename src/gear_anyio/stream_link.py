@@ -73,7 +73,7 @@ class StreamLink:
             self._scope.cancel()  # even if the writer is stuck
 
     def look(self) -> None:
-        """Do nothing: streams tell what has come to those who wait only."""
+        """Do nothing: a stream only shows what has arrived to a task that waits for it."""
 
     def close(self, reason: str) -> None:
         """End the connection; what is open on it ends now, and `run` soon."""
@@ -127,7 +127,7 @@ class StreamLink:
                 self._on_read()
 
     async def _write(self) -> None:
-        """Send: the only task that does, so that who is cancelled cuts no packet short."""
+        """Send; only this task does, so that a cancelled caller never truncates a packet."""
         conn = self.conn
         while not conn.closed:
             if not conn.output_size:

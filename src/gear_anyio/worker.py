@@ -392,7 +392,7 @@ class Worker:
         self._grabber.ended()
 
     def on_closed(self, session: WorkerSession) -> None:
-        """Take note of a lost connection."""
+        """Handle a lost connection."""
         self._grabber.detach(session.conn)
         self._by_conn.pop(session.conn, None)
         for job in [job for job in self._assigned if job.conn is session.conn]:

@@ -36,7 +36,7 @@ class Owner(Protocol):
         ...
 
     def on_closed(self, session: WorkerSession) -> None:
-        """Take note of a lost connection."""
+        """Handle a lost connection."""
         ...
 
     def advance(self) -> None:
@@ -50,7 +50,7 @@ class WorkerSession:
     Attributes:
         address: the server.
         conn: the connection, or the last one; after each call to it, call `settle`.
-        leaving: whether the connection is to end, which is no cause for a warning.
+        leaving: whether the connection is to end, which does not deserve a warning then.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ class Admin:
         return self._ask(admin.GetPid())
 
     def cancel(self, handle: bytes | bytearray) -> None:
-        """Cancel a job; those who wait for it are told that it failed (``cancel job``)."""
+        """Cancel a job; its clients see it as failed (``cancel job``)."""
         self._ask(admin.CancelJob(as_bytes(handle)))
 
     def create_function(self, function: str | bytes) -> None:
@@ -84,7 +84,7 @@ class Admin:
 
         Args:
             function: its name; the server has to know it.
-            *sizes: none for no limit, one for all priorities, or one each for high, normal and low; 0 is no limit.
+            *sizes: none for no limit, one for all priorities, or one each for high, normal and low; 0 means no limit.
         """
         self._ask(admin.MaxQueue(as_bytes(function), sizes))
 

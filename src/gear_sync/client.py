@@ -111,10 +111,10 @@ class Client:
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
                 long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
-                it ends as `Lost`; only with ``resubmit=True``. It tries once at the least.
-            exceptions: whether to ask for exceptions of workers (option ``exceptions``), which else arrive as
-                `JobFailed`, and to be told when a job runs again (option ``reruns``). gearmand knows the first, our own
-                server both; some others never answer such a question, and must not be asked.
+                it ends as `Lost`; only with ``resubmit=True``. It tries at least once.
+            exceptions: whether to ask for exceptions of workers (option ``exceptions``), which otherwise
+                arrive as `JobFailed`, and for news of a job that runs again (option ``reruns``). gearmand knows the
+                first option, our own server both; some other servers never answer, and must not be asked.
             max_unique_size: limit in bytes for uniques, up to 64. It is 63 as gearmand 1.1.20 corrupts the workload
                 of a job whose unique has 64, as a SHA-256 in hexadecimal has.
             max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
@@ -183,8 +183,8 @@ class Client:
             resubmit: whether a submission whose connection is lost is sent once more, to this server or another, after
                 each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
                 may then run twice, one run after the other or both at once. Needs a unique. For functions that return
-                their result whole: where the server joins the submission to a run that goes on, pieces that were sent
-                before are missing in the result.
+                their result whole: if the server joins the submission to a job that is already running, pieces that
+                were sent before are missing in the result.
             stream: whether the pieces of the result are taken from the job's events as they come, and each is dropped
                 once every iteration has yielded it; the job has no result then. What such jobs hold unread is limited
                 by ``max_unread``. Use a client of its own for a long stream.
@@ -225,13 +225,13 @@ class Client:
         Raises:
             CodecError: the value cannot be encoded, or the result cannot be decoded.
             JobError: the job ended without a result, as in `Job.result`; or it could not be submitted.
-            TimeoutError: the time has passed. The job goes on.
+            TimeoutError: the job has not ended in time. It is not cancelled.
         """
         until = deadline(timeout, time.monotonic())
         job = self._job(JobRequest(function.name, function.workload(value), unique, priority))
         self._submit(job, min(until, self._until()))
         if not job.wait(_left(until)):
-            raise TimeoutError(f"{job} has not ended within {timeout:g} s; it goes on")
+            raise TimeoutError(f"{job} has not ended within {timeout:g} s; it has not been cancelled")
         return function.result(job.result_data())
 
     def submit_many(self, requests: Iterable[JobRequest], *, resubmit: bool = False) -> list[Job]:
@@ -262,7 +262,7 @@ class Client:
             timeout: longest time to wait in seconds, for all of them together; None for no limit.
 
         Raises:
-            TimeoutError: the time has passed. The jobs that were not yielded go on, and can be waited for again.
+            TimeoutError: the time has passed. The other jobs are not cancelled, and can be waited for again.
             ValueError: one is a job of another client. Raised at the call.
         """
         left: dict[Job, int] = Counter(iter(jobs))  # a mapping would be taken for counts
@@ -280,7 +280,9 @@ class Client:
             while left:
                 if not self._pump.wait(lambda: bool(ended or self._retryable or self._stuck(left)), _left(until)):
                     self._check_open()
-                    raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
+                    raise TimeoutError(
+                        f"{len(left)} jobs have not ended within {timeout:g} s; they have not been cancelled"
+                    )
                 while ended:  # first: a job that is submitted once more may have to wait for its server
                     job = ended.popleft()
                     yield from [job] * left.pop(job)
@@ -290,7 +292,9 @@ class Client:
                 for job in list(self._retryable):
                     self._retry(job, until)
                 if left and not ended and time.monotonic() >= until:
-                    raise TimeoutError(f"{len(left)} jobs have not ended within {timeout:g} s; they go on")
+                    raise TimeoutError(
+                        f"{len(left)} jobs have not ended within {timeout:g} s; they have not been cancelled"
+                    )
         finally:
             for job in left:
                 job.unwatch(ended.append)
@@ -537,7 +541,7 @@ class Client:
             StreamBlocked: other jobs hold so much unread that it cannot be done.
         """
         until = _NEVER if timeout is None else time.monotonic() + timeout
-        is_done = False  # told by `look`: another thread may submit the job once more before this one goes on
+        is_done = False  # set by `look`: another thread may submit the job again before this one runs
 
         def look() -> bool:
             nonlocal is_done

@@ -113,7 +113,7 @@ class ClientSession:
             sock.close()
 
     def fail(self, error: OSError, began: float) -> None:
-        """Take note that the server cannot be reached, unless another attempt goes on or has gone well.
+        """Record that the server cannot be reached, unless another attempt is under way or has succeeded.
 
         Args:
             error: why.
@@ -154,7 +154,7 @@ class ClientSession:
         """Hand out all events, and send as much as the socket takes.
 
         Returns:
-            Whether the socket is to be watched otherwise than before: it has not taken all, or is closed.
+            Whether the socket is to be watched differently than before: it has not taken all, or is closed.
         """
         if (link := self._link) is None:
             return False

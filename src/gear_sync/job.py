@@ -40,7 +40,7 @@ class Owner(Protocol):
 
 
 class Job(JobRecord):
-    """A submitted job. It goes on whether somebody waits for it or not."""
+    """A submitted job. It runs whether you wait for it or not."""
 
     __slots__ = ("_owner",)
 
@@ -65,7 +65,7 @@ class Job(JobRecord):
             timeout: longest time to wait in seconds; None for no limit.
 
         Returns:
-            Whether it has ended. If not, it goes on, and can be waited for again.
+            Whether it has ended. If not, it is not cancelled, and can be waited for again.
         """
         return self._owner.wait_for_job(self, lambda: self.outcome is not None, checked_timeout(timeout))
 
@@ -80,10 +80,10 @@ class Job(JobRecord):
 
         Raises:
             JobError: no server has taken it: `JobRejected`, `JobNotSent` or `JobLost`.
-            TimeoutError: the time has passed. The job goes on, and can be waited for again.
+            TimeoutError: the time has passed. The job is not cancelled, and can be waited for again.
         """
         if not self._owner.wait_for_job(self, lambda: self.taken_or_ended, checked_timeout(timeout)):
-            raise TimeoutError(f"{self} has not been taken by a server within {timeout:g} s; it goes on")
+            raise TimeoutError(f"{self} has not been taken by a server within {timeout:g} s; it has not been cancelled")
         return self.taken()
 
     def status(self) -> StatusReceived:
@@ -101,8 +101,8 @@ class Job(JobRecord):
     def cancel(self) -> bool:
         """Cancel the job at its server (``cancel job``), once it has taken it; it ends as `Failed`.
 
-        The job is cancelled for all who wait for it: for submissions that the server has joined to this one, too. A
-        worker that has the job is not told.
+        The job is cancelled for all its clients, including submissions that the server has joined to this one. A worker
+        that is running the job does not learn of it.
 
         Returns:
             Whether the server has cancelled it. If not, the job had ended already.
@@ -124,13 +124,13 @@ class Job(JobRecord):
 
         Raises:
             JobError: the job ended otherwise: `JobFailed`, `JobRaised`, `JobRejected`, `JobNotSent` or `JobLost`.
-            TimeoutError: the time has passed. The job goes on, and can be waited for again.
+            TimeoutError: the time has passed. The job is not cancelled, and can be waited for again.
             LocalProtocolError: the job was submitted with ``stream=True``, and keeps no result.
             StreamBlocked: another job holds so much unread that the connection is not read.
         """
         self.check_keeps_result()
         if not self.wait(timeout):
-            raise TimeoutError(f"{self} has not ended within {timeout:g} s; it goes on")
+            raise TimeoutError(f"{self} has not ended within {timeout:g} s; it has not been cancelled")
         return self.result_data()
 
     def __iter__(self) -> JobEvents:
@@ -143,14 +143,14 @@ class Job(JobRecord):
         Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
         streams. Progress that an iteration has not yielded before the next comes is dropped.
         `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
-        `gearproto.client.Resubmitted`, only with ``resubmit``, that the job was sent once more: what was told before
-        is no part of the result, and is not kept.
+        `gearproto.client.Resubmitted`, only with ``resubmit``, that the job was sent again: events before this one
+        are not part of the result, and are not kept.
 
         Args:
             timeout: longest time to wait in seconds, for all events together; None for no limit.
 
         Raises:
-            TimeoutError: the time has passed. The job goes on, and its events can be asked for again.
+            TimeoutError: the time has passed. The job is not cancelled, and its events can be asked for again.
             StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
         return JobEvents(self, timeout, deadline(timeout, time.monotonic()))
@@ -182,7 +182,7 @@ class JobEvents(Iterator[JobEvent]):
         self._begun = True
         try:
             if not job._owner.wait_for_job(job, cursor.fetch, left):
-                raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it goes on")
+                raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it has not been cancelled")
         except (TimeoutError, StreamBlocked):
             self._failed = True
             raise

@@ -1,4 +1,4 @@
-"""Lets several threads share connections without a thread of their own: whoever waits, pumps."""
+"""Lets several threads share connections without a thread of their own: the waiting threads move the bytes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Pump:
     """Moves the bytes of some sources while somebody waits for something.
 
     One waiting thread pumps; the others sleep. When what they wait for has come they are woken, and when the pumping
-    thread leaves it wakes one of them to go on.
+    thread leaves it wakes one of them to take over.
 
     A pump belongs to the process that uses it first, and holds no descriptor before: a parent may make it for the
     children that it forks.
@@ -174,7 +174,7 @@ class Pump:
         return self._opened is not None and self._opened.pid != os.getpid()
 
     def check_process(self) -> None:
-        """Refuse to go on in a forked child, whose sockets are its parent's too.
+        """Refuse to run in a forked child, whose sockets are its parent's too.
 
         Raises:
             GearmanError: this process has inherited the pump from its parent.
@@ -196,10 +196,10 @@ class Pump:
         return True
 
     def changed(self, *, watch: bool) -> None:
-        """Take note of what has changed in the calling thread.
+        """Pass on what the calling thread has changed.
 
         Args:
-            watch: whether a socket is to be watched otherwise than before: it could not take all output, or is closed.
+            watch: whether a socket is to be watched differently: it could not take all output, or is closed.
         """
         self._wake_waiters()
         if watch and self._pumping:
@@ -280,7 +280,7 @@ class Pump:
             assert self._opened is not None
             ready = self._opened.selector.select(None if left is None else min(max(0.0, left), _LONGEST_SLEEP))
             with self.gate:
-                pass  # whoever waits for the lock holds the gate
+                pass  # a thread that waits for the lock holds the gate
             with self.lock:
                 self._move(ready, deadline)
                 self._wake_waiters()
@@ -375,7 +375,7 @@ class Pump:
                 waiter.wake()
 
     def close(self, reason: str) -> None:
-        """Close all sources; whoever waits is told. Can be called twice."""
+        """Close all sources, and wake all waiting threads. Can be called twice."""
         with self.gate, self.lock:
             self.closed = True
             for source in self._sources:

@@ -30,7 +30,7 @@ class ThreadPool:
             thread = threading.Thread(target=self._run, name=f"gear worker {number}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # there is no room for so many
+            except RuntimeError:  # the system has no room for another one
                 self.__exit__(None, None, None)
                 raise
             self._threads.append(thread)

@@ -57,7 +57,7 @@ class Worker:
     job that has failed (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
 
     Without ``threads`` the thread that calls `run` runs one job after the other, and nothing else happens meanwhile.
-    With ``threads`` so many jobs run at once, in threads of their own.
+    With ``threads``, up to this many jobs run at once, in threads of their own.
     """
 
     def __init__(
@@ -346,7 +346,7 @@ class Worker:
         return self._due_at() < self._wake_at  # a server was lost meanwhile
 
     def _pause(self) -> float | None:
-        """Return how many seconds to wait at the most."""
+        """Return the longest time to wait, in seconds."""
         with self._pump.gate, self._pump.lock:
             when = self._wake_at = self._due_at()
         return None if when == _NEVER else max(0.0, when - time.monotonic())

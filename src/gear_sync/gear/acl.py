@@ -16,7 +16,7 @@ __all__ = ["ACL", "ACLEntry", "ACLError"]
 
 
 class ACLError(gearproto.GearmanError):
-    """An entry exists already, or does not, or a pattern is no regular expression."""
+    """An entry exists already, or does not, or a pattern is not a valid regular expression."""
 
 
 def _compiled(pattern: Pattern | None) -> re.Pattern[bytes] | None:
@@ -26,7 +26,7 @@ def _compiled(pattern: Pattern | None) -> re.Pattern[bytes] | None:
     try:
         return re.compile(convert_to_bytes(pattern))
     except re.error as error:
-        raise ACLError(f"{pattern!r} is no regular expression: {error}") from error
+        raise ACLError(f"{pattern!r} is not a valid regular expression: {error}") from error
 
 
 def _permits(pattern: re.Pattern[bytes] | None, name: str | bytes) -> bool:
@@ -49,7 +49,7 @@ class ACLEntry:
         """Make an entry.
 
         Raises:
-            ACLError: a pattern is no regular expression.
+            ACLError: a pattern is not a valid regular expression.
         """
         self.subject = subject
         self.setRegister(register)
@@ -75,7 +75,7 @@ class ACLEntry:
         """Say which functions the subject may register.
 
         Raises:
-            ACLError: the pattern is no regular expression; the entry stays as it was.
+            ACLError: the pattern is not a valid regular expression; the entry stays as it was.
         """
         self._register = _compiled(pattern)
         self.register = pattern
@@ -84,7 +84,7 @@ class ACLEntry:
         """Say of which functions the subject may submit jobs.
 
         Raises:
-            ACLError: the pattern is no regular expression; the entry stays as it was.
+            ACLError: the pattern is not a valid regular expression; the entry stays as it was.
         """
         self._invoke = _compiled(pattern)
         self.invoke = pattern
@@ -95,7 +95,7 @@ class ACLEntry:
 
 
 class ACL:
-    """An access control list: who is not in it may do nothing.
+    """An access control list. A subject that is not in it may do nothing.
 
     Attributes:
         subjects: the entries by subject.
@@ -148,7 +148,7 @@ class ACL:
         """Let a subject register functions.
 
         Raises:
-            ACLError: the pattern is no regular expression.
+            ACLError: the pattern is not a valid regular expression.
         """
         self._edit(subject, register=pattern)
 
@@ -156,7 +156,7 @@ class ACL:
         """Let a subject submit jobs.
 
         Raises:
-            ACLError: the pattern is no regular expression.
+            ACLError: the pattern is not a valid regular expression.
         """
         self._edit(subject, invoke=pattern)
 

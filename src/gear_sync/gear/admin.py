@@ -84,7 +84,7 @@ class AdminRequest:
         return len(self._lines)
 
     def setComplete(self) -> None:
-        """Wake those who wait for the answer."""
+        """Wake the threads that wait for the answer."""
         self.wait_event.set()
 
     def waitForResponse(self, timeout: float | None = None) -> bool:

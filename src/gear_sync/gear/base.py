@@ -224,7 +224,7 @@ class BaseClient(BaseClientServer):
         self._waker.wake()
 
     def _note_failure(self, connection: Connection, problem: str, error: Exception | None = None) -> None:
-        """Take note that a connection is not open, and say when to try again."""
+        """Record that a connection is not open, and say when to try again."""
         with self.connections_condition:
             known = self._problems.get(connection)
             self._problems[connection] = problem
@@ -350,7 +350,7 @@ class BaseClient(BaseClientServer):
     # Hooks
 
     def handleEchoRes(self, packet: Packet) -> None:
-        """Wake whoever waits for an ``ECHO_RES``."""
+        """Wake the thread that waits for an ``ECHO_RES``."""
         assert packet.connection is not None
         packet.connection.handleEchoRes(bytes(packet.getArgument(0, True)))
 

@@ -299,7 +299,7 @@ class Client(BaseClient):
         return job
 
     def handleOptionRes(self, packet: Packet) -> None:
-        """Take note of an option that a server has set (``OPTION_RES``)."""
+        """Record an option that a server has set (``OPTION_RES``)."""
         connection = _connection(packet)
         connection.handleOptionRes(bytes(packet.getArgument(0)))
         if (task := connection.takeTask(OptionReqTask)) is not None:

@@ -140,7 +140,7 @@ class Connection:
         return self._transport
 
     def changeState(self, state: str) -> None:
-        """Take note of the state that the connection is in now."""
+        """Record the state that the connection is in now."""
         self.state = state
         self.state_time = time.time()
 
@@ -213,14 +213,14 @@ class Connection:
             Keepalive(self.tcp_keepidle, self.tcp_keepintvl, self.tcp_keepcnt).apply(sock)
 
     def disconnect(self) -> None:
-        """Close the connection, or stop opening it. Whoever waits for an answer learns that there will be none."""
+        """Close the connection, or stop opening it. Calls that wait for an answer end with an error."""
         self.drop("the connection was closed")
 
     def drop(self, reason: str) -> list[Job]:
         """Close the connection; return the jobs that belonged to it. Foreground jobs among them have failed with that.
 
         Args:
-            reason: why, for those who wait for an answer.
+            reason: why, for the threads that wait for an answer.
         """
         with self.send_lock:
             transport, self._transport = self._transport, None
@@ -242,7 +242,7 @@ class Connection:
         """Close the connection for good: it cannot be opened again.
 
         Args:
-            reason: why, for those who wait for an answer.
+            reason: why, for the threads that wait for an answer.
         """
         with self.send_lock:
             self._finished = True
@@ -415,7 +415,7 @@ class Connection:
         """Wait for the next packet, or for the rest of the answer to a text command.
 
         Returns:
-            The packet; or the request, with its `response`, which `setComplete` then hands to those who wait for it;
+            The packet; or the request, with its `response`, which `setComplete` then hands to the waiting threads;
             or None at the end of the stream.
 
         Raises:
@@ -569,7 +569,7 @@ class Connection:
         self.sendPacket(Packet(constants.REQ, constants.ECHO_REQ, data, self))
 
     def handleEchoRes(self, data: bytes) -> None:
-        """Wake whoever waits for this data to come back."""
+        """Wake the thread that waits for this data to come back."""
         with self.echo_lock:
             task = self.echo_conditions.get(data)
         if task is None:
@@ -578,5 +578,5 @@ class Connection:
             task.setComplete()
 
     def handleOptionRes(self, option: bytes) -> None:
-        """Take note of an option that the server has set."""
+        """Record an option that the server has set."""
         self.options.add(option)

@@ -60,7 +60,7 @@ class BaseClientServer:
         """
 
     def handleAdminRequest(self, request: AdminRequest) -> None:
-        """Wake whoever waits for the answer to a text command. Called when that is complete."""
+        """Wake the threads that wait for the answer to a text command. Called when it is complete."""
         self.log.info("Received admin response %s", request)
         request.setComplete()
 

@@ -243,7 +243,7 @@ class Job(BaseJob):
             return None
 
     def lose(self) -> None:
-        """Take note that the server was lost before the job had ended."""
+        """Record that the server was lost before the job had ended."""
         self.failure = True
         self.complete = True
 
@@ -259,7 +259,7 @@ class WorkerJob(BaseJob):
         self._session: object | None = None  # what `connection` was connected through when the job came
 
     def assign(self, connection: Connection) -> None:
-        """Take note of the connection that the job has come over; reports go there, and nowhere else."""
+        """Record the connection that the job came over; reports go there, and nowhere else."""
         self.connection = connection
         self._session = connection.session
 
@@ -364,8 +364,8 @@ class ServerJob(BinaryJob):
     """A job in a server. Programs may hang attributes of their own on it.
 
     Attributes:
-        client_connection: who waits for it; None for a background job.
-        worker_connection: who runs it; None while nobody does.
+        client_connection: connection of the client that waits for it; None for a background job.
+        worker_connection: connection of the worker that runs it; None while it is queued.
     """
 
     def __init__(

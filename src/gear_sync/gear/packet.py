@@ -57,7 +57,7 @@ class Packet(Event):
         """Make a packet.
 
         Raises:
-            TypeError: code or data are no bytes.
+            TypeError: code or data are not bytes.
             InvalidDataError: the code does not begin with NUL.
         """
         if not isinstance(code, _BINARY):
@@ -104,7 +104,7 @@ class Packet(Event):
             last: whether it is the last one, to which all NULs behind belong.
 
         Raises:
-            IndexError: there are not so many.
+            IndexError: the packet has fewer arguments.
         """
         parts = self.data.split(_NUL, index if last else index + 1)
         return parts[index]

@@ -155,7 +155,7 @@ class Server(ServerCommands):
         return ran
 
     def _soon(self, call: Callable[[], object]) -> None:
-        """Call something in the server's thread: now if this is it, else soon."""
+        """Call something in the server's thread: now if this is that thread, soon otherwise."""
         if threading.current_thread() is self.poll_thread:
             call()
         else:
@@ -194,13 +194,13 @@ class Server(ServerCommands):
     # What the engine tells
 
     def peer_connected(self, connection: Peer) -> None:
-        """Take note of a new connection."""
+        """Add a new connection."""
         with self.connections_condition:
             self.active_connections.append(connection)
             self.connections_condition.notify_all()
 
     def peer_gone(self, connection: Peer) -> None:
-        """Take note that a connection has gone."""
+        """Remove a connection that has gone."""
         with self.connections_condition:
             self.active_connections.remove(connection)
             self.connections_condition.notify_all()
@@ -316,7 +316,7 @@ class Server(ServerCommands):
     # Hooks
 
     def handlePassthrough(self, packet: Packet, finished: bool = False) -> None:
-        """Pass a report on to those who wait for its job.
+        """Pass a report on to the clients that wait for its job.
 
         Args:
             packet: the report.
@@ -380,11 +380,11 @@ class Server(ServerCommands):
         self._submit(packet)
 
     def handleCanDo(self, packet: Packet) -> None:
-        """Take note that a worker can run a function, if it may register that (``CAN_DO``)."""
+        """Register a function of a worker, if the worker may do that (``CAN_DO``)."""
         self._register(packet)
 
     def handleCanDoTimeout(self, packet: Packet) -> None:
-        """Take note that a worker can run a function, if it may register that (``CAN_DO_TIMEOUT``)."""
+        """Register a function of a worker, if the worker may do that (``CAN_DO_TIMEOUT``)."""
         self._register(packet)
 
     def handleSubmitJobSched(self, packet: Packet) -> None:
@@ -392,15 +392,15 @@ class Server(ServerCommands):
         self._engine.serve(packet)
 
     def handleCantDo(self, packet: Packet) -> None:
-        """Take note that a worker can no longer run a function (``CANT_DO``)."""
+        """Unregister a function of a worker (``CANT_DO``)."""
         self._engine.serve(packet)
 
     def handleResetAbilities(self, packet: Packet) -> None:
-        """Take note that a worker can run nothing any more (``RESET_ABILITIES``)."""
+        """Unregister all functions of a worker (``RESET_ABILITIES``)."""
         self._engine.serve(packet)
 
     def handleSetClientID(self, packet: Packet) -> None:
-        """Take note of a worker's name (``SET_CLIENT_ID``)."""
+        """Record a worker's name (``SET_CLIENT_ID``)."""
         self._engine.serve(packet)
 
     def handleAllYours(self, packet: Packet) -> None:
@@ -466,7 +466,7 @@ class Server(ServerCommands):
         self.handlePassthrough(packet, True)
 
     def handleWorkStatus(self, packet: Packet) -> None:
-        """Take note of a job's progress, and pass it on (``WORK_STATUS``)."""
+        """Record a job's progress, and pass it on (``WORK_STATUS``)."""
         self.handlePassthrough(packet)
 
 

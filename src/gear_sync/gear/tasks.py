@@ -29,7 +29,7 @@ class Task:
         self._gate.acquire()
 
     def setComplete(self) -> None:
-        """Wake those who wait."""
+        """Wake the waiting threads."""
         self._complete = True
         with contextlib.suppress(RuntimeError):  # it is open already
             self._gate.release()
@@ -45,7 +45,7 @@ class Task:
         """
         seconds = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
         if not self._complete and self._gate.acquire(timeout=seconds):
-            self.setComplete()  # opens the gate for others who wait
+            self.setComplete()  # opens the gate for other waiting threads
         return self._complete
 
     def fail(self, error: str, *, answered: bool = False) -> None:

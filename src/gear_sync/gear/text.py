@@ -1,7 +1,7 @@
 """Text and bytes: the wire has bytes, programs may give either.
 
-Text is UTF-8. Bytes that are no UTF-8 become surrogates, as in file names, and those become the same bytes again: what
-a peer sends can always be read, and sent back as it came.
+Text is UTF-8. Bytes that are not valid UTF-8 become surrogates, as in file names, and those become the same bytes
+again: what a peer sends can always be read, and sent back as it came.
 """
 
 from __future__ import annotations

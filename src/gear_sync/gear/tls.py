@@ -69,7 +69,7 @@ def server_context(key: str | None, cert: str | None, ca: str | None) -> ssl.SSL
 
     Raises:
         OSError: a file cannot be read.
-        ConfigurationError: a file is not what it should be, or is missing beside others.
+        ConfigurationError: a file is not what it should be, or is missing although others are given.
     """
     if not wants_tls(key, cert, ca):
         return None

@@ -46,7 +46,7 @@ def wait_for(sock: socket.socket, events: int, timeout: float | None, *others: s
         for other in others:
             poll.register(other, select.POLLIN)
     except (OSError, ValueError):
-        return True  # closed meanwhile, as whoever uses it next will see
+        return True  # closed meanwhile, as the next use will show
     ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
     return any(found == descriptor for found, _events in ready)
 
@@ -54,8 +54,8 @@ def wait_for(sock: socket.socket, events: int, timeout: float | None, *others: s
 class Transport:
     """A connected socket. Any thread may send; one at a time may receive.
 
-    Output is queued whole and leaves in the order of queueing. Who queues it may go on, and let whoever else uses the
-    transport send what the socket does not take at once, or wait until it has left.
+    Output is queued whole and leaves in the order of queueing. If the socket does not take all of it at once, the
+    thread that queued it may wait until it has left, or leave the rest to the next thread that uses the transport.
     """
 
     def __init__(self, sock: socket.socket | TLSSocket) -> None:
@@ -184,7 +184,7 @@ class Transport:
             return True
 
     def close(self) -> None:
-        """Close the socket; whoever waits for it sees its end."""
+        """Close the socket; a thread that waits for it sees its end."""
         with self._lock:
             if self._closed:
                 return

@@ -93,7 +93,7 @@ class Worker(BaseClient):
                 as many as it likes.
 
         Raises:
-            InvalidDataError: the name holds a NUL byte, or the time-out is no number. Nothing has changed then.
+            InvalidDataError: the name holds a NUL byte, or the time-out is not a number. Nothing has changed then.
         """
         record = FunctionRecord(name, timeout)
         key, packet = _ability(record)
@@ -121,7 +121,7 @@ class Worker(BaseClient):
             functions: the functions.
 
         Raises:
-            InvalidDataError: one is no `FunctionRecord`, or cannot be registered. Nothing has changed then.
+            InvalidDataError: one is not a `FunctionRecord`, or cannot be registered. Nothing has changed then.
         """
         records: dict[bytes, tuple[FunctionRecord, Packet]] = {}
         for record in functions:

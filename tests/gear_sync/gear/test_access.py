@@ -122,7 +122,7 @@ def test_rights_are_granted_and_revoked(shop: Shop, guarded: gear.Server, acl: g
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
-        (b"acl grant invoke s (", b"ERR UNABLE '(' is no regular expression: "),
+        (b"acl grant invoke s (", b"ERR UNABLE '(' is not a valid regular expression: "),
         (b"acl grant invoke s", b"ERR UNABLE an argument is missing"),
         (b"acl grant invoke", b"ERR UNABLE an argument is missing"),
         (b"acl grant grant", b"ERR UNABLE an argument is missing"),

@@ -108,7 +108,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["-p", "99999"], "there is no port 99999"),
         (["--log-config", "/missing"], "/missing"),
         (["--pidfile", "/missing/pid"], "No such file or directory: '/missing/pid'"),
-        (["--acl", "{acl}"], "'(' is no regular expression"),
+        (["--acl", "{acl}"], "'(' is not a valid regular expression"),
     ],
 )
 def test_what_keeps_it_from_running_is_one_sentence(

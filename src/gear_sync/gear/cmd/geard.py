@@ -57,10 +57,16 @@ class Server:
         parser.add_argument("--ssl-cert", metavar="FILE", help="the server's certificate")
         parser.add_argument("--ssl-key", metavar="FILE", help="the certificate's private key")
         parser.add_argument("--acl", metavar="FILE", help="who may do what, by subjects of certificates")
-        parser.add_argument("--keepalive", action="store_true", help="look for peers that have gone without a word")
-        parser.add_argument("--keepalive-idle", type=int, default=7200, metavar="SECONDS", help="after so long silence")
-        parser.add_argument("--keepalive-interval", type=int, default=75, metavar="SECONDS", help="and again after")
-        parser.add_argument("--keepalive-count", type=int, default=9, metavar="COUNT", help="so many times")
+        parser.add_argument(
+            "--keepalive", action="store_true", help="probe connections that are silent (TCP keepalive)"
+        )
+        parser.add_argument(
+            "--keepalive-idle", type=int, default=7200, metavar="SECONDS", help="seconds of silence before a probe"
+        )
+        parser.add_argument(
+            "--keepalive-interval", type=int, default=75, metavar="SECONDS", help="seconds between probes"
+        )
+        parser.add_argument("--keepalive-count", type=int, default=9, metavar="COUNT", help="number of probes")
         parser.add_argument("--version", action="version", version=f"Gear version: {gearproto.__version__}")
         self.args = parser.parse_args(arguments)
 
@@ -79,9 +85,9 @@ class Server:
             The list, an empty one if there is no such file; None if none is wanted.
 
         Raises:
-            ACLError: a pattern is no regular expression.
+            ACLError: a pattern is not a valid regular expression.
             ValueError: ``grant`` is neither true nor false.
-            configparser.Error: the file is no such file.
+            configparser.Error: the file has another format.
         """
         if not self.args.acl:
             return None

@@ -56,7 +56,7 @@ def _still_reads(_peer: PeerId, sock: socket.socket) -> bool:
     """Tell whether a peer that sends no more may have closed one direction only.
 
     TCP does not say. But a system whose program is gone answers data with a reset, and one whose program still reads
-    takes urgent data without a word: it is no part of the stream.
+    takes urgent data without a word: it is not part of the stream.
     """
     try:
         return sock.send(b"\0", socket.MSG_OOB) == 1

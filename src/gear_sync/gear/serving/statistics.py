@@ -49,7 +49,7 @@ class Statistics:
         self._client = client
 
     def packet(self, ptype: int, duration: float) -> None:
-        """Report a packet that has been dealt with, in so many seconds."""
+        """Report that a packet was handled, and the seconds that it took."""
         name = f"packet.{constants.types.get(ptype, 'UNKNOWN')}"
         self._client.timing(name, int(duration * 1000))
         self._client.incr(name)
