@@ -57,9 +57,7 @@ class Server:
         parser.add_argument("--ssl-cert", metavar="FILE", help="the server's certificate")
         parser.add_argument("--ssl-key", metavar="FILE", help="the certificate's private key")
         parser.add_argument("--acl", metavar="FILE", help="who may do what, by subjects of certificates")
-        parser.add_argument(
-            "--keepalive", action="store_true", help="probe connections that are silent (TCP keepalive)"
-        )
+        parser.add_argument("--keepalive", action="store_true", help="probe silent connections (TCP keepalive)")
         parser.add_argument(
             "--keepalive-idle", type=int, default=7200, metavar="SECONDS", help="seconds of silence before a probe"
         )
