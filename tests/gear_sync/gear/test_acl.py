@@ -33,7 +33,7 @@ def test_entries_are_empty_only_without_any_right() -> None:
 def test_a_bad_pattern_changes_nothing() -> None:
     entry = gear.ACLEntry("s", register="foo", invoke="foo")
     for change in (entry.setRegister, entry.setInvoke):
-        with pytest.raises(gear.ACLError, match="no regular expression"):
+        with pytest.raises(gear.ACLError, match="not a valid regular expression"):
             change("(")
     assert (entry.register, entry.invoke) == ("foo", "foo")
     assert entry.canRegister("foo")
