@@ -312,7 +312,7 @@ def test_retryable_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> N
             "as_completed": lambda: next(client.as_completed([job], 0.01)),
         }
         for _ in range(2):
-            with pytest.raises(TimeoutError, match="not been cancelled$"):
+            with pytest.raises(TimeoutError, match=r"not been cancelled$"):
                 Call(calls[waiting]).result()
         assert job.outcome is None
         client.close()
