@@ -25,12 +25,14 @@ class PeerCertificate:
     Attributes:
         common_name: the common name of its subject; None if there is none.
         names: the host names that it is for.
+        addresses: the IP addresses that it is for.
         not_after: when it ends, in seconds since the epoch.
         der: the whole of it, in DER form.
     """
 
     common_name: str | None
     names: tuple[str, ...]
+    addresses: tuple[str, ...]
     not_after: int
     der: bytes
 
@@ -149,9 +151,12 @@ class Tunnel:
         if not der or not fields:
             return None
         subject = [pair for group in fields.get("subject", ()) for pair in group]
-        names = [name for kind, name in fields.get("subjectAltName", ()) if kind == "DNS"]
+        alternatives = fields.get("subjectAltName", ())
+        names, addresses = (
+            tuple(name for kind, name in alternatives if kind == wanted) for wanted in ("DNS", "IP Address")
+        )
         not_after = ssl.cert_time_to_seconds(fields["notAfter"])
-        return PeerCertificate(dict(subject).get("commonName"), tuple(names), not_after, der)
+        return PeerCertificate(dict(subject).get("commonName"), names, addresses, not_after, der)
 
 
 class TLSSocket:

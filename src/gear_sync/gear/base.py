@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from gear_net.standing import failure_of
 from gear_net.waker import Waker
 from gearproto import RemoteProtocolError
-from gearproto.standing import Standing
+from gearproto.standing import Failure, Standing
 
 from .admin import AdminRequest
 from .connection import Connection
@@ -224,17 +225,22 @@ class BaseClient(BaseClientServer):
         self._waker.wake()
 
     def _note_failure(self, connection: Connection, problem: str, error: Exception | None = None) -> None:
-        """Record that a connection is not open, and say when to try again."""
+        """Record that a connection is not open, and when to try again; log a new problem at once, an old one rarely."""
+        causes = (error, None if error is None else error.__cause__)
+        refused = any(failure_of(cause) is Failure.REFUSED for cause in causes)
         with self.connections_condition:
             known = self._problems.get(connection)
             self._problems[connection] = problem
             standing = self._standings[connection]
-            standing.failed(time.monotonic(), "")
+            kind = Failure.REFUSED if refused else Failure.GONE
+            warning = standing.failed(time.monotonic(), problem, kind)
             self._retry_at[connection] = standing.retry_at
             self.connections_condition.notify_all()
-        if problem != known and self.running:
-            self.log.warning("No connection to %s", problem)
-            self.log.debug("It failed so", exc_info=error)
+        if problem != known:
+            warning = warning or problem
+        if warning is not None and self.running:
+            self.log.warning("No connection to %s", warning)
+            self.log.debug("Why there is no connection", exc_info=error)
 
     def _onConnect(self, conn: Connection) -> None:
         """Do nothing; called when a connection is open, and not used by others yet."""

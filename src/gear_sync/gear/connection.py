@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from gear_net.connecting import Dial, resolve
 from gear_net.listening import Keepalive
 from gear_net.tls import ClientTLS
+from gear_net.tunnel import PeerCertificate, TLSSocket
 from gearproto import RemoteProtocolError
 from gearproto.addresses import Address
 from gearproto.events import Line
@@ -28,7 +29,7 @@ from .errors import ConnectionError, DisconnectError, GearmanError, InvalidDataE
 from .packet import MAX_ANSWER_SIZE, Packet, decoder
 from .tasks import OptionReqTask, SubmitJobTask, Task
 from .text import convert_to_bytes, decode
-from .tls import client_context, wants_tls
+from .tls import client_context, names_host, wants_tls
 from .tracking import JobTracker
 from .transport import Transport, wait_for
 
@@ -44,7 +45,8 @@ class Connection:
     """A connection to a job server. Any thread may send, one at a time may read.
 
     Attributes:
-        check_hostname: class attribute: whether a server's certificate has to name the host that was asked for.
+        check_hostname: class attribute: whether to refuse a server whose certificate does not name the host. Unless
+            set, such a server is accepted, with one warning.
         connect_timeout: class attribute: seconds that connecting may take, a TLS handshake included.
         host: the server's host.
         port: the server's port.
@@ -58,7 +60,7 @@ class Connection:
         send_lock: held while something is put into the stream.
     """
 
-    check_hostname: ClassVar[bool] = True
+    check_hostname: ClassVar[bool] = False
     connect_timeout: ClassVar[float] = 10.0
     _tokens: ClassVar = itertools.count(1)
 
@@ -111,6 +113,7 @@ class Connection:
         self._transport: Transport | None = None
         self._stop: socket.socket | None = None  # while connecting: closing it ends that
         self._finished = False
+        self._warned_of_name = False
         self._begin()
 
     def _begin(self) -> None:
@@ -205,7 +208,21 @@ class Connection:
         except BaseException:
             dial.close()
             raise
+        if isinstance(dial.sock, TLSSocket):
+            self._look_at_name(dial.sock.tunnel.peer_certificate())
         return Transport(dial.sock)
+
+    def _look_at_name(self, certificate: PeerCertificate | None) -> None:
+        """Warn once of a server whose certificate is good, but does not say that it is this server's."""
+        if certificate is None or self._warned_of_name or names_host(certificate, self.host):
+            return
+        self._warned_of_name = True
+        self.log.warning(
+            "The certificate of %s:%s does not name this host as an alternative name: any server with a certificate of "
+            "the same authority is accepted. Set gear.Connection.check_hostname = True to refuse them",
+            self.host,
+            self.port,
+        )
 
     def _tune(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 
 from gear_net import tls
+from gear_net.tunnel import PeerCertificate
 
 from .errors import ConfigurationError
 
-__all__ = ["best_tls_version", "client_context", "create_ssl_context", "server_context", "wants_tls"]
+__all__ = ["best_tls_version", "client_context", "create_ssl_context", "names_host", "server_context", "wants_tls"]
 
 
 def best_tls_version() -> int:
@@ -77,6 +79,17 @@ def server_context(key: str | None, cert: str | None, ca: str | None) -> ssl.SSL
         return tls.server_context(tls.TLS(cert, key, ca))
     except ValueError as error:
         raise _cause(error) from error
+
+
+def names_host(certificate: PeerCertificate, host: str) -> bool:
+    """Tell whether a certificate names a host, or its address, as an alternative name (``subjectAltName``)."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        wanted = host.rstrip(".").lower()
+        names = {name.lower() for name in certificate.names}
+        return wanted in names or f"*.{wanted.partition('.')[2]}" in names
+    return any(ipaddress.ip_address(other.strip()) == address for other in certificate.addresses)
 
 
 def _cause(error: ValueError) -> Exception:

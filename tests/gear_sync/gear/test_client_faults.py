@@ -6,12 +6,15 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from gear_net.tunnel import PeerCertificate
 from gear_sync import gear
 from gear_sync.gear import constants
+from gear_sync.gear.tls import names_host
 from gearproto.packets import (
     CanDo,
     CanDoTimeout,
@@ -33,7 +36,8 @@ from gearproto.packets import (
     WorkFail,
 )
 from gearproto.server import Report
-from gearproto.standing import DEFAULT_PAUSES, Standing
+from gearproto.standing import DEFAULT_PAUSES, Failure, Standing
+from tests.harness.certificates import authority
 from tests.harness.gear_api import Shop, WatchedClient, tls_files
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.servers import poll_until, running
@@ -321,8 +325,8 @@ def test_c15_a_server_that_closes_at_once_is_left_alone_for_ever_longer(
     pauses: list[float] = []
     failed = Standing.failed
 
-    def record(standing: Standing, now: float, reason: str) -> None:
-        failed(standing, now, reason)
+    def record(standing: Standing, now: float, reason: str, kind: Failure) -> None:
+        failed(standing, now, reason, kind)
         pauses.append(standing.retry_at - now)
 
     monkeypatch.setattr(Standing, "failed", record)
@@ -401,16 +405,70 @@ def test_c18_some_of_the_tls_files_are_not_taken_for_none(shop: Shop, given: tup
             action()
 
 
-def test_c19_the_certificate_has_to_name_the_host(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c19_a_certificate_may_name_another_host_unless_the_program_wants_it_checked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     server = shop.server(gear.Server(0, *tls_files("elsewhere.example")))
     connection = shop.standing(gear.Connection("localhost", server.port, *tls_files()))
-    with pytest.raises(gear.ConnectionError, match="localhost"):
-        connection.connect()
-    monkeypatch.setattr(gear.Connection, "check_hostname", False)
-    connection.connect()
+    for _ in range(2):
+        connection.reconnect()
+    (warning,) = caplog.messages
+    assert f"localhost:{server.port} does not name this host" in warning
     assert connection.session is not None
     assert connection.session._tls is not None
     assert connection.session._tls.tunnel._object.version() == "TLSv1.3"
+    monkeypatch.setattr(gear.Connection, "check_hostname", True)
+    with pytest.raises(gear.ConnectionError, match="localhost"):
+        connection.reconnect()
+
+
+def test_c19_a_certificate_without_alternative_names_needs_only_one_import_changed(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = authority("gear").issue_nameless("localhost")
+    files = str(old.key), str(old.certificate), str(old.ca)
+    server = shop.server(gear.Server(0, *files))
+    shop.client(server, tls=files)
+    assert [record.levelname for record in caplog.records if "does not name" in record.message] == ["WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ("a.example", True),
+        ("A.Example.", True),
+        ("b.wild.example", True),
+        ("wild.example", False),
+        ("c.b.wild.example", False),
+        ("b.example", False),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("127.0.0.2", False),
+    ],
+)
+def test_c19_only_alternative_names_name_a_host(host: str, named: bool) -> None:
+    names, addresses = ("a.example", "*.wild.example"), ("127.0.0.1", "0:0:0:0:0:0:0:1\n")
+    assert names_host(PeerCertificate("b.example", names, addresses, 0, b""), host) is named
+
+
+def test_c20_a_refusal_is_logged_again_once_a_minute_with_its_reason(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = shop.server(gear.Server(0, *tls_files()))
+    later, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + later[0])
+    client = shop.client()
+    client.addServer("localhost", server.port, *tls_files(ca="strangers"))
+    tried: set[float] = set()
+    for _ in range(4):  # half a minute passes between two attempts
+        poll_until(lambda: not tried.issuperset(client._retry_at.values()), "it has failed")
+        tried.update(client._retry_at.values())
+        with client.connections_condition:
+            later[0] += 31
+            client.connections_condition.notify_all()
+    warnings = [text for text in caplog.messages if text.startswith(f"No connection to localhost:{server.port}: ")]
+    assert all("certificate" in text for text in warnings)
+    assert ["away for" in text for text in warnings] == [False, True]
 
 
 def test_c20_what_is_wrong_with_certificates_is_said(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -166,6 +167,24 @@ def test_functions_are_validated_before_anything_changes(shop: Shop) -> None:
     assert list(worker.functions) == [b"f"]
     with pytest.raises(KeyError):
         worker.unRegisterFunction("g")
+
+
+@pytest.mark.parametrize(
+    "forget",
+    [lambda worker: worker.unRegisterFunction("f"), lambda worker: worker.setFunctions([])],
+    ids=["unRegisterFunction", "setFunctions"],
+)
+def test_a_running_job_stays_with_a_worker_that_unregisters_its_function(
+    shop: Shop, server: gear.Server, forget: Callable[[gear.Worker], None]
+) -> None:
+    client, worker = shop.client(server), shop.worker(server, functions=("f",))
+    job = gear.Job("f", b"")
+    client.submitJob(job)
+    taken = worker.getJob()
+    forget(worker)
+    taken.sendWorkComplete(b"x")
+    client.finish(job)
+    assert (job.failure, job.data) == (False, [b"x"])
 
 
 def test_functions_may_be_assigned(shop: Shop, server: gear.Server) -> None:
