@@ -68,7 +68,7 @@ class Measurements:
         return worker
 
     def _timed(self, count: int, action: Callable[[], None]) -> float:
-        """Return the microseconds that each of so many takes."""
+        """Return the microseconds that each of ``count`` jobs takes."""
         start = time.perf_counter()
         action()
         return (time.perf_counter() - start) / count * 1e6
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--other", metavar="PYTHON", help="interpreter that has the package gear, to compare with")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="which ones; all unless given")
     parser.add_argument("--scale", type=float, default=1.0, help="0.1 makes everything smaller")
-    parser.add_argument("--repeat", type=int, default=1, help="take the best of so many runs")
+    parser.add_argument("--repeat", type=int, default=1, help="number of runs; the best one counts")
     parser.add_argument("--measure", choices=["gear", "gear_sync.gear"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     scenarios = args.scenario or SCENARIOS

@@ -2,7 +2,7 @@
 
     python bench/server_abuse.py --server 'gear serve=gear serve --port {port}'
 
-See README.md beside this file. Linux: memory of the servers is read from /proc.
+See README.md in this directory. Linux: memory of the servers is read from /proc.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_all(sock: socket.socket) -> None:
 
 
 def stuff(socks: list[socket.socket], data: bytes) -> None:
-    """Send the same without end to whoever takes it, and never read."""
+    """Send the same data without end to every peer that takes it, and never read."""
     for sock in socks:
         sock.setblocking(False)
     while True:
@@ -237,7 +237,7 @@ def grabbing(port: int) -> None:
 
 
 def slow_readers(port: int) -> None:
-    """Have a worker report faster than its clients read, who read all the time."""
+    """Have a worker report faster than its clients read, although they read all the time."""
     clients = [connect(port) for _ in range(4)]
     with connect(port) as worker:
         worker.sendall(packets.CanDo(b"run").encode())
@@ -398,18 +398,20 @@ class Abuse(NamedTuple):
 ABUSES: Final = {
     "flood": Abuse("200,000 submissions over 4 connections", flood, 4),
     "crowd": Abuse("200,000 submissions over 1,000 connections", crowd, 4),
-    "results": Abuse("20 clients that never read the results of one job, 1 MiB after the other", unread_results),
+    "results": Abuse(
+        "20 clients that never read the results of one job, which come in pieces of 1 MiB", unread_results
+    ),
     "answers": Abuse("50 administrators that never read", unread_answers),
     "echoes": Abuse("20 peers that never read what they have asked to be sent back", unread_echoes),
-    "halves": Abuse("1,000 packets of 32 MiB that come byte by byte", half_packets),
-    "big halves": Abuse("packets of 32 MiB that lack a byte", big_halves),
+    "halves": Abuse("1,000 packets of 32 MiB that arrive byte by byte", half_packets),
+    "big halves": Abuse("packets of 32 MiB of which one byte is missing", big_halves),
     "big": Abuse("packets of 32 MiB without end", big_packets, 2),
     "lines": Abuse("text commands of 8 KB", giant_lines, 2),
     "endless": Abuse("lines that never end", endless_lines, 2),
     "connections": Abuse("connections that come and go", connections, 2),
     "garbage": Abuse("connections that send nonsense", garbage, 2),
     "wrong": Abuse("packets that only a server sends", wrong_requests, 2),
-    "listing": Abuse("`show jobs` again and again, with 300,000 jobs queued", long_answers),
+    "listing": Abuse("`show jobs` again and again, while 300,000 jobs are queued", long_answers),
     "leaving": Abuse("clients that submit 200,000 jobs and leave", leaving),
     "abilities": Abuse("workers that register 100,000 functions and leave", abilities, 2),
     "joins": Abuse("20,000 submissions of one job, whose worker reports without end", joins),
@@ -419,9 +421,11 @@ ABUSES: Final = {
     "due": Abuse("300,000 delayed jobs that are due in one second", due_at_once, 2),
     "leaving workers": Abuse("60 workers with 20,000 functions each, leaving at once", leaving_workers, 2),
     "asking": Abuse("600 connections that ask `workers` at once", asking, 2),
-    "hung": Abuse("2,000 sleeping workers that do not come when they are woken for a job of others", hung_sleepers),
+    "hung": Abuse(
+        "2,000 sleeping workers that do not react when they are woken for another client's job", hung_sleepers
+    ),
     "names": Abuse("jobs with names of 8 KB and no workloads", long_names, 2, options=LITTLE),
-    "many halves": Abuse("1,000 halves of packets of 32 MiB", many_halves, 2, options=LITTLE),
+    "many halves": Abuse("1,000 incomplete packets of 32 MiB", many_halves, 2, options=LITTLE),
     "greedy": Abuse("workers that register 20,000 names of 8 KB each", greedy_workers, 2, options=LITTLE),
     "lists": Abuse(
         "1,000 connections that never read their `show jobs`, of 400,000 jobs", unread_lists, 2, options=LITTLE
@@ -555,7 +559,7 @@ def main() -> None:
         choices=ABUSES,
         help="; ".join(f"{name}: {abuse.about}" for name, abuse in ABUSES.items()),
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long each goes on at most (8)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="longest time for each (8)")
     options = parser.parse_args()
     servers = dict(text.split("=", 1) for text in options.server)
     cpus = sorted(os.sched_getaffinity(0))

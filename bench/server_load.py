@@ -3,7 +3,7 @@
     python bench/server_load.py --server 'gearmand=gearmand -t 1 -L 127.0.0.1 -p {port} -l stderr' \
         --server 'gear=gear serve --port {port}'
 
-See README.md beside this file. Linux: times and memory of the servers are read from /proc.
+See README.md in this directory. Linux: times and memory of the servers are read from /proc.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SCENARIOS: Final = {
     "outstanding": Scenario("many jobs at a time", 40_000, 25, 4, 4),
     "single": Scenario("one job at a time", 10_000),
     "big": Scenario("workloads and results of 1 MiB", 400, 2, 2, 2, 2**20),
-    "idle": Scenario("one job at a time, beside 5,000 idle connections", 5_000, idle=5_000),
+    "idle": Scenario("one job at a time, with 5,000 idle connections", 5_000, idle=5_000),
     "sleepers": Scenario("one job at a time, and 500 sleeping workers who can do it", 500, workers=500),
 }
 
@@ -144,7 +144,7 @@ class Peer:
 
 
 class Client(Peer):
-    """Submits jobs, so many at a time, and counts those that have ended (background: those that were taken)."""
+    """Submits jobs, a number of them at a time, and counts those that ended (background: those that were accepted)."""
 
     def __init__(self, load: Load, count: int, scene: Scenario) -> None:
         super().__init__(load)

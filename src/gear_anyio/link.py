@@ -122,7 +122,7 @@ class Pause:
         self._over: anyio.Event | None = None
 
     def end(self) -> None:
-        """Go on."""
+        """Resume."""
         self.on = False
         if self._over is not None:
             self._over.set()

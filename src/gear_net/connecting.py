@@ -174,7 +174,7 @@ class Dial:
         return self.sock is not None or self.error is not None
 
     def advance(self, now: float, ready: int) -> None:
-        """Go on.
+        """Take the next step.
 
         Args:
             now: monotonic time in seconds.

@@ -582,7 +582,7 @@ class Client:
             raise GearmanError("this client is closed")
 
     def _on_retryable(self, job: Job) -> None:
-        """Keep a job until somebody who waits submits it once more, or the client is closed. With the lock held."""
+        """Keep a job until a thread that waits submits it again, or the client is closed. With the lock held."""
         self._retryable[job] = None  # first, as KeyboardInterrupt may come in between
         job.search(time.monotonic() + self._resubmit_timeout)
         if self._pump.closed:

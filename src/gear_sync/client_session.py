@@ -218,7 +218,7 @@ class ClientSession:
         return _READ if self._dial is None else self._dial.wants
 
     def on_ready(self, events: int) -> None:
-        """Go on with the socket."""
+        """Read or write what the socket is ready for."""
         if self._link is not None:
             self._link.on_ready(events)
         elif self._dial is not None:

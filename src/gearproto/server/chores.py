@@ -60,7 +60,7 @@ class Chores:
         self._do(steps, self.at_once // 4)
 
     def go_on(self) -> None:
-        """Go on with what is waiting, by turns."""
+        """Continue what is waiting, by turns."""
         while self.waiting and self._left > 0:
             chore = self.waiting.popleft()
             if not self._do(chore, min(self._left, _SLICE)):

@@ -378,7 +378,7 @@ class Engine:
         return self._paused.keys()
 
     def resume(self, peer: PeerId, now: float) -> None:
-        """Go on with a paused peer, once its output has been sent, and others have had their turn.
+        """Continue with a paused peer, once its output has been sent, and others have had their turn.
 
         Args:
             peer: one of `paused_peers`.

@@ -68,9 +68,9 @@ class Job(Linked):
         priority: which of the function's queues it waits in, as in `gearproto.Priority`.
         background: whether it has to run even if nobody waits for it.
         reducer: name of the reducer; empty if there is none.
-        clients: who waits for it, in the order of joining; one entry for each submission.
-        state: where it is in its life.
-        worker: who has it while it runs.
+        clients: the peers that wait for it, in the order of joining; one entry for each submission.
+        state: queued, delayed, running, withdrawn or ended.
+        worker: the peer that has it while it runs.
         losses: how often it was given back.
         progress: numerator and denominator of its last ``WORK_STATUS``.
         deadline: when its time comes, or its timeout ends; its place among the returned ones while it is queued.
