@@ -7,8 +7,9 @@ author = "the gearproto developers"
 project_copyright = "the gearproto developers"
 version = release = version_of("gearproto")
 
-extensions = ["myst_parser"]
-exclude_patterns = ["_build"]
+extensions = ["myst_parser", "sphinxcontrib.mermaid"]
+exclude_patterns = ["_build", "generated"]  # other pages include what is generated
+myst_fence_as_directive = ["mermaid"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nitpicky = True

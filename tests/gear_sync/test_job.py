@@ -182,7 +182,7 @@ def test_handle_is_there_once_the_server_has_told_it(server: Scripted, client: C
     assert (job.function, job.unique, job.handle, job.outcome, job.progress) == (b"f", b"u", None, None, None)
     server.deliver(client, JobCreated(HANDLE))
     assert (job.handle, job.outcome) == (HANDLE, None)
-    assert repr(job) == "<Job b'f' handle=b'H:1' outcome=None>"
+    assert repr(job) == "<Job b'f' queued handle=b'H:1' outcome=None>"
 
 
 def test_latest_progress_is_kept_and_what_nobody_fetched_dropped(server: Scripted, client: Client, job: Job) -> None:

@@ -4,6 +4,7 @@ from .connection import ClientConnection
 from .dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
 from .job_events import Cursor, JobEvent, Resubmitted
 from .job_request import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size
+from .job_states import JOB_MOVES, JobMove, JobState
 from .jobs import DEFAULT_RESUBMIT_TIMEOUT, MAX_RESUBMISSIONS, JobRecord, outcome_error
 from .matching import ReportMatcher
 from .policies import Candidates, Policy, ServerChooser, ServerStanding, Try, WaitUntil
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_MAX_UNIQUE_SIZE",
     "DEFAULT_MAX_UNREAD",
     "DEFAULT_RESUBMIT_TIMEOUT",
+    "JOB_MOVES",
     "MAX_RESUBMISSIONS",
     "NO_ANSWER",
     "Answer",
@@ -24,8 +26,10 @@ __all__ = [
     "Dispatch",
     "JobEvent",
     "JobHandle",
+    "JobMove",
     "JobRecord",
     "JobRequest",
+    "JobState",
     "OpenRequests",
     "Policy",
     "ReportMatcher",

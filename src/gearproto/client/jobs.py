@@ -30,6 +30,7 @@ from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised
 
 from .job_events import Cursor, EventLog, Resubmitted
 from .job_request import JobHandle, JobRequest
+from .job_states import JobState
 from .policies import Candidates, ServerChooser
 from .streams import StreamLog, Unread
 
@@ -147,8 +148,9 @@ class JobRecord:
         self.records: _OpenRequests | None = None
 
     def __repr__(self) -> str:
-        """Show function, handle and outcome."""
-        return f"<{type(self).__name__} {self.function!r} handle={self.handle!r} outcome={self.outcome!r}>"
+        """Show function, state, handle and outcome."""
+        shown = f"{self.function!r} {self.state.value} handle={self.handle!r} outcome={self.outcome!r}"
+        return f"<{type(self).__name__} {shown}>"
 
     def __str__(self) -> str:
         """Name the job, for messages."""
@@ -185,6 +187,17 @@ class JobRecord:
             self.log = EventLog()
         self.log.add(event)
         return False
+
+    @property
+    def state(self) -> JobState:
+        """Where it is, as far as anybody has looked."""
+        if self.outcome is not None:
+            return JobState.ENDED
+        if self.retryable is not None:
+            return JobState.RETRYABLE
+        if self.records is not None:
+            return JobState.SENT if self.handle is None else JobState.QUEUED
+        return JobState.UNSENT if self.handle is None else JobState.TAKEN
 
     @property
     def resolved(self) -> bool:

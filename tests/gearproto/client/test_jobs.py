@@ -192,7 +192,7 @@ def test_completed_is_no_error() -> None:
 
 def test_record_shows_what_is_known_of_it() -> None:
     job = record()
-    assert repr(job) == "<JobRecord b'f' handle=None outcome=None>"
+    assert repr(job) == "<JobRecord b'f' unsent handle=None outcome=None>"
 
 
 # Background jobs
