@@ -14,7 +14,10 @@ Who takes part:
 
 Peers that speak packets:
 
-- *raw connection* (`raw`): one connection to a running server that hides nothing: packets, bytes, lines of text.
+- *raw peer* (`raw`): one connection to a server that hides nothing: packets, bytes, lines of text. A *raw connection*
+  is one over a socket.
+- *site* (`sites`): one server and any number of raw peers: the pure one in memory, ours behind a socket, or gearmand.
+  ``tests/behaviour`` says each clause once, for all three.
 - *bench* (`engine`): the pure server, its peers and its virtual clock. It checks the server's books after each move.
 - *hostile server* (`hostile`): plays a script with each connection, for every way in which a server can misbehave.
 - *link* (`links`): a simulated connection between pure clients, workers and servers, which may cut, delay and lose.

@@ -1,10 +1,11 @@
-"""A Gearman connection that hides nothing: packets, bytes and text lines over a blocking socket."""
+"""A Gearman connection that hides nothing: packets, bytes and lines of text, over a blocking socket or in memory."""
 
 from __future__ import annotations
 
 import itertools
 import socket
 import ssl
+from abc import ABC, abstractmethod
 from struct import Struct
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -25,7 +26,7 @@ from gearproto.packets import (
 
 from .servers import RunningServer
 
-__all__ = ["TURNED_AWAY", "RawConnection", "packet_bytes"]
+__all__ = ["TURNED_AWAY", "RawConnection", "RawPeer", "packet_bytes"]
 
 _TIMEOUT: Final = 15.0  # seconds; only a hang reaches it
 _SPECS: Final = decoders(Route.FROM_SERVER)
@@ -44,22 +45,30 @@ def packet_bytes(magic: bytes, number: int, body: bytes = b"") -> bytes:
     return _RAW_HEADER.pack(magic, number, len(body)) + body
 
 
-class RawConnection:
+class RawPeer(ABC):
     """One connection to a job server, as a client, worker or administrator."""
 
     _tokens: Final = itertools.count(1)
 
-    def __init__(self, server: RunningServer, tls: ssl.SSLContext | None = None) -> None:
-        """Connect; with TLS, shake hands with a server of the name ``localhost``."""
-        self.sock = socket.create_connection((server.host, server.port), _TIMEOUT)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls is not None:
-            try:
-                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
-            except BaseException:
-                self.sock.close()
-                raise
+    def __init__(self) -> None:
+        """Begin with nothing unread."""
         self._input = b""
+
+    @abstractmethod
+    def send_bytes(self, data: bytes) -> None:
+        """Send any bytes."""
+
+    @abstractmethod
+    def _receive_some(self) -> bytes:
+        """Wait for bytes from the server, and return them; none mean that it has closed the connection.
+
+        Raises:
+            TimeoutError: none come.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -69,19 +78,11 @@ class RawConnection:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Close the socket."""
-        self.sock.close()
-
     # Output
 
     def send(self, *packets: Packet) -> None:
         """Send packets in one piece."""
         self.send_bytes(b"".join(packet.encode() for packet in packets))
-
-    def send_bytes(self, data: bytes) -> None:
-        """Send any bytes."""
-        self.sock.sendall(data)
 
     # Input
 
@@ -98,7 +99,7 @@ class RawConnection:
 
     def _receive_more(self, have: bytes | bytearray) -> bytes:
         try:
-            data = self.sock.recv(1 << 20)
+            data = self._receive_some()
         except TimeoutError:
             raise AssertionError(f"the server sends no more; unread: {bytes(have[:200])!r}") from None
         if not data:
@@ -157,7 +158,7 @@ class RawConnection:
     def expect_closed(self) -> None:
         """Prove that the server closes the connection without another byte."""
         try:
-            data = self._input or self.sock.recv(1 << 16)
+            data = self._input or self._receive_some()
         except ConnectionResetError:
             return
         except TimeoutError:
@@ -202,3 +203,32 @@ class RawConnection:
         """Send a text command; return the rows that answer it, with their endings."""
         self.send_bytes(line + b"\n")
         return list(iter(self.receive_line, b".\n"))
+
+
+class RawConnection(RawPeer):
+    """A connection over a socket.
+
+    Attributes:
+        sock: the socket.
+    """
+
+    def __init__(self, server: RunningServer, tls: ssl.SSLContext | None = None) -> None:
+        """Connect; with TLS, shake hands with a server of the name ``localhost``."""
+        super().__init__()
+        self.sock = socket.create_connection((server.host, server.port), _TIMEOUT)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            try:
+                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
+            except BaseException:
+                self.sock.close()
+                raise
+
+    def send_bytes(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def _receive_some(self) -> bytes:
+        return self.sock.recv(1 << 20)
+
+    def close(self) -> None:
+        self.sock.close()

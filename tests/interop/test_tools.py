@@ -27,8 +27,7 @@ from gearproto.packets import (
 )
 from tests.harness.foreign import LANGUAGES, Processes, completed
 from tests.harness.servers import poll_until
-
-from .conftest import Site
+from tests.harness.sites import TcpSite
 
 PERL = pytest.mark.interop("perl")
 PHP = pytest.mark.interop("php")
@@ -37,7 +36,7 @@ ADMIN = pytest.mark.interop("gearadmin")
 
 
 @pytest.fixture
-def processes(ours: Site, tmp_path: Path) -> Iterator[Processes]:
+def processes(ours: TcpSite, tmp_path: Path) -> Iterator[Processes]:
     """Runs programs against our server."""
     with contextlib.closing(Processes(ours.server, tmp_path)) as processes:
         yield processes
@@ -55,7 +54,7 @@ def worker(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def await_worker(ours: Site, function: bytes) -> None:
+def await_worker(ours: TcpSite, function: bytes) -> None:
     """Wait until somebody can run a function."""
     admin = ours.connect()
 
@@ -76,7 +75,7 @@ def workload(size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [1, 1024 * 1024])
 def test_workloads_and_results_of_any_size_go_through(
-    ours: Site, processes: Processes, client: str, worker: str, size: int
+    ours: TcpSite, processes: Processes, client: str, worker: str, size: int
 ) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"reverse")
@@ -87,7 +86,7 @@ def test_workloads_and_results_of_any_size_go_through(
 
 
 @PERL
-def test_16_mebibytes_go_through(ours: Site, processes: Processes) -> None:
+def test_16_mebibytes_go_through(ours: TcpSite, processes: Processes) -> None:
     # With PHP the same takes 10 seconds for each side: libgearman copies what it has at every small read.
     processes.start_worker("perl")
     await_worker(ours, b"reverse")
@@ -95,21 +94,21 @@ def test_16_mebibytes_go_through(ours: Site, processes: Processes) -> None:
     assert processes.client("perl", "foreground", b"reverse", data).lines == [completed(data[::-1])]
 
 
-def test_client_hears_progress_data_and_warnings(ours: Site, processes: Processes, client: str, worker: str) -> None:
+def test_client_hears_progress_data_and_warnings(ours: TcpSite, processes: Processes, client: str, worker: str) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"talk")
     done = processes.client(client, "foreground", b"talk", b"w")
     assert done.lines == ["status 1 4", "data part", "warning careful", completed(b"done")]
 
 
-def test_failing_job_fails_for_the_client(ours: Site, processes: Processes, client: str, worker: str) -> None:
+def test_failing_job_fails_for_the_client(ours: TcpSite, processes: Processes, client: str, worker: str) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"fail")
     assert processes.client(client, "foreground", b"fail", b"w").lines == ["fail"]
 
 
 def test_exception_reaches_the_client_and_the_worker_goes_on(
-    ours: Site, processes: Processes, client: str, worker: str
+    ours: TcpSite, processes: Processes, client: str, worker: str
 ) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"throw")
@@ -128,7 +127,7 @@ def test_exception_reaches_the_client_and_the_worker_goes_on(
     ],
 )
 def test_background_job_is_queued_with_its_priority(
-    ours: Site, processes: Processes, client: str, command: str, row: bytes
+    ours: TcpSite, processes: Processes, client: str, command: str, row: bytes
 ) -> None:
     (line,) = processes.client(client, command, b"f", b"workload", "key").lines
     handle = line.removeprefix("handle ").encode()
@@ -149,7 +148,7 @@ def test_background_job_is_queued_with_its_priority(
     ],
 )
 def test_foreground_job_is_queued_with_its_priority(
-    ours: Site, processes: Processes, client: str, command: str, row: bytes
+    ours: TcpSite, processes: Processes, client: str, command: str, row: bytes
 ) -> None:
     worker = ours.worker(b"f")
     worker.sleep()
@@ -162,14 +161,14 @@ def test_foreground_job_is_queued_with_its_priority(
     assert process.finish().lines == [completed(b"result")]
 
 
-def test_same_unique_is_one_job(ours: Site, processes: Processes, client: str) -> None:
+def test_same_unique_is_one_job(ours: TcpSite, processes: Processes, client: str) -> None:
     first = processes.client(client, "background", b"f", b"one", "key").lines
     assert processes.client(client, "background", b"f", b"two", "key").lines == first
     assert processes.client(client, "background", b"f", b"two", "other").lines != first
     assert sorted(ours.connect().ask_rows(b"show unique jobs")) == [b"key\n", b"other\n"]
 
 
-def test_status_of_a_job_is_told(ours: Site, processes: Processes, client: str) -> None:
+def test_status_of_a_job_is_told(ours: TcpSite, processes: Processes, client: str) -> None:
     (line,) = processes.client(client, "background", b"f", b"w", "key").lines
     handle = line.removeprefix("handle ").encode()
 
@@ -188,7 +187,7 @@ def test_status_of_a_job_is_told(ours: Site, processes: Processes, client: str) 
 
 
 @PHP
-def test_status_by_unique_is_told_to_php(ours: Site, processes: Processes) -> None:
+def test_status_by_unique_is_told_to_php(ours: TcpSite, processes: Processes) -> None:
     submitter, worker = ours.connect(), ours.worker(b"f")
     handle = submitter.submit(SubmitJob(b"f", b"key", b"w"))
     worker.grab()
@@ -198,7 +197,7 @@ def test_status_by_unique_is_told_to_php(ours: Site, processes: Processes) -> No
     assert processes.client("php", "status-unique", b"", unique="other").lines == ["status 0 0 0 0"]
 
 
-def test_worker_serves_many_jobs_of_a_raw_client(ours: Site, processes: Processes, worker: str) -> None:
+def test_worker_serves_many_jobs_of_a_raw_client(ours: TcpSite, processes: Processes, worker: str) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"reverse")
     client = ours.connect()
@@ -210,7 +209,7 @@ def test_worker_serves_many_jobs_of_a_raw_client(ours: Site, processes: Processe
     assert results == {handle: data[::-1] for handle, data in zip(handles, workloads, strict=True)}
 
 
-def test_worker_reports_reach_a_raw_client(ours: Site, processes: Processes, worker: str) -> None:
+def test_worker_reports_reach_a_raw_client(ours: TcpSite, processes: Processes, worker: str) -> None:
     processes.start_worker(worker)
     await_worker(ours, b"talk")
     client = ours.connect()
@@ -223,7 +222,7 @@ def test_worker_reports_reach_a_raw_client(ours: Site, processes: Processes, wor
 
 
 @PERL
-def test_empty_result_completes_the_job_and_the_worker_goes_on(ours: Site, processes: Processes) -> None:
+def test_empty_result_completes_the_job_and_the_worker_goes_on(ours: TcpSite, processes: Processes) -> None:
     processes.start_worker("perl")
     await_worker(ours, b"reverse")
     client = ours.connect()
@@ -232,7 +231,7 @@ def test_empty_result_completes_the_job_and_the_worker_goes_on(ours: Site, proce
         client.expect(WorkComplete(handle, data[::-1]))
 
 
-def test_worker_is_listed_with_its_id_and_functions(ours: Site, processes: Processes, worker: str) -> None:
+def test_worker_is_listed_with_its_id_and_functions(ours: TcpSite, processes: Processes, worker: str) -> None:
     processes.start_worker(worker)
     pattern = rb"\d+ 127\.0\.0\.1 %b-worker : (\w+) (\w+) (\w+) (\w+) (\w+)\n" % worker.encode()
     administrator = ours.connect()
@@ -244,7 +243,7 @@ def test_worker_is_listed_with_its_id_and_functions(ours: Site, processes: Proce
     poll_until(lambda: listed() == [{b"reverse", b"talk", b"fail", b"throw", b"wait"}], "the worker is listed")
 
 
-def test_killed_worker_gives_its_job_back(ours: Site, processes: Processes, worker: str) -> None:
+def test_killed_worker_gives_its_job_back(ours: TcpSite, processes: Processes, worker: str) -> None:
     process = processes.start_worker(worker)
     await_worker(ours, b"wait")
     client = ours.connect()
@@ -264,7 +263,7 @@ def test_killed_worker_gives_its_job_back(ours: Site, processes: Processes, work
 
 @TOOL
 @pytest.mark.parametrize("size", [1, 100_000])
-def test_gearman_runs_a_job(ours: Site, processes: Processes, size: int) -> None:
+def test_gearman_runs_a_job(ours: TcpSite, processes: Processes, size: int) -> None:
     processes.start_gearman("-w", "-f", "swap", "-c", "1", "--", "tr", "ab", "ba")
     await_worker(ours, b"swap")
     done = processes.gearman("-f", "swap", workload=b"a" * size)
@@ -272,7 +271,7 @@ def test_gearman_runs_a_job(ours: Site, processes: Processes, size: int) -> None
 
 
 @TOOL
-def test_gearman_takes_the_workload_as_an_argument(ours: Site, processes: Processes) -> None:
+def test_gearman_takes_the_workload_as_an_argument(ours: TcpSite, processes: Processes) -> None:
     processes.start_gearman("-w", "-f", "swap", "--", "tr", "ab", "ba")
     await_worker(ours, b"swap")
     assert processes.gearman("-f", "swap", "abab").output == b"baba"
@@ -283,7 +282,9 @@ def test_gearman_takes_the_workload_as_an_argument(ours: Site, processes: Proces
 @pytest.mark.parametrize(
     ("options", "row"), [((), b"\t0\t1\t0\t"), (("-I",), b"\t1\t0\t0\t"), (("-L",), b"\t0\t0\t1\t")]
 )
-def test_gearman_queues_background_jobs(ours: Site, processes: Processes, options: tuple[str, ...], row: bytes) -> None:
+def test_gearman_queues_background_jobs(
+    ours: TcpSite, processes: Processes, options: tuple[str, ...], row: bytes
+) -> None:
     assert processes.gearman("-b", "-f", "f", "-u", "key", *options, "data").code == 0
     worker = ours.worker(b"f")
     assert row in worker.ask_rows(b"prioritystatus")[0]
@@ -294,7 +295,7 @@ def test_gearman_queues_background_jobs(ours: Site, processes: Processes, option
 
 @TOOL
 @pytest.mark.parametrize(("option", "end"), [("-n", b"\n"), ("-N", b"")])
-def test_gearman_runs_one_job_a_line(ours: Site, processes: Processes, option: str, end: bytes) -> None:
+def test_gearman_runs_one_job_a_line(ours: TcpSite, processes: Processes, option: str, end: bytes) -> None:
     assert processes.gearman("-b", "-f", "f", option, workload=b"one\ntwo\n").code == 0
     worker = ours.worker(b"f")
     assert [worker.grab().workload, worker.grab().workload] == [b"one" + end, b"two" + end]
@@ -302,7 +303,7 @@ def test_gearman_runs_one_job_a_line(ours: Site, processes: Processes, option: s
 
 
 @TOOL
-def test_gearman_submits_to_several_functions(ours: Site, processes: Processes) -> None:
+def test_gearman_submits_to_several_functions(ours: TcpSite, processes: Processes) -> None:
     processes.start_gearman("-w", "-f", "f", "-f", "g", "-c", "2", "cat")
     await_worker(ours, b"g")
     done = processes.gearman("-f", "f", "-f", "g", "-P", "data")
@@ -310,14 +311,14 @@ def test_gearman_submits_to_several_functions(ours: Site, processes: Processes) 
 
 
 @TOOL
-def test_gearman_ends_with_1_if_the_job_fails(ours: Site, processes: Processes) -> None:
+def test_gearman_ends_with_1_if_the_job_fails(ours: TcpSite, processes: Processes) -> None:
     processes.start_gearman("-w", "-f", "f", "false")
     await_worker(ours, b"f")
     assert processes.gearman("-f", "f", "data").code == 1
 
 
 @TOOL
-def test_gearman_gives_up_after_its_time_limit_and_the_job_is_dropped(ours: Site, processes: Processes) -> None:
+def test_gearman_gives_up_after_its_time_limit_and_the_job_is_dropped(ours: TcpSite, processes: Processes) -> None:
     done = processes.gearman("-t", "50", "-f", "f", "data")
     assert b"imeout" in done.errors + done.output
     admin = ours.connect()
@@ -328,7 +329,7 @@ def test_gearman_gives_up_after_its_time_limit_and_the_job_is_dropped(ours: Site
 
 
 @TOOL
-def test_gearman_worker_ends_after_its_count(ours: Site, processes: Processes) -> None:
+def test_gearman_worker_ends_after_its_count(ours: TcpSite, processes: Processes) -> None:
     process = processes.start_gearman("-w", "-f", "f", "-c", "2", "cat")
     await_worker(ours, b"f")
     client = ours.connect()
@@ -340,7 +341,7 @@ def test_gearman_worker_ends_after_its_count(ours: Site, processes: Processes) -
 
 @TOOL
 @pytest.mark.parametrize(("option", "end"), [("-n", b"\n"), ("-N", b"")])
-def test_gearman_worker_sends_data_line_by_line(ours: Site, processes: Processes, option: str, end: bytes) -> None:
+def test_gearman_worker_sends_data_line_by_line(ours: TcpSite, processes: Processes, option: str, end: bytes) -> None:
     processes.start_gearman("-w", "-f", "f", option, "cat")
     await_worker(ours, b"f")
     client = ours.connect()
@@ -353,7 +354,7 @@ def test_gearman_worker_sends_data_line_by_line(ours: Site, processes: Processes
 
 
 @ADMIN
-def test_gearadmin_shows_version_level_and_pid(ours: Site, processes: Processes) -> None:
+def test_gearadmin_shows_version_level_and_pid(ours: TcpSite, processes: Processes) -> None:
     (version,) = processes.gearadmin("--server-version").lines
     assert re.fullmatch(r"\d\S*", version)
     assert processes.gearadmin("--server-verbose").lines == ["ERROR"]
@@ -361,7 +362,7 @@ def test_gearadmin_shows_version_level_and_pid(ours: Site, processes: Processes)
 
 
 @ADMIN
-def test_gearadmin_shows_functions(ours: Site, processes: Processes) -> None:
+def test_gearadmin_shows_functions(ours: TcpSite, processes: Processes) -> None:
     worker = ours.worker(b"f")
     worker.submit(SubmitJobBg(b"f", b"", b""))
     assert processes.gearadmin("--status").lines[:1] == ["f\t1\t0\t1"]
@@ -369,21 +370,21 @@ def test_gearadmin_shows_functions(ours: Site, processes: Processes) -> None:
 
 
 @ADMIN
-def test_gearadmin_shows_workers(ours: Site, processes: Processes) -> None:
+def test_gearadmin_shows_workers(ours: TcpSite, processes: Processes) -> None:
     _worker = ours.worker(b"f", b"g")
     lines = processes.gearadmin("--workers").lines
     assert sum(re.fullmatch(r"\d+ 127\.0\.0\.1 - : g f", line) is not None for line in lines) == 1
 
 
 @ADMIN
-def test_gearadmin_shows_jobs(ours: Site, processes: Processes) -> None:
+def test_gearadmin_shows_jobs(ours: TcpSite, processes: Processes) -> None:
     handle = ours.connect().submit(SubmitJobBg(b"f", b"key", b"")).decode()
     assert processes.gearadmin("--show-jobs").lines[:1] == [f"{handle}\t0\t0\t1"]
     assert processes.gearadmin("--show-unique-jobs").lines[:1] == ["key"]
 
 
 @ADMIN
-def test_gearadmin_shows_40_000_jobs(ours: Site, processes: Processes) -> None:
+def test_gearadmin_shows_40_000_jobs(ours: TcpSite, processes: Processes) -> None:
     client, count, batch = ours.connect(), 40_000, 1000
     for _ in range(count // batch):
         client.send_bytes(SubmitJobBg(b"f", b"", b"").encode() * batch)
@@ -395,7 +396,7 @@ def test_gearadmin_shows_40_000_jobs(ours: Site, processes: Processes) -> None:
 
 
 @ADMIN
-def test_gearadmin_cancels_a_job(ours: Site, processes: Processes) -> None:
+def test_gearadmin_cancels_a_job(ours: TcpSite, processes: Processes) -> None:
     client = ours.connect()
     handle = client.submit(SubmitJob(b"f", b"", b""))
     assert processes.gearadmin("--cancel-job", handle.decode()).code == 0
@@ -405,7 +406,7 @@ def test_gearadmin_cancels_a_job(ours: Site, processes: Processes) -> None:
 
 
 @ADMIN
-def test_gearadmin_creates_and_drops_a_function(ours: Site, processes: Processes) -> None:
+def test_gearadmin_creates_and_drops_a_function(ours: TcpSite, processes: Processes) -> None:
     admin = ours.connect()
     assert processes.gearadmin("--create-function", "f").lines == ["OK"]
     assert admin.ask_rows(b"status") == [b"f\t0\t0\t0\n"]

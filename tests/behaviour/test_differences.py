@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from gearproto.codec import PACKETS, REQUEST, RESPONSE, Packet
@@ -42,10 +40,12 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from tests.harness.raw import RawConnection, packet_bytes
-from tests.harness.servers import poll_until
+from tests.harness.raw import RawPeer, packet_bytes
+from tests.harness.sites import Site
 
-from .conftest import Site, StartSite
+from .conftest import OURS, StartSite
+
+pytestmark = OURS
 
 OK = b"OK\r\n"
 RESULT_NOT_FOUND = Error(b"JOB_NOT_FOUND", b"Job given in work result not found")
@@ -60,7 +60,7 @@ def request(kind: type[Packet], body: bytes) -> bytes:
     return packet_bytes(REQUEST, kind.spec.number, body)
 
 
-def expect_error(peer: RawConnection, code: bytes) -> None:
+def expect_error(peer: RawPeer, code: bytes) -> None:
     """Receive an ``ERROR`` with a code, and nothing more."""
     error = peer.receive(Error)
     assert error.code == code
@@ -72,23 +72,23 @@ def expect_error(peer: RawConnection, code: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [0x80000000, 0x80000010, 0xFFFFFFFF])
-def test_type_with_the_top_bit_closes_that_connection_only(ours: Site, number: int) -> None:
-    other, peer = ours.connect(), ours.connect()
+def test_type_with_the_top_bit_closes_that_connection_only(site: Site, number: int) -> None:
+    other, peer = site.connect(), site.connect()
     peer.send_bytes(packet_bytes(REQUEST, number))
     peer.expect_closed()
     other.expect_nothing()
 
 
 @pytest.mark.parametrize("kind", [SubmitJob, EchoReq, CanDo, PreSleep])
-def test_header_that_announces_four_gigabytes_closes_at_once(ours: Site, kind: type[Packet]) -> None:
-    peer = ours.connect()
+def test_header_that_announces_four_gigabytes_closes_at_once(site: Site, kind: type[Packet]) -> None:
+    peer = site.connect()
     peer.send_bytes(REQUEST + kind.spec.number.to_bytes(4, "big") + b"\xff\xff\xff\xff")
     assert peer.receive(Error).code == b"PACKET_TOO_LARGE"
     peer.expect_closed()
 
 
-def test_packet_of_the_limit_is_taken_and_one_byte_more_is_not(start_ours: StartSite) -> None:
-    peer = start_ours(max_packet_size=1000).connect()
+def test_packet_of_the_limit_is_taken_and_one_byte_more_is_not(start: StartSite) -> None:
+    peer = start(max_packet_size=1000).connect()
     peer.send(EchoReq(b"e" * 1000))
     assert len(peer.receive_raw()) == 12 + 1000
     peer.send(EchoReq(b"e" * 1001))
@@ -110,19 +110,19 @@ def test_packet_of_the_limit_is_taken_and_one_byte_more_is_not(start_ours: Start
     ],
 )
 def test_too_few_arguments_are_an_error_and_the_next_packet_is_untouched(
-    ours: Site, kind: type[Packet], body: bytes
+    site: Site, kind: type[Packet], body: bytes
 ) -> None:
-    peer = ours.connect()
+    peer = site.connect()
     peer.send_bytes(request(kind, body) + SubmitJobBg(b"f", b"u", b"w").encode())
     assert peer.receive(Error).code == b"INVALID_ARGUMENTS"
     handle = peer.receive(JobCreated).handle
     peer.expect_nothing()
-    assert ours.worker(b"f").grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", b"u", b"w")
+    assert site.worker(b"f").grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", b"u", b"w")
 
 
 @pytest.mark.parametrize("kind", [WorkData, WorkWarning, WorkComplete, WorkException])
-def test_report_without_the_nul_behind_its_handle_is_one_with_empty_data(ours: Site, kind: type[Packet]) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_report_without_the_nul_behind_its_handle_is_one_with_empty_data(site: Site, kind: type[Packet]) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"", b"w"))
     worker.grab(GrabJobUniq())
     worker.send_bytes(request(kind, handle))
@@ -142,8 +142,8 @@ def test_report_without_the_nul_behind_its_handle_is_one_with_empty_data(ours: S
         (WorkStatus, b"H:1\x001." + b"0" * 31 + b"\x002"),
     ],
 )
-def test_bad_number_is_an_error(ours: Site, kind: type[Packet], body: bytes) -> None:
-    peer = ours.connect()
+def test_bad_number_is_an_error(site: Site, kind: type[Packet], body: bytes) -> None:
+    peer = site.connect()
     peer.send_bytes(request(kind, body))
     expect_error(peer, b"INVALID_ARGUMENTS")
     assert peer.ask_rows(b"status") == []
@@ -160,8 +160,8 @@ def test_bad_number_is_an_error(ours: Site, kind: type[Packet], body: bytes) -> 
         SubmitReduceJob(b"", b"u", b"r", b"", b"w"),
     ],
 )
-def test_empty_function_name_is_an_error(ours: Site, packet: Packet) -> None:
-    peer = ours.connect()
+def test_empty_function_name_is_an_error(site: Site, packet: Packet) -> None:
+    peer = site.connect()
     peer.send(packet)
     expect_error(peer, b"INVALID_ARGUMENTS")
     assert peer.ask_rows(b"status") == []
@@ -177,51 +177,51 @@ def test_empty_function_name_is_an_error(ours: Site, packet: Packet) -> None:
         SubmitReduceJob(b"f", b"u" * 65, b"r", b"", b""),
     ],
 )
-def test_argument_that_is_too_long_is_an_error(ours: Site, packet: Packet) -> None:
-    peer = ours.connect()
+def test_argument_that_is_too_long_is_an_error(site: Site, packet: Packet) -> None:
+    peer = site.connect()
     peer.send(packet)
     expect_error(peer, b"ARGUMENT_TOO_LARGE")
 
 
 @pytest.mark.parametrize("when", [FAR_FUTURE, 10**18, 9_999_999_999_999_999_999])
-def test_job_for_a_distant_time_does_not_stop_the_server(ours: Site, when: int) -> None:
-    client = ours.connect()
+def test_job_for_a_distant_time_does_not_stop_the_server(site: Site, when: int) -> None:
+    client = site.connect()
     handle = client.submit(SubmitJobEpoch(b"f", b"", when, b"w"))
-    ours.connect().expect_nothing()
+    site.connect().expect_nothing()
     client.send(GetStatus(handle))
     client.expect(StatusRes(handle, True, False, 0, 0))
 
 
-def test_endless_time_limit_does_not_stop_the_server(ours: Site) -> None:
-    worker, client = ours.connect(), ours.connect()
+def test_endless_time_limit_does_not_stop_the_server(site: Site) -> None:
+    worker, client = site.connect(), site.connect()
     worker.send(CanDoTimeout(b"f", 10**18))
     handle = client.submit(SubmitJob(b"f", b"", b""))
     assert worker.grab().handle == handle
-    ours.connect().expect_nothing()
+    site.connect().expect_nothing()
 
 
-def test_every_packet_with_any_rubbish_leaves_the_server_alive(ours: Site) -> None:
+def test_every_packet_with_any_rubbish_leaves_the_server_alive(site: Site) -> None:
     bodies = [b"", b"\0", b"\0" * 20, b"x", b"x\0" * 20, b"\xff" * 300, b"f\0u\0-1\0\0\0\0\0\0"]
     for number in PACKETS:
         for body in bodies:
-            with RawConnection(ours.server) as peer:
+            with site.connect() as peer:
                 peer.send_bytes(packet_bytes(REQUEST, number, body) + EchoReq(b"still here").encode())
                 while (packet := peer.receive_raw()) != packet_bytes(RESPONSE, 17, b"still here"):
                     assert packet.startswith(RESPONSE)
-    ours.connect().expect_nothing()
+    site.connect().expect_nothing()
 
 
 # Packets
 
 
-def test_all_yours_is_accepted_in_silence(ours: Site) -> None:
-    worker = ours.worker(b"f")
+def test_all_yours_is_accepted_in_silence(site: Site) -> None:
+    worker = site.worker(b"f")
     worker.send(AllYours())
     worker.expect_nothing()
 
 
-def test_a_connection_counts_once_for_each_function(ours: Site) -> None:
-    worker, admin = ours.worker(b"f", b"g", b"f"), ours.connect()
+def test_a_connection_counts_once_for_each_function(site: Site) -> None:
+    worker, admin = site.worker(b"f", b"g", b"f"), site.connect()
     assert sorted(admin.ask_rows(b"status")) == [b"f\t0\t0\t1\n", b"g\t0\t0\t1\n"]
     assert sum(row.endswith(b" : g f\n") for row in admin.ask_rows(b"workers")) == 1
     worker.send(CantDo(b"f"))
@@ -229,8 +229,8 @@ def test_a_connection_counts_once_for_each_function(ours: Site) -> None:
     assert b"f\t0\t0\t0\n" in admin.ask_rows(b"status")
 
 
-def test_work_fail_for_an_exception_carries_the_bare_handle(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_work_fail_for_an_exception_carries_the_bare_handle(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"", b""))
     worker.grab()
     worker.send(WorkException(handle, b"x"))
@@ -239,12 +239,12 @@ def test_work_fail_for_an_exception_carries_the_bare_handle(ours: Site) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_work_fail_behind_work_exception_is_swallowed(ours: Site, cancelled: bool) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_work_fail_behind_work_exception_is_swallowed(site: Site, cancelled: bool) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"", b""))
     worker.grab()
     if cancelled:
-        assert ours.connect().ask(b"cancel job " + handle) == OK
+        assert site.connect().ask(b"cancel job " + handle) == OK
     worker.send(WorkException(handle, b"x"), WorkFail(handle))
     worker.expect_nothing()
     client.expect(WorkFail(handle))
@@ -253,8 +253,8 @@ def test_work_fail_behind_work_exception_is_swallowed(ours: Site, cancelled: boo
     worker.expect(RESULT_NOT_FOUND)
 
 
-def test_work_fail_of_another_connection_is_not_swallowed(ours: Site) -> None:
-    client, worker, other = ours.connect(), ours.worker(b"f"), ours.worker(b"f")
+def test_work_fail_of_another_connection_is_not_swallowed(site: Site) -> None:
+    client, worker, other = site.connect(), site.worker(b"f"), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"", b""))
     worker.grab()
     worker.send(WorkException(handle, b"x"))
@@ -266,40 +266,30 @@ def test_work_fail_of_another_connection_is_not_swallowed(ours: Site) -> None:
 # Identity
 
 
-def test_unique_of_64_bytes_is_whole_and_joined(ours: Site) -> None:
-    client, worker, unique = ours.connect(), ours.worker(b"f"), b"u" * 64
+def test_unique_of_64_bytes_is_whole_and_joined(site: Site) -> None:
+    client, worker, unique = site.connect(), site.worker(b"f"), b"u" * 64
     handle = client.submit(SubmitJob(b"f", unique, b"w"))
     assert client.submit(SubmitJob(b"f", unique, b"w")) == handle
     assert client.submit(SubmitJob(b"f", unique[:63], b"w")) != handle
     assert worker.grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", unique, b"w")
 
 
-def test_reducer_of_64_bytes_is_whole(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_reducer_of_64_bytes_is_whole(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitReduceJob(b"f", b"u" * 64, b"r" * 64, b"", b"w"))
     worker.send_bytes(packet_bytes(REQUEST, 39))
     body = b"\0".join((handle, b"f", b"u" * 64, b"r" * 64, b"w"))
     worker.expect_bytes(packet_bytes(RESPONSE, 40, body))
 
 
-def test_handles_do_not_repeat_after_a_restart(ours: Site) -> None:
-    before = ours.connect().submit(SubmitJobBg(b"f", b"", b""))
-    ours.server.restart()
-    client = ours.connect()
-    after = client.submit(SubmitJobBg(b"f", b"", b""))
-    assert after != before
-    client.send(GetStatus(before))
-    client.expect(StatusRes(before, False, False, 0, 0))
-
-
 # Coalescing loses nothing
 
 
 @pytest.mark.parametrize("kind", [SubmitJob, SubmitJobBg])
-def test_loss_1_newcomer_is_not_joined_to_an_abandoned_job(ours: Site, kind: type[Packet]) -> None:
-    client, newcomer, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+def test_loss_1_newcomer_is_not_joined_to_an_abandoned_job(site: Site, kind: type[Packet]) -> None:
+    client, newcomer, worker = site.connect(), site.connect(), site.worker(b"f")
     abandoned = client.submit(SubmitJob(b"f", b"u", b"old"))
-    ours.leave(client)
+    site.leave(client)
     handle = newcomer.submit(kind(b"f", b"u", b"new"))
     assert handle != abandoned
     assert worker.grab() == JobAssign(handle, b"f", b"new")
@@ -309,32 +299,32 @@ def test_loss_1_newcomer_is_not_joined_to_an_abandoned_job(ours: Site, kind: typ
     newcomer.expect_nothing()
 
 
-def test_loss_2_background_job_outlives_a_foreground_client_that_joined(ours: Site) -> None:
-    client, guest, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+def test_loss_2_background_job_outlives_a_foreground_client_that_joined(site: Site) -> None:
+    client, guest, worker = site.connect(), site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJobBg(b"f", b"u", b"w"))
     assert guest.submit(SubmitJob(b"f", b"u", b"w")) == handle
-    ours.leave(guest)
+    site.leave(guest)
     assert worker.grab() == JobAssign(handle, b"f", b"w")
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_loss_3_background_submission_makes_a_foreground_job_outlive_its_client(ours: Site, running: bool) -> None:
-    client, background, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+def test_loss_3_background_submission_makes_a_foreground_job_outlive_its_client(site: Site, running: bool) -> None:
+    client, background, worker = site.connect(), site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"u", b"w"))
     if running:
         worker.grab()
     assert background.submit(SubmitJobBg(b"f", b"u", b"w")) == handle
-    ours.leave(client)
+    site.leave(client)
     assert background.ask_rows(b"show jobs") == [handle + b"\t0\t0\t1\n"]
     if running:
-        ours.leave(worker)
-        worker = ours.worker(b"f")
+        site.leave(worker)
+        worker = site.worker(b"f")
     assert worker.grab() == JobAssign(handle, b"f", b"w")
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_loss_4_newcomer_is_not_joined_to_a_cancelled_job(ours: Site, running: bool) -> None:
-    client, newcomer, worker = ours.connect(), ours.connect(), ours.worker(b"f")
+def test_loss_4_newcomer_is_not_joined_to_a_cancelled_job(site: Site, running: bool) -> None:
+    client, newcomer, worker = site.connect(), site.connect(), site.worker(b"f")
     cancelled = client.submit(SubmitJob(b"f", b"u", b"old"))
     if running:
         worker.grab()
@@ -352,8 +342,8 @@ def test_loss_4_newcomer_is_not_joined_to_a_cancelled_job(ours: Site, running: b
     client.expect_nothing()
 
 
-def test_loss_5_workload_of_a_dash_job_does_not_meet_a_unique_of_the_same_bytes(ours: Site) -> None:
-    client = ours.connect()
+def test_loss_5_workload_of_a_dash_job_does_not_meet_a_unique_of_the_same_bytes(site: Site) -> None:
+    client = site.connect()
     named = client.submit(SubmitJob(b"f", b"same", b"same"))
     assert client.submit(SubmitJob(b"f", b"-", b"same")) != named
 
@@ -361,18 +351,18 @@ def test_loss_5_workload_of_a_dash_job_does_not_meet_a_unique_of_the_same_bytes(
 # Leaving and cancelling
 
 
-def test_abandoned_job_is_gone_at_once(ours: Site) -> None:
-    client, admin = ours.connect(), ours.connect()
+def test_abandoned_job_is_gone_at_once(site: Site) -> None:
+    client, admin = site.connect(), site.connect()
     handle = client.submit(SubmitJob(b"f", b"", b""))
-    ours.leave(client)
+    site.leave(client)
     assert admin.ask_rows(b"show jobs") == []
     assert admin.ask_rows(b"status") == [b"f\t0\t0\t0\n"]
     admin.send(GetStatus(handle))
     admin.expect(StatusRes(handle, False, False, 0, 0))
 
 
-def test_cancelled_queued_job_is_gone_at_once(ours: Site) -> None:
-    client, admin = ours.connect(), ours.connect()
+def test_cancelled_queued_job_is_gone_at_once(site: Site) -> None:
+    client, admin = site.connect(), site.connect()
     handle = client.submit(SubmitJob(b"f", b"", b""))
     assert admin.ask(b"cancel job " + handle) == OK
     assert admin.ask(b"cancel job " + handle) == b"ERR UNKNOWN_JOB\r\n"
@@ -381,8 +371,8 @@ def test_cancelled_queued_job_is_gone_at_once(ours: Site) -> None:
     client.expect_nothing()
 
 
-def test_clients_hear_nothing_of_a_cancelled_running_job_any_more(ours: Site) -> None:
-    client, worker, admin = ours.connect(), ours.worker(b"f"), ours.connect()
+def test_clients_hear_nothing_of_a_cancelled_running_job_any_more(site: Site) -> None:
+    client, worker, admin = site.connect(), site.worker(b"f"), site.connect()
     handle = client.submit(SubmitJob(b"f", b"", b""))
     worker.grab()
     assert admin.ask(b"cancel job " + handle) == OK
@@ -394,12 +384,12 @@ def test_clients_hear_nothing_of_a_cancelled_running_job_any_more(ours: Site) ->
     worker.expect(RESULT_NOT_FOUND)
 
 
-def test_cancelled_running_job_does_not_run_again_when_its_worker_is_lost(ours: Site) -> None:
-    client, worker, other = ours.connect(), ours.worker(b"f"), ours.worker(b"f")
+def test_cancelled_running_job_does_not_run_again_when_its_worker_is_lost(site: Site) -> None:
+    client, worker, other = site.connect(), site.worker(b"f"), site.worker(b"f")
     handle = client.submit(SubmitJobBg(b"f", b"", b""))
     worker.grab()
     assert client.ask(b"cancel job " + handle) == OK
-    ours.leave(worker)
+    site.leave(worker)
     other.expect_no_job()
     assert client.ask_rows(b"status") == [b"f\t0\t0\t1\n"]
 
@@ -407,17 +397,17 @@ def test_cancelled_running_job_does_not_run_again_when_its_worker_is_lost(ours: 
 # Order and wake-ups
 
 
-def test_given_back_jobs_go_to_the_front_in_their_order(ours: Site) -> None:
-    client, lost, worker = ours.connect(), ours.worker(b"f"), ours.worker(b"f")
+def test_given_back_jobs_go_to_the_front_in_their_order(site: Site) -> None:
+    client, lost, worker = site.connect(), site.worker(b"f"), site.worker(b"f")
     handles = [client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(4)]
     lost.grab()
     lost.grab()
-    ours.leave(lost)
+    site.leave(lost)
     assert [worker.grab().handle for _ in handles] == handles
 
 
-def test_priority_counts_across_functions(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f", b"g")
+def test_priority_counts_across_functions(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f", b"g")
     low, normal, high = (
         {client.submit(kind(name, b"", b"")) for name in (b"f", b"g")}
         for kind in (SubmitJobLow, SubmitJob, SubmitJobHigh)
@@ -426,24 +416,24 @@ def test_priority_counts_across_functions(ours: Site) -> None:
         assert {worker.grab().handle, worker.grab().handle} == expected
 
 
-def test_functions_take_turns(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f", b"g")
+def test_functions_take_turns(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f", b"g")
     for name in (b"f", b"f", b"f", b"g", b"g", b"g"):
         client.submit(SubmitJobBg(name, b"", b""))
     turns = [worker.grab().function for _ in range(6)]
     assert turns in ([b"f", b"g"] * 3, [b"g", b"f"] * 3)
 
 
-def test_low_job_behind_a_delayed_one_is_found(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_low_job_behind_a_delayed_one_is_found(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     client.submit(SubmitJobEpoch(b"f", b"", FAR_FUTURE, b""))
     handle = client.submit(SubmitJobLowBg(b"f", b"", b""))
     assert worker.grab().handle == handle
     worker.sleep()
 
 
-def test_can_do_wakes_a_sleeping_worker_if_jobs_wait(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_can_do_wakes_a_sleeping_worker_if_jobs_wait(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJobBg(b"g", b"", b""))
     worker.sleep()
     worker.send(CanDo(b"g"))
@@ -451,12 +441,12 @@ def test_can_do_wakes_a_sleeping_worker_if_jobs_wait(ours: Site) -> None:
     assert worker.grab().handle == handle
 
 
-def test_one_sleeping_worker_is_woken_for_one_job(start_ours: StartSite) -> None:
-    ours = start_ours(wakeup_timeout=1000.0)
-    first, second = ours.worker(b"f"), ours.worker(b"f")
+def test_one_sleeping_worker_is_woken_for_one_job(start: StartSite) -> None:
+    site = start(wakeup_timeout=1000.0)
+    first, second = site.worker(b"f"), site.worker(b"f")
     first.sleep()
     second.sleep()
-    client = ours.connect()
+    client = site.connect()
     client.submit(SubmitJobBg(b"f", b"", b""))
     first.expect(Noop())
     second.expect_nothing()
@@ -465,24 +455,24 @@ def test_one_sleeping_worker_is_woken_for_one_job(start_ours: StartSite) -> None
     first.expect_nothing()
 
 
-def test_woken_worker_that_leaves_passes_the_wakeup_on(start_ours: StartSite) -> None:
-    ours = start_ours(wakeup_timeout=1000.0)
-    first, second = ours.worker(b"f"), ours.worker(b"f")
+def test_woken_worker_that_leaves_passes_the_wakeup_on(start: StartSite) -> None:
+    site = start(wakeup_timeout=1000.0)
+    first, second = site.worker(b"f"), site.worker(b"f")
     first.sleep()
     second.sleep()
-    ours.connect().submit(SubmitJobBg(b"f", b"", b""))
+    site.connect().submit(SubmitJobBg(b"f", b"", b""))
     first.expect(Noop())
     first.close()
     second.expect(Noop())
     second.grab()
 
 
-def test_woken_worker_that_does_not_ask_passes_the_wakeup_on(start_ours: StartSite) -> None:
-    ours = start_ours(wakeup_timeout=0.01)
-    first, second = ours.worker(b"f"), ours.worker(b"f")
+def test_woken_worker_that_does_not_ask_passes_the_wakeup_on(start: StartSite) -> None:
+    site = start(wakeup_timeout=0.01)
+    first, second = site.worker(b"f"), site.worker(b"f")
     first.sleep()
     second.sleep()
-    ours.connect().submit(SubmitJobBg(b"f", b"", b""))
+    site.connect().submit(SubmitJobBg(b"f", b"", b""))
     first.expect(Noop())
     second.expect(Noop())
     second.grab()
@@ -492,23 +482,23 @@ def test_woken_worker_that_does_not_ask_passes_the_wakeup_on(start_ours: StartSi
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_created_function_has_the_name_as_given(ours: Site, end: bytes) -> None:
-    admin = ours.connect()
+def test_created_function_has_the_name_as_given(site: Site, end: bytes) -> None:
+    admin = site.connect()
     admin.send_bytes(b"create function name" + end)
     admin.expect_bytes(OK)
     assert admin.ask_rows(b"status") == [b"name\t0\t0\t0\n"]
 
 
-def test_function_with_jobs_cannot_be_dropped(ours: Site) -> None:
-    client = ours.connect()
+def test_function_with_jobs_cannot_be_dropped(site: Site) -> None:
+    client = site.connect()
     handle = client.submit(SubmitJobBg(b"f", b"", b""))
     assert client.ask(b"drop function f") == b"ERR there are still connected workers or executing clients\r\n"
-    assert ours.worker(b"f").grab().handle == handle
+    assert site.worker(b"f").grab().handle == handle
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_function_name_never_breaks_an_answer(ours: Site, name: bytes) -> None:
-    client, _worker = ours.connect(), ours.worker(name)
+def test_function_name_never_breaks_an_answer(site: Site, name: bytes) -> None:
+    client, _worker = site.connect(), site.worker(name)
     client.submit(SubmitJobBg(name, b"", b""))
     (row,) = client.ask_rows(b"status")
     assert row.split(b"\t")[1:] == [b"1", b"0", b"1\n"]
@@ -522,8 +512,8 @@ def test_function_name_never_breaks_an_answer(ours: Site, name: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_client_id_never_breaks_an_answer(ours: Site, name: bytes) -> None:
-    worker, client = ours.worker(b"f"), ours.connect()
+def test_client_id_never_breaks_an_answer(site: Site, name: bytes) -> None:
+    worker, client = site.worker(b"f"), site.connect()
     worker.send(SetClientId(name))
     worker.expect_nothing()
     (row,) = (row for row in client.ask_rows(b"workers") if row.endswith(b": f\n"))
@@ -532,78 +522,44 @@ def test_client_id_never_breaks_an_answer(ours: Site, name: bytes) -> None:
 
 
 @pytest.mark.parametrize("unique", HOSTILE)
-def test_unique_never_breaks_an_answer(ours: Site, unique: bytes) -> None:
-    client = ours.connect()
+def test_unique_never_breaks_an_answer(site: Site, unique: bytes) -> None:
+    client = site.connect()
     client.submit(SubmitJobBg(b"f", unique, b"w"))
     client.submit(SubmitJobBg(b"f", b"plain", b"w"))
     assert len(client.ask_rows(b"show unique jobs")) == 2
     client.expect_nothing()
 
 
-def test_hostile_bytes_are_shown_as_escapes(ours: Site) -> None:
-    client, _worker = ours.connect(), ours.worker(b"a\tb\n\xff")
+def test_hostile_bytes_are_shown_as_escapes(site: Site) -> None:
+    client, _worker = site.connect(), site.worker(b"a\tb\n\xff")
     assert client.ask_rows(b"status") == [b"a\\x09b\\x0a\\xff\t0\t0\t1\n"]
 
 
-def test_escaped_name_names_the_function_in_commands(ours: Site) -> None:
-    client = ours.connect()
-    worker = ours.worker(b"a b")
-    ours.leave(worker)
+def test_escaped_name_names_the_function_in_commands(site: Site) -> None:
+    client = site.connect()
+    worker = site.worker(b"a b")
+    site.leave(worker)
     assert client.ask(b"drop function a\\x20b") == OK
     assert client.ask_rows(b"status") == []
 
 
-def test_unknown_command_is_answered_without_its_control_bytes(ours: Site) -> None:
-    assert ours.connect().ask(b"x\x1b[2J\xff") == b"ERR UNKNOWN_COMMAND Unknown+server+commandx\\x1b[2J\\xff\r\n"
-
-
-def test_shutdown_closes_everything(start_ours: StartSite) -> None:
-    ours = start_ours(allow_shutdown=True)
-    admin, client = ours.connect(), ours.connect()
-    client.submit(SubmitJobBg(b"f", b"", b""))
-    assert admin.ask(b"shutdown") == OK
-    admin.expect_closed()
-    client.expect_closed()
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection((ours.server.host, ours.server.port), 10)
-
-
-def test_graceful_shutdown_waits_for_running_jobs_only(start_ours: StartSite) -> None:
-    ours = start_ours(allow_shutdown=True)
-    client, worker = ours.connect(), ours.worker(b"f")
-    running = client.submit(SubmitJob(b"f", b"", b""))
-    worker.grab()
-    client.submit(SubmitJob(b"f", b"", b""))
-    assert ours.connect().ask(b"shutdown graceful") == OK
-    client.send(SubmitJob(b"f", b"", b""))
-    assert client.receive(Error).code == b"QUEUE_ERROR"
-    worker.expect_no_job()
-    worker.send(WorkComplete(running, b"r"))
-    client.expect(WorkComplete(running, b"r"))
-    client.expect_closed()
-    worker.expect_closed()
-
-
-def test_graceful_shutdown_without_running_jobs_ends_at_once(start_ours: StartSite) -> None:
-    client = start_ours(allow_shutdown=True).connect()
-    client.submit(SubmitJobBg(b"f", b"", b""))
-    assert client.ask(b"shutdown graceful") == OK
-    client.expect_closed()
+def test_unknown_command_is_answered_without_its_control_bytes(site: Site) -> None:
+    assert site.connect().ask(b"x\x1b[2J\xff") == b"ERR UNKNOWN_COMMAND Unknown+server+commandx\\x1b[2J\\xff\r\n"
 
 
 # Limits
 
 
-def test_functions_of_a_worker_are_limited(start_ours: StartSite) -> None:
-    worker = start_ours(max_functions=2).worker(b"f", b"g")
+def test_functions_of_a_worker_are_limited(start: StartSite) -> None:
+    worker = start(max_functions=2).worker(b"f", b"g")
     worker.send(CanDo(b"h"))
     expect_error(worker, b"TOO_MANY_FUNCTIONS")
     worker.send(CanDo(b"f"), CantDo(b"g"), CanDo(b"h"))
     worker.expect_nothing()
 
 
-def test_jobs_are_limited(start_ours: StartSite) -> None:
-    client = start_ours(max_jobs=2).connect()
+def test_jobs_are_limited(start: StartSite) -> None:
+    client = start(max_jobs=2).connect()
     client.submit(SubmitJobBg(b"f", b"u", b""))
     client.submit(SubmitJobBg(b"g", b"", b""))
     client.send(SubmitJobBg(b"f", b"", b""))
@@ -611,9 +567,9 @@ def test_jobs_are_limited(start_ours: StartSite) -> None:
     client.submit(SubmitJobBg(b"f", b"u", b""))
 
 
-def test_bytes_of_workloads_are_limited(start_ours: StartSite) -> None:
-    ours = start_ours(max_queue_size=100)
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_bytes_of_workloads_are_limited(start: StartSite) -> None:
+    site = start(max_queue_size=100)
+    client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"", b"w" * 60))
     client.send(SubmitJob(b"f", b"", b"w" * 60))
     expect_error(client, b"QUEUE_ERROR")
@@ -623,9 +579,9 @@ def test_bytes_of_workloads_are_limited(start_ours: StartSite) -> None:
     client.submit(SubmitJob(b"f", b"", b"w" * 60))
 
 
-def test_idle_functions_are_limited_and_the_oldest_is_forgotten(start_ours: StartSite) -> None:
-    ours = start_ours(max_idle_functions=2)
-    worker, admin = ours.worker(b"a", b"b", b"c"), ours.connect()
+def test_idle_functions_are_limited_and_the_oldest_is_forgotten(start: StartSite) -> None:
+    site = start(max_idle_functions=2)
+    worker, admin = site.worker(b"a", b"b", b"c"), site.connect()
     admin.ask(b"create function kept")
     for name in (b"a", b"b", b"c"):
         worker.send(CantDo(name))
@@ -634,61 +590,16 @@ def test_idle_functions_are_limited_and_the_oldest_is_forgotten(start_ours: Star
     assert names == {b"b", b"c", b"kept"}
 
 
-def test_connections_are_limited(start_ours: StartSite) -> None:
-    ours = start_ours(max_connections=2)
-    ours.connect().expect_nothing()
-    ours.connect().expect_turned_away()
-
-
-def test_text_lines_are_limited(start_ours: StartSite) -> None:
-    ours = start_ours(max_line_size=100)
-    peer = ours.connect()
+def test_text_lines_are_limited(start: StartSite) -> None:
+    site = start(max_line_size=100)
+    peer = site.connect()
     assert peer.ask(b"x" * 98) == b"ERR UNKNOWN_COMMAND Unknown+server+command" + b"x" * 98 + b"\r\n"
     peer.send_bytes(b"x" * 101)
     peer.expect_closed()
 
 
-def test_peer_that_does_not_read_is_closed_and_others_go_on(start_ours: StartSite) -> None:
-    ours = start_ours(max_unsent=1 << 20)
-    client, worker = ours.connect(), ours.worker(b"f")
-    handle = client.submit(SubmitJob(b"f", b"", b""))
-    worker.grab()
-    admin = ours.connect()
-    piece = b"d" * (1 << 20)
-
-    def closed() -> bool:
-        worker.send(WorkData(handle, piece))
-        worker.expect_nothing()
-        return admin.ask_rows(b"show jobs") == [handle + b"\t0\t1\t0\n"]
-
-    poll_until(closed, "the client that does not read has been closed")
-
-
-def test_requests_of_a_peer_that_does_not_read_wait_and_are_answered_later(ours: Site) -> None:
-    peer, other = ours.connect(), ours.connect()
-    peer.sock.setblocking(False)
-    request_bytes = memoryview(EchoReq(b"e" * 100_000).encode() * 400)  # 40 MB, far over what sockets hold
-    sent = blocked = 0
-    while blocked < 50:  # each round trip of the other is a turn in which the server could have read on
-        try:
-            sent += peer.sock.send(request_bytes[sent:])
-            blocked = 0
-        except BlockingIOError:
-            blocked += 1
-            other.expect_nothing()
-        assert sent < len(request_bytes)
-    peer.sock.settimeout(15)
-    whole, begun = divmod(sent, 100_012)
-    for _ in range(whole):
-        assert len(peer.receive_raw()) == 100_012
-    if begun:
-        peer.send_bytes(bytes(request_bytes[sent : (whole + 1) * 100_012]))
-        assert len(peer.receive_raw()) == 100_012
-    peer.expect_nothing()
-
-
-def test_option_exceptions_stands_beside_the_bare_work_fail(ours: Site) -> None:
-    client, worker = ours.connect(), ours.worker(b"f")
+def test_option_exceptions_stands_beside_the_bare_work_fail(site: Site) -> None:
+    client, worker = site.connect(), site.worker(b"f")
     client.send(OptionReq(b"exceptions"))
     client.expect(OptionRes(b"exceptions"))
     handle = client.submit(SubmitJob(b"f", b"", b""))

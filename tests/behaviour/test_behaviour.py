@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -52,10 +51,10 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from tests.harness.raw import RawConnection, packet_bytes
-from tests.harness.servers import poll_until
+from tests.harness.raw import RawPeer, packet_bytes
+from tests.harness.sites import Site
 
-from .conftest import Site, StartSite
+from .conftest import WAITS, StartSite
 
 COMMAND_NOT_EXPECTED = Error(b"INVALID_COMMAND", b"Command not expected")
 REQUEST_EXPECTED = Error(b"INVALID_MAGIC", b"Request magic expected")
@@ -654,7 +653,7 @@ def test_function_stays_in_status_after_its_jobs_and_workers(site: Site) -> None
     worker.send(WorkComplete(handle, b""))
     client.expect(WorkComplete(handle, b""))
     site.leave(worker)
-    poll_until(lambda: client.ask_rows(b"status") == [b"f\t0\t0\t0\n"], "the function is there without its worker")
+    site.until(lambda: client.ask_rows(b"status") == [b"f\t0\t0\t0\n"], "the function is there without its worker")
 
 
 def test_ten_megabytes_go_through_both_ways(site: Site) -> None:
@@ -861,7 +860,7 @@ def test_woken_worker_may_come_too_late(start: StartSite) -> None:
     slow.expect_no_job()
 
 
-def woken(worker: RawConnection) -> bool:
+def woken(worker: RawPeer) -> bool:
     """Tell whether a worker has been sent a ``NOOP`` since the last look."""
     worker.send(EchoReq(b"?"))
     packet = worker.receive_any()
@@ -936,6 +935,7 @@ def test_failed_job_is_not_run_again(site: Site, kind: type[Packet]) -> None:
     worker.expect_no_job()
 
 
+@WAITS
 def test_time_limit_gives_the_job_back_or_fails_it(start: StartSite) -> None:
     site = start("--job-retries=2", job_retries=1)
     client, slow, last, other = (site.connect() for _ in range(4))
@@ -950,9 +950,9 @@ def test_time_limit_gives_the_job_back_or_fails_it(start: StartSite) -> None:
     other.send(CanDo(b"once"))
     other.sleep()
     other.expect(Noop())
-    if site.server.kind == "gearmand":  # another of its threads wakes workers, and queues the job after that
+    if site.kind == "gearmand":  # another of its threads wakes workers, and queues the job after that
         watcher = site.connect()
-        poll_until(lambda: watcher.ask_rows(b"status").count(b"once\t1\t0\t2\n") == 1, "the job is queued")
+        site.until(lambda: watcher.ask_rows(b"status").count(b"once\t1\t0\t2\n") == 1, "the job is queued")
     assert other.grab().handle == once
     client.expect(WorkFail(twice))
     for worker, handle in ((slow, once), (last, twice)):
@@ -1077,9 +1077,10 @@ def test_immediate_submission_joins_a_delayed_job_and_waits(site: Site) -> None:
     client.expect_nothing()
 
 
+@WAITS
 def test_delayed_job_whose_time_has_come_is_handed_out(site: Site) -> None:
     client, worker = site.connect(), site.worker(b"f")
-    handle = client.submit(SubmitJobEpoch(b"f", b"", int(time.time()) + 1, b"w"))
+    handle = client.submit(SubmitJobEpoch(b"f", b"", int(site.time()) + 1, b"w"))
 
     def grabbed() -> bool:
         worker.send(GrabJob())
@@ -1087,13 +1088,13 @@ def test_delayed_job_whose_time_has_come_is_handed_out(site: Site) -> None:
         assert packet in (NoJob(), JobAssign(handle, b"f", b"w"))
         return packet != NoJob()
 
-    poll_until(grabbed, "the job's time has come")
+    site.until(grabbed, "the job's time has come")
 
 
 # 9. Text commands
 
 
-def worker_lines(admin: RawConnection) -> dict[bytes, bytes]:
+def worker_lines(admin: RawPeer) -> dict[bytes, bytes]:
     """Return the rows of ``workers`` by what stands behind the colon."""
     rows = admin.ask_rows(b"workers")
     return {row.partition(b" :")[2].strip(): row for row in rows}
@@ -1139,8 +1140,8 @@ def test_workers_lists_every_connection(site: Site) -> None:
     client, worker = site.connect(), site.worker(b"f", b"g")
     worker.send(SetClientId(b"me"))
     worker.expect_nothing()
-    # The third is the watcher of the site. A server may not have noticed yet that peers of an earlier test have left.
-    poll_until(lambda: len(client.ask_rows(b"workers")) == 3, "three connections are listed")
+    # The third is that of the site itself. A server may not have noticed yet that peers of an earlier test have left.
+    site.until(lambda: len(client.ask_rows(b"workers")) == 3, "three connections are listed")
     rows = client.ask_rows(b"workers")
     assert len({row.split(b" ")[0] for row in rows}) == 3
     assert sum(re.fullmatch(rb"\d+ 127\.0\.0\.1 - :\n", row) is not None for row in rows) == 2
@@ -1339,17 +1340,3 @@ def test_maxqueue_can_be_taken_back(site: Site) -> None:
     client.submit(SubmitJobBg(b"f", b"", b""))
     client.ask(b"maxqueue f")
     client.submit(SubmitJobBg(b"f", b"", b""))
-
-
-def test_half_a_packet_at_the_end_of_a_connection_does_nothing(site: Site) -> None:
-    client, other = site.connect(), site.connect()
-    client.send_bytes(SubmitJobBg(b"f", b"", b"w").encode()[:-1])
-    client.sock.shutdown(1)
-    client.expect_closed()
-    assert other.ask_rows(b"status") == []
-
-
-def test_server_forgets_jobs_when_it_restarts(site: Site) -> None:
-    site.connect().submit(SubmitJobBg(b"f", b"", b""))
-    site.server.restart()
-    assert site.connect().ask_rows(b"status") == []
