@@ -49,8 +49,8 @@ class Measurements:
         client.waitForServer(_LIMIT)
         return client, wait
 
-    def _work(self, port: int) -> Any:
-        """Start a worker in a thread."""
+    def _work(self, port: int, ended: Callable[[], object] = lambda: None) -> Any:
+        """Start a worker in a thread, which calls something after each job."""
         worker = self._gear.Worker("worker")
         worker.addServer(_HOST, port)
         worker.waitForServer(_LIMIT)
@@ -63,6 +63,7 @@ class Measurements:
                 except self._gear.InterruptedError:
                     return
                 job.sendWorkComplete(job.arguments)
+                ended()
 
         threading.Thread(target=run, daemon=True).start()
         return worker
@@ -229,8 +230,63 @@ class Measurements:
             end.shutdown()
         return taken
 
+    def holding(self) -> float:
+        """Submit 1500 jobs that the server's program holds back, as test servers do, while a worker sleeps."""
+        return self._hold_and_release()[0]
 
-SCENARIOS = ["round_trips", "background", "together", "big", "pieces", "queued", "connecting", "status"]
+    def releasing(self) -> float:
+        """Release 1500 jobs that were held back, and work on them."""
+        return self._hold_and_release()[1]
+
+    def _hold_and_release(self) -> tuple[float, float]:
+        class Server(self._gear.Server):
+            def getJobForConnection(self, connection: Any, peek: bool = False) -> Any:  # noqa: N802
+                for queue in (self.high_queue, self.normal_queue, self.low_queue):
+                    for job in queue:
+                        if hasattr(job, "released") and job.name in connection.functions:
+                            if not peek:
+                                queue.remove(job)
+                                connection.related_jobs[job.handle] = job
+                                job.worker_connection = connection
+                            job.running = True
+                            return job
+                return None
+
+        server = Server(0)
+        client, _wait = self._client(server.port)
+        ended = threading.Semaphore(0)
+        worker = self._work(server.port, ended.release)
+        count = self._count(1500)
+
+        def submit() -> None:
+            for _ in range(count):
+                client.submitJob(self._gear.Job("f", b"x"), background=True)
+
+        def release() -> None:
+            for job in server.getQueue():
+                job.released = True
+            server.wakeConnections()
+            for _ in range(count):
+                ended.acquire()
+
+        taken = self._timed(count, submit), self._timed(count, release)
+        for end in (client, worker, server):
+            end.shutdown()
+        return taken
+
+
+SCENARIOS = [
+    "round_trips",
+    "background",
+    "together",
+    "big",
+    "pieces",
+    "queued",
+    "holding",
+    "releasing",
+    "connecting",
+    "status",
+]
 
 
 def measure(python: str, module: str, scenario: str, scale: float) -> float:

@@ -41,7 +41,7 @@ def test_the_gear_api_is_measured_in_every_scenario() -> None:
     command = [sys.executable, str(GEAR_API), "--scale", "0.01"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
-    assert len(rows) == 10
+    assert len(rows) == 12
     assert all(float(row[1].replace(",", "")) > 0 for row in rows[2:])
 
 

@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
 import gearproto
@@ -21,10 +22,11 @@ from .admin import ServerAdminRequest
 from .connection import Connection
 from .jobs import ServerJob
 from .packet import Packet
+from .serving.abilities import FunctionSet
 from .serving.commands import ServerCommands
 from .serving.engine import ServerEngine
+from .serving.joblists import JobList
 from .serving.peer import Peer, ServerConnection
-from .serving.queueview import QueueView
 from .serving.reactor import make_reactor
 from .serving.statistics import Statistics, open_client
 from .text import convert_to_bytes, encode
@@ -53,9 +55,6 @@ class Server(ServerCommands):
         statsd: the client of statsd; None if nothing is reported.
         active_connections: the connections.
         jobs: the jobs by handle.
-        high_queue: the queued jobs of high precedence, oldest first.
-        normal_queue: the queued jobs of normal precedence, oldest first.
-        low_queue: the queued jobs of low precedence, oldest first.
     """
 
     def __init__(
@@ -114,6 +113,7 @@ class Server(ServerCommands):
         self._statistics = None if self.statsd is None else Statistics(self.statsd)
         self._engine = ServerEngine(
             self,
+            self._call,
             handle_prefix=f"H:{socket.gethostname()[:24]}:{secrets.token_hex(4)}".encode(),
             version=gearproto.__version__.encode(),
             pid=os.getpid(),
@@ -122,9 +122,6 @@ class Server(ServerCommands):
             max_idle_functions=_IDLE_FUNCTIONS,
         )
         self.jobs = self._engine.jobs
-        self.high_queue = QueueView(self._engine, Priority.HIGH, self._call)
-        self.normal_queue = QueueView(self._engine, Priority.NORMAL, self._call)
-        self.low_queue = QueueView(self._engine, Priority.LOW, self._call)
         looks = Keepalive(tcp_keepidle, tcp_keepintvl, tcp_keepcnt) if keepalive else None
         self._reactor = make_reactor(self, self._engine, sockets, keepalive=looks, tls=context)
         self._calls: deque[Callable[[], object]] = deque()
@@ -162,20 +159,23 @@ class Server(ServerCommands):
             self._calls.append(call)
             self._reactor.wake()
 
-    def _call(self, call: Callable[[], object]) -> None:
-        """Call something in the server's thread, and wait until that is done."""
-        done = threading.Event()
+    def _call(self, call: Callable[[], _T]) -> _T:
+        """Call something in the server's thread; return, or raise, what it does."""
+        if threading.current_thread() is self.poll_thread:
+            return call()
+        outcome: Future[_T] = Future()
 
         def run() -> None:
             try:
-                call()
-            finally:
-                done.set()
+                outcome.set_result(call())
+            except Exception as error:
+                outcome.set_exception(error)
 
         self._soon(run)
-        while not done.wait(0.1):
+        while not wait([outcome], 0.1).done:
             if not self.poll_thread.is_alive():
-                return
+                return call()
+        return outcome.result()
 
     def shutdown(self) -> None:
         """Close all connections and end the thread. A second call does nothing."""
@@ -211,6 +211,10 @@ class Server(ServerCommands):
         if self._statistics is not None:
             self._statistics.jobs(*self._engine.count())
 
+    def change_abilities(self, connection: Peer, added: set[bytes], removed: set[bytes]) -> None:
+        """Let a worker be able to run other functions. May be called from any thread."""
+        self._call(lambda: self._engine.change_abilities(connection.peer, added, removed))
+
     def transmit(self, connection: Peer, data: bytes) -> None:
         """Send something to a peer. May be called from any thread."""
         self._soon(lambda: self._engine.engine.send(connection.peer, data))
@@ -222,9 +226,43 @@ class Server(ServerCommands):
     # What programs look at
 
     @property
-    def functions(self) -> set[bytes]:
-        """The names of the functions that jobs or workers have, and of some that they had."""
+    def high_queue(self) -> JobList:
+        """The queued jobs of high precedence, in the order in which workers get them; you may change the list."""
+        return self._engine.lists[Priority.HIGH]
+
+    @high_queue.setter
+    def high_queue(self, jobs: Iterable[ServerJob]) -> None:
+        self.high_queue[:] = jobs
+
+    @property
+    def normal_queue(self) -> JobList:
+        """The queued jobs of normal precedence, in the order in which workers get them; you may change the list."""
+        return self._engine.lists[Priority.NORMAL]
+
+    @normal_queue.setter
+    def normal_queue(self, jobs: Iterable[ServerJob]) -> None:
+        self.normal_queue[:] = jobs
+
+    @property
+    def low_queue(self) -> JobList:
+        """The queued jobs of low precedence, in the order in which workers get them; you may change the list."""
+        return self._engine.lists[Priority.LOW]
+
+    @low_queue.setter
+    def low_queue(self, jobs: Iterable[ServerJob]) -> None:
+        self.low_queue[:] = jobs
+
+    @property
+    def functions(self) -> FunctionSet:
+        """The names of the functions that jobs or workers have, and of some that they had.
+
+        A name that you add is listed until you remove it.
+        """
         return self._engine.function_names()
+
+    @functions.setter
+    def functions(self, names: Iterable[str | bytes]) -> None:
+        self._engine.function_names().replace(names)
 
     @property
     def total_jobs(self) -> int:
@@ -248,7 +286,7 @@ class Server(ServerCommands):
 
     def getQueue(self) -> list[ServerJob]:
         """Return all queued jobs: those of high precedence, then normal, then low, the oldest first in each."""
-        return [*self.high_queue, *self.normal_queue, *self.low_queue]
+        return self.high_queue + self.normal_queue + self.low_queue
 
     def reportTimingStats(self, ptype: int, duration: float) -> None:
         """Report a packet to statsd."""

@@ -377,7 +377,9 @@ class JobQueue:
             if not job.turn:
                 jobs = job.function.queues[job.priority]
                 assert jobs is not None
-                if jobs[0] is not job:
+                if jobs[-1] is job:  # as one that has just been restored
+                    jobs.appendleft(jobs.pop())
+                elif jobs[0] is not job:
                     jobs.remove(job)
                     jobs.appendleft(job)
         return job

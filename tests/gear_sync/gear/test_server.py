@@ -35,8 +35,6 @@ from gearproto.packets import (
     SubmitJob,
     SubmitJobBg,
     SubmitJobEpoch,
-    SubmitJobHigh,
-    SubmitJobLow,
     SubmitJobSched,
     SubmitReduceJob,
     WorkComplete,
@@ -175,45 +173,6 @@ def test_only_a_queued_job_of_the_workers_functions_can_be_chosen(shop: Shop) ->
         peer.expect_no_job()
         chosen.clear()
         peer.expect_no_job()
-
-
-def test_the_queues_are_lists(server: gear.Server, raw: Open) -> None:
-    client = raw()
-    client.submit(SubmitJobLow(b"f", b"", b"low"))
-    client.submit(SubmitJobHigh(b"f", b"", b"high"))
-    for number in range(3):
-        client.submit(SubmitJob(b"f", b"u%d" % number, b"%d" % number))
-    queue = server.normal_queue
-    assert [job.arguments for job in server.getQueue()] == [b"high", b"0", b"1", b"2", b"low"]
-    assert (len(queue), len(server.high_queue), len(server.low_queue)) == (3, 1, 1)
-    first, second, third = queue
-    assert (queue[0], queue[-1], queue[1:]) == (first, third, [second, third])
-    assert (second in queue, queue.index(second), list(reversed(queue))) == (True, 1, [third, second, first])
-    assert queue == [first, second, third]
-    assert queue == server.normal_queue
-    assert queue + (first,) == [first, second, third, first]  # noqa: RUF005
-    assert repr(queue) == repr([first, second, third])
-    assert (first.client_connection, first.unique, first.name) == (server.active_connections[0], b"u0", b"f")
-    queue.remove(second)
-    assert queue == [first, third]
-    assert server.total_jobs == 5
-    with pytest.raises(ValueError, match="is not in list"):
-        queue.index(second)
-    queue.append(second)
-    assert set(queue) == {first, second, third}
-    queue[0] = queue[0]
-    assert first in queue
-    queue.clear()
-    assert queue == []
-    queue.extend([first, first])
-    assert queue == [first]
-    queue[:] = [second]
-    assert queue == [second]
-    worker = raw()
-    worker.send(CanDo(b"f"))
-    assert [worker.grab(GrabJobUniq()).workload for _ in range(3)] == [b"high", b"1", b"low"]
-    with pytest.raises(TypeError):
-        hash(queue)
 
 
 def test_counters_and_functions(server: gear.Server, raw: Open) -> None:

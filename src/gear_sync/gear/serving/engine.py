@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gear_sync.gear.admin import ServerAdminRequest
 from gear_sync.gear.jobs import ServerJob
 from gear_sync.gear.packet import RAW, Packet
+from gearproto import Priority
 from gearproto.codec import MalformedArgumentsError, MalformedPacket, header_key
 from gearproto.event import Event
 from gearproto.framing import Line
-from gearproto.packets import JobAssignUniq, WorkStatus
+from gearproto.packets import CanDo, CantDo, JobAssignUniq, WorkStatus
 from gearproto.server import (
     Engine,
     Job,
@@ -25,8 +27,9 @@ from gearproto.server import (
 )
 from gearproto.server.jobs import FunctionQueue
 
+from .abilities import FunctionSet
+from .joblists import JobList
 from .peer import Peer
-from .queue import age, first_for
 
 if TYPE_CHECKING:
     from gear_sync.gear.server import Server
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["ServerEngine"]
 
 _TYPED: Final = server_decoders()
+
+_T = TypeVar("_T")
 
 
 class ServerEngine(JobObserver):
@@ -45,16 +50,19 @@ class ServerEngine(JobObserver):
         engine: the job server's logic.
         peers: the connections.
         jobs: the jobs by handle, as the server shows them.
+        lists: those that wait, by priority.
     """
 
-    def __init__(self, server: Server, **options: Any) -> None:
+    def __init__(self, server: Server, call: Callable[[Callable[[], object]], Any], **options: Any) -> None:
         """Begin without peers and jobs.
 
         Args:
             server: the server.
+            call: calls something in the server's thread, and returns, or raises, what that does.
             **options: those of `gearproto.server.Engine`.
         """
         self._server = server
+        self._call = call
         self.engine = Engine(
             observer=self,
             scheduler=self,
@@ -68,6 +76,12 @@ class ServerEngine(JobObserver):
         self.jobs: dict[bytes, ServerJob] = {}
         self._behind: dict[ServerJob, Job] = {}  # what the engine knows these as
         self._running: set[bytes] = set()
+        self.lists = tuple(JobList(self, priority) for priority in Priority)
+
+    def call(self, call: Callable[[], _T]) -> _T:
+        """Call something in the server's thread; return, or raise, what it does."""
+        result: _T = self._call(call)
+        return result
 
     # Peers
 
@@ -134,8 +148,21 @@ class ServerEngine(JobObserver):
         """Return the next job for a worker, if the program does not choose another."""
         id_ = _peer_of(connection)
         worker = None if id_ is None else self.engine.worker(id_)
-        job = None if worker is None else first_for(self.engine.queue, worker)
-        return None if job is None else self.jobs[job.handle]
+        return None if worker is None else self._first_for(worker)
+
+    def _first_for(self, worker: Worker) -> ServerJob | None:
+        """Return the next job for a worker, by priority, then by the order of the list."""
+        first, place, priority = None, 0, None
+        for job in self.engine.queue.candidates(worker):
+            waiting = self.lists[job.priority]
+            if first is not None and job.priority != priority:
+                break
+            if waiting.reordered:  # a program has put jobs before those that the engine has before them
+                return next(shown for shown in waiting if self._behind[shown].function in worker.abilities)
+            shown = self.jobs[job.handle]
+            if first is None or waiting.place(shown) < place:
+                first, place, priority = shown, waiting.place(shown), job.priority
+        return first
 
     def take_for(self, connection: object) -> ServerJob | None:
         """Give a worker its next job."""
@@ -152,21 +179,39 @@ class ServerEngine(JobObserver):
         )
         self.engine.send(id_, packet.encode())
 
-    def waiting(self, priority: int) -> list[ServerJob]:
-        """Return the jobs of a priority that wait for a worker, in their order. May be called from any thread."""
-        pairs = list(self._behind.items())
-        waiting = [(shown, job) for shown, job in pairs if job.state is JobState.QUEUED and job.priority == priority]
-        return [shown for shown, _job in sorted(waiting, key=lambda pair: age(pair[1]))]
-
     def withdraw(self, job: ServerJob) -> None:
-        """Take a job out of its queue."""
-        if (behind := self._behind.get(job)) is not None:
-            self.engine.queue.withdraw(behind)
+        """Take a job out of its queue; the server still knows it."""
+        self.engine.queue.withdraw(self._behind[job])
 
-    def restore(self, job: ServerJob) -> None:
-        """Queue a job again that was taken out."""
-        if (behind := self._behind.get(job)) is not None:
-            self.engine.queue.restore(behind)
+    def restore(self, job: ServerJob, priority: int) -> bool:
+        """Queue a job that was taken out, perhaps with another priority; return whether it waits there now."""
+        behind = self._behind.get(job)
+        if behind is None or behind.state is not JobState.WITHDRAWN:
+            return False
+        behind.priority = priority
+        self.engine.queue.restore(behind)
+        return True
+
+    # What programs write
+
+    def change_abilities(self, peer: PeerId, added: set[bytes], removed: set[bytes]) -> None:
+        """Let a worker be able to run other functions."""
+        for name in removed:
+            self.engine.perform(peer, CantDo(name))
+        for name in added:
+            self.engine.perform(peer, CanDo(name))
+        if (worker := self.engine.worker(peer)) is not None:
+            refused = added.difference(function.name for function in worker.abilities)
+            for name in refused:
+                self.peers[peer].functions.hide(name)
+
+    def change_functions(self, added: set[bytes], removed: set[bytes]) -> None:
+        """Keep functions, or forget those that have neither jobs nor workers."""
+        queue = self.engine.queue
+        for name in added:
+            queue.table.create(name, full=queue.full)
+        for name in removed:
+            queue.table.drop(queue.functions[name])
 
     # Waking workers
 
@@ -196,8 +241,9 @@ class ServerEngine(JobObserver):
     # What the engine tells
 
     def queued(self, job: Job, peer: PeerId | None) -> None:
-        """Show a new job."""
+        """Show a new job, or one whose time has come."""
         if peer is None:
+            self._show_waiting(job)
             return
         submitter = None if job.background else self.peers[peer]
         shown = ServerJob(job.handle, job.function.name, job.workload, submitter, job.unique or None)
@@ -205,11 +251,17 @@ class ServerEngine(JobObserver):
         self._behind[shown] = job
         if submitter is not None:
             submitter.related_jobs[job.handle] = shown
+        self._show_waiting(job)
         self._server.jobs_changed()
+
+    def _show_waiting(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self.lists[job.priority].show(self.jobs[job.handle], job.turn)
 
     def taken(self, job: Job, worker: PeerId) -> None:
         """Show a job as one that a worker has got."""
         connection, shown = self.peers[worker], self.jobs[job.handle]
+        self.lists[job.priority].hide(shown)
         shown.worker_connection = connection
         shown.running = True
         self._running.add(job.handle)
@@ -224,12 +276,14 @@ class ServerEngine(JobObserver):
         shown.worker_connection = None
         shown.running = False
         self._running.discard(job.handle)
+        self._show_waiting(job)
         self._server.jobs_changed()
 
     def ended(self, job: Job, peer: PeerId | None) -> None:
         """Show a job no longer."""
         del peer
         shown = self.jobs.pop(job.handle)
+        self.lists[job.priority].hide(shown)
         del self._behind[shown]
         self._running.discard(job.handle)
         for connection in (shown.client_connection, shown.worker_connection):
@@ -239,12 +293,12 @@ class ServerEngine(JobObserver):
 
     def worker_registered(self, worker: PeerId, function: bytes) -> None:
         """Show a function as one that a worker can run."""
-        self.peers[worker].functions.add(function)
+        self.peers[worker].functions.show(function)
 
     def worker_unregistered(self, worker: PeerId, function: bytes) -> None:
         """Show a function no longer as one that a worker can run."""
         if (connection := self.peers.get(worker)) is not None:  # it may have gone, and is cleared up behind by and by
-            connection.functions.discard(function)
+            connection.functions.hide(function)
 
     def worker_asleep(self, worker: PeerId) -> None:
         """Show a worker as asleep."""
@@ -265,9 +319,10 @@ class ServerEngine(JobObserver):
         total, running = len(self.jobs), len(self._running)
         return total, running, total - running
 
-    def function_names(self) -> set[bytes]:
+    def function_names(self) -> FunctionSet:
         """Return the names of all functions. May be called from any thread."""
-        return set(self.engine.queue.functions)
+        functions = self.engine.queue.functions
+        return FunctionSet(lambda added, removed: self.call(lambda: self.change_functions(added, removed)), functions)
 
 
 def _peer_of(connection: object) -> PeerId | None:

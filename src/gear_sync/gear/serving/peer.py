@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gear_sync.gear.admin import AdminRequest, ServerAdminRequest
@@ -14,6 +14,8 @@ from gear_sync.gear.packet import Packet
 from gear_sync.gear.text import convert_to_bytes
 from gear_sync.gear.transport import Transport
 from gearproto.server import PeerId
+
+from .abilities import FunctionSet
 
 if TYPE_CHECKING:
     from gear_sync.gear.jobs import Job
@@ -88,7 +90,6 @@ class ServerConnection(NonBlockingConnection):
 
     Attributes:
         client_id: the name that the peer has given itself, as bytes; None if it has not.
-        functions: the names of the functions that it can run.
         ssl_subject: the common name in its certificate; None if it has shown none.
     """
 
@@ -106,7 +107,7 @@ class ServerConnection(NonBlockingConnection):
         super().__init__(str(addr[0]), int(str(addr[1])), client_id=client_id or b"")
         self.use_ssl = use_ssl
         self.client_id: bytes | None = None
-        self.functions: set[bytes] = set()
+        self._functions = FunctionSet(self._on_functions_changed)
         self.ssl_subject: str | None = None
         if conn is not None:
             if isinstance(conn, ssl.SSLSocket):
@@ -115,6 +116,18 @@ class ServerConnection(NonBlockingConnection):
 
     def __repr__(self) -> str:
         return f"<gear.ServerConnection 0x{id(self):x} name: {self.client_id!r} host: {self.host} port: {self.port}>"
+
+    @property
+    def functions(self) -> FunctionSet:
+        """The names of the functions that it can run. What you add or remove counts as registered, or not, by it."""
+        return self._functions
+
+    @functions.setter
+    def functions(self, names: Iterable[str | bytes]) -> None:
+        self._functions.replace(names)
+
+    def _on_functions_changed(self, added: set[bytes], removed: set[bytes]) -> None:
+        """Do nothing; called when a program has changed the functions."""
 
     def _line_received(self, line: bytes) -> AdminRequest | None:
         request = ServerAdminRequest(self)
@@ -178,6 +191,10 @@ class Peer(ServerConnection):
         if self.connected:
             self._server.close_peer(self)
         return []
+
+    def _on_functions_changed(self, added: set[bytes], removed: set[bytes]) -> None:
+        """Let the server know."""
+        self._server.change_abilities(self, added, removed)
 
     def gone(self) -> None:
         """Handle the end of the connection."""
