@@ -67,7 +67,7 @@ EXCEPTION_NOT_FOUND = Error(b"JOB_NOT_FOUND", b"An exception was received for a 
 
 FAR_FUTURE = 4_000_000_000
 
-SIMPLE_SUBMISSIONS = (SubmitJob, SubmitJobBg, SubmitJobHigh, SubmitJobHighBg, SubmitJobLow, SubmitJobLowBg)
+SIMPLE_SUBMISSIONS = (SubmitJobHigh, SubmitJobHighBg, SubmitJob, SubmitJobBg, SubmitJobLow, SubmitJobLowBg)
 REDUCE_SUBMISSIONS = (SubmitReduceJob, SubmitReduceJobBackground)
 
 
@@ -111,11 +111,11 @@ def test_submit_job_sched_is_not_expected(site: Site) -> None:
     assert site.connect().ask_rows(b"show jobs") == []
 
 
-@pytest.mark.parametrize("packet", [EchoReq(b"x"), GrabJob(), SubmitJob(b"f", b"", b"w"), NoJob(), JobCreated(b"H:1")])
-def test_response_magic_is_refused_and_the_connection_goes_on(site: Site, packet: Packet) -> None:
+def test_response_magic_is_refused_and_the_connection_goes_on(site: Site) -> None:
     peer = site.connect()
-    peer.send_bytes(packet.encode(RESPONSE))
-    peer.expect(REQUEST_EXPECTED)
+    for number in range(1, 43):
+        peer.send_bytes(packet_bytes(RESPONSE, number, b"1" + b"\x001" * 7))
+        peer.expect(REQUEST_EXPECTED)
     peer.expect_nothing()
 
 
@@ -240,7 +240,7 @@ def test_reducer_over_64_bytes_is_too_large(site: Site, kind: type[Packet]) -> N
     client.expect_nothing()
 
 
-@pytest.mark.parametrize("option", [b"", b"nothing", b"exceptions2", b"x" * 64, b"x" * 4000])
+@pytest.mark.parametrize("option", [b"", b"nothing", b"exceptions2", b"exceptions ", b"x" * 64, b"x" * 4000])
 def test_option_other_than_exceptions_is_unknown(site: Site, option: bytes) -> None:
     peer = site.connect()
     peer.send(OptionReq(option))
@@ -407,11 +407,12 @@ def test_pre_sleep_is_not_answered_without_a_job(site: Site) -> None:
     worker.expect_nothing()
 
 
-def test_pre_sleep_with_a_job_waiting_earns_noop_at_once(site: Site) -> None:
+def test_pre_sleep_with_a_job_waiting_earns_noop_at_once_and_is_no_sleep(site: Site) -> None:
     worker, client = site.worker(b"f"), site.connect()
     client.submit(SubmitJobBg(b"f", b"", b""))
     worker.send(PreSleep())
     worker.expect(Noop())
+    client.submit(SubmitJobBg(b"f", b"", b""))
     worker.expect_nothing()
 
 
@@ -502,10 +503,23 @@ def test_get_status_unique_follows_the_life_of_a_job(site: Site) -> None:
     assert status() == StatusResUnique(b"u", False, False, 0, 0, 0)
 
 
-def test_get_status_unique_of_an_unknown_unique_is_all_zero(site: Site) -> None:
+@pytest.mark.parametrize("unique", [b"nobody", b""])
+def test_get_status_unique_of_an_unknown_unique_is_all_zero(site: Site, unique: bytes) -> None:
     peer = site.connect()
-    peer.send(GetStatusUnique(b"nobody"))
-    peer.expect_bytes(packet_bytes(RESPONSE, StatusResUnique.spec.number, b"nobody\x000\x000\x000\x000\x000"))
+    peer.submit(SubmitJobBg(b"f", b"", b"w"))
+    peer.send(GetStatusUnique(unique))
+    peer.expect_bytes(packet_bytes(RESPONSE, StatusResUnique.spec.number, unique + b"\x000\x000\x000\x000\x000"))
+
+
+def test_get_status_unique_counts_submissions_that_wait(site: Site) -> None:
+    client, other = site.connect(), site.connect()
+    for peer, kind in ((client, SubmitJob), (client, SubmitJob), (other, SubmitJob), (other, SubmitJobBg)):
+        peer.submit(kind(b"f", b"u", b""))
+    other.send(GetStatusUnique(b"u"))
+    other.expect(StatusResUnique(b"u", True, False, 0, 0, 3))
+    site.leave(client)
+    other.send(GetStatusUnique(b"u"))
+    other.expect(StatusResUnique(b"u", True, False, 0, 0, 1))
 
 
 def test_get_status_unique_counts_no_clients_of_background_jobs(site: Site) -> None:
@@ -621,8 +635,9 @@ def test_reports_arrive_in_the_order_of_the_worker(site: Site) -> None:
 
 
 def test_handles_are_prefix_and_count(site: Site) -> None:
-    client = site.connect()
-    handles = [client.submit(SubmitJobBg(b"f", b"", b"")) for _ in range(3)]
+    one, two = site.connect(), site.connect()
+    handles = [one.submit(SubmitJobBg(b"f", b"", b"")), one.submit(SubmitJobLow(b"g", b"", b""))]
+    handles.append(two.submit(SubmitJob(b"f", b"", b"")))
     assert [int(handle.rpartition(b":")[2]) for handle in handles] == [1, 2, 3]
     assert len({handle.rpartition(b":")[0] for handle in handles}) == 1
     assert all(re.fullmatch(rb"H:[^\0]{1,58}", handle) for handle in handles)
@@ -669,19 +684,44 @@ def test_ten_megabytes_go_through_both_ways(site: Site) -> None:
 
 
 def test_empty_uniques_are_never_joined(site: Site) -> None:
-    client = site.connect()
-    assert client.submit(SubmitJob(b"f", b"", b"w")) != client.submit(SubmitJob(b"f", b"", b"w"))
-
-
-def test_same_unique_of_a_function_is_one_job(site: Site) -> None:
     one, two, worker = site.connect(), site.connect(), site.worker(b"f")
-    handle = one.submit(SubmitJob(b"f", b"u" * 63, b"first"))
-    assert two.submit(SubmitJob(b"f", b"u" * 63, b"second")) == handle
-    assert worker.grab() == JobAssign(handle, b"f", b"first")
-    worker.expect_no_job()
-    worker.send(WorkComplete(handle, b"r"))
-    one.expect(WorkComplete(handle, b"r"))
-    two.expect(WorkComplete(handle, b"r"))
+    handles = [client.submit(SubmitJob(b"f", b"", b"w")) for client in (one, one, two)]
+    assert len({*handles}) == 3
+    for _ in handles:
+        handle = worker.grab().handle
+        worker.send(WorkComplete(handle, b"of " + handle))
+    for client, handle in zip((one, one, two), handles, strict=True):
+        client.expect(WorkComplete(handle, b"of " + handle))
+
+
+FOREGROUND = (SubmitJobHigh, SubmitJob, SubmitJobLow)
+ROWS = (b"1\t0\t0", b"0\t1\t0", b"0\t0\t1")
+
+
+@pytest.mark.parametrize("first", SIMPLE_SUBMISSIONS)
+def test_same_function_and_unique_is_the_same_job_as_it_was_first_submitted(site: Site, first: type[Packet]) -> None:
+    client = site.connect()
+    for number, second in enumerate(SIMPLE_SUBMISSIONS):
+        function, unique = b"f%d" % number, b"u" * 63
+        worker = site.worker(function)
+        worker.sleep()
+        handle = client.submit(first(function, unique, b"one"))
+        worker.expect(Noop())
+        assert client.submit(second(function, unique, b"two")) == handle
+        worker.expect_nothing()
+        row = ROWS[SIMPLE_SUBMISSIONS.index(first) // 2]
+        assert b"%b\t%b\t1\n" % (function, row) in client.ask_rows(b"prioritystatus")
+        assert worker.grab(GrabJobUniq()) == JobAssignUniq(handle, function, unique, b"one")
+        worker.expect_no_job()
+        worker.sleep()
+        assert client.submit(second(function, unique, b"three")) == handle  # it may run already
+        worker.expect_nothing()
+        worker.send(WorkData(handle, b"d"), WorkComplete(handle, b"r"))
+        worker.expect_nothing()
+        waiting = (first in FOREGROUND) + 2 * (second in FOREGROUND)
+        client.expect(*[WorkData(handle, b"d")] * waiting, *[WorkComplete(handle, b"r")] * waiting)
+        client.expect_nothing()
+        assert client.submit(SubmitJobBg(function, unique, b"four")) != handle
 
 
 def test_same_unique_of_another_function_is_another_job(site: Site) -> None:
@@ -689,43 +729,18 @@ def test_same_unique_of_another_function_is_another_job(site: Site) -> None:
     assert client.submit(SubmitJob(b"f", b"u", b"")) != client.submit(SubmitJob(b"g", b"u", b""))
 
 
-def test_joining_does_not_lift_the_priority(site: Site) -> None:
-    client, worker = site.connect(), site.worker(b"f")
-    low = client.submit(SubmitJobLow(b"f", b"u", b""))
-    normal = client.submit(SubmitJob(b"f", b"", b""))
-    assert client.submit(SubmitJobHigh(b"f", b"u", b"")) == low
-    assert [worker.grab().handle, worker.grab().handle] == [normal, low]
-
-
-def test_joining_sends_no_noop(site: Site) -> None:
-    client, worker = site.connect(), site.worker(b"f")
-    client.submit(SubmitJob(b"f", b"u", b""))
-    worker.grab()
-    worker.sleep()
-    client.submit(SubmitJob(b"f", b"u", b""))
-    worker.expect_nothing()
-
-
 def test_unique_dash_is_keyed_by_the_workload(site: Site) -> None:
     client, worker = site.connect(), site.worker(b"f")
     handle = client.submit(SubmitJob(b"f", b"-", b"same"))
     assert client.submit(SubmitJob(b"f", b"-", b"same")) == handle
     assert client.submit(SubmitJob(b"f", b"-", b"other")) != handle
+    assert client.submit(SubmitJob(b"g", b"-", b"same")) != handle
     assert worker.grab(GrabJobUniq()) == JobAssignUniq(handle, b"f", b"-", b"same")
 
 
 def test_unique_dash_with_an_empty_workload_is_never_joined(site: Site) -> None:
     client = site.connect()
     assert client.submit(SubmitJob(b"f", b"-", b"")) != client.submit(SubmitJob(b"f", b"-", b""))
-
-
-def test_foreground_joins_a_background_job(site: Site) -> None:
-    client, worker = site.connect(), site.worker(b"f")
-    handle = client.submit(SubmitJobBg(b"f", b"u", b""))
-    assert client.submit(SubmitJob(b"f", b"u", b"")) == handle
-    worker.grab()
-    worker.send(WorkData(handle, b"d"), WorkComplete(handle, b"r"))
-    client.expect(WorkData(handle, b"d"), WorkComplete(handle, b"r"))
 
 
 def test_foreground_joins_a_running_job_and_hears_the_rest(site: Site) -> None:
@@ -749,15 +764,6 @@ def test_one_connection_that_submits_twice_hears_everything_twice(site: Site) ->
     client.expect(WorkData(handle, b"d"), WorkData(handle, b"d"))
     client.expect(WorkComplete(handle, b"r"), WorkComplete(handle, b"r"))
     client.expect_nothing()
-
-
-def test_unique_makes_a_new_job_after_the_end(site: Site) -> None:
-    client, worker = site.connect(), site.worker(b"f")
-    handle = client.submit(SubmitJob(b"f", b"u", b""))
-    worker.grab()
-    worker.send(WorkComplete(handle, b""))
-    client.expect(WorkComplete(handle, b""))
-    assert client.submit(SubmitJob(b"f", b"u", b"")) != handle
 
 
 def test_joining_succeeds_when_the_queue_is_full(site: Site) -> None:
