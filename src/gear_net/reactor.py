@@ -307,7 +307,7 @@ class Reactor:
 
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
-        """Where the server listens: host and port, or the path of a Unix socket."""
+        """Where the server listens, as pairs of host and port, or paths of Unix sockets."""
         names = [listener.getsockname() for listener in self._listeners]
         return [name[:2] if isinstance(name, tuple) else name for name in names]
 

@@ -211,7 +211,7 @@ class JobRecord:
 
     @property
     def stuck(self) -> bool:
-        """Whether waiting for the job is in vain, as its connection is not read: see `check_progress`."""
+        """Whether waiting for the job is in vain, as its connection is not read; see `check_progress`."""
         return self.records is not None and self.records.stopped and not self._consumed
 
     @property
@@ -229,7 +229,7 @@ class JobRecord:
 
     @property
     def taken_or_ended(self) -> bool:
-        """Whether `taken` has an answer: a server has taken the job, or none will."""
+        """Whether `taken` has an answer, because a server has taken the job, or none will."""
         return self.handle is not None or self.outcome is not None
 
     def mark_retryable(self, outcome: NotSent | Lost) -> None:

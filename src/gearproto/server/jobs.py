@@ -128,7 +128,7 @@ class Job(Linked):
 
     @property
     def wanted(self) -> bool:
-        """Whether the job has to run: it is a background job, or somebody waits for it."""
+        """Whether the job has to run, because it is a background job or a client waits for it."""
         return self.background or bool(self.clients)
 
 
@@ -198,7 +198,7 @@ class FunctionQueue(Linked):
 
     @property
     def total(self) -> int:
-        """How many jobs there are: waiting, delayed and running."""
+        """Number of jobs, including delayed and running ones."""
         return self.waiting + sum(self.delayed) + self.running
 
     @property
