@@ -71,23 +71,23 @@ class ACLEntry:
         """Tell whether the subject may submit jobs of a function."""
         return _permits(self._invoke, name)
 
-    def setRegister(self, pattern: Pattern | None) -> None:
+    def setRegister(self, register: Pattern | None) -> None:
         """Say which functions the subject may register.
 
         Raises:
             ACLError: the pattern is not a valid regular expression; the entry stays as it was.
         """
-        self._register = _compiled(pattern)
-        self.register = pattern
+        self._register = _compiled(register)
+        self.register = register
 
-    def setInvoke(self, pattern: Pattern | None) -> None:
+    def setInvoke(self, invoke: Pattern | None) -> None:
         """Say of which functions the subject may submit jobs.
 
         Raises:
             ACLError: the pattern is not a valid regular expression; the entry stays as it was.
         """
-        self._invoke = _compiled(pattern)
-        self.invoke = pattern
+        self._invoke = _compiled(invoke)
+        self.invoke = invoke
 
     def setGrant(self, grant: bool) -> None:
         """Say whether the subject may change the list."""
@@ -144,21 +144,21 @@ class ACL:
         entry = self._find(subject)
         return entry is not None and entry.grant
 
-    def grantRegister(self, subject: str, pattern: Pattern) -> None:
+    def grantRegister(self, subject: str, register: Pattern) -> None:
         """Let a subject register functions.
 
         Raises:
             ACLError: the pattern is not a valid regular expression.
         """
-        self._edit(subject, register=pattern)
+        self._edit(subject, register=register)
 
-    def grantInvoke(self, subject: str, pattern: Pattern) -> None:
+    def grantInvoke(self, subject: str, invoke: Pattern) -> None:
         """Let a subject submit jobs.
 
         Raises:
             ACLError: the pattern is not a valid regular expression.
         """
-        self._edit(subject, invoke=pattern)
+        self._edit(subject, invoke=invoke)
 
     def grantGrant(self, subject: str) -> None:
         """Let a subject change the list."""

@@ -8,7 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from gear_net.standing import failure_of
 from gear_net.waker import Waker
@@ -43,6 +43,8 @@ class BaseClient(BaseClientServer):
         poll_thread: the thread that reads, and calls the hooks.
         connect_thread: the thread that sees to it that all servers are connected.
     """
+
+    _log_name: ClassVar[str] = "BaseClient"
 
     def __init__(self, client_id: str | bytes = "unknown") -> None:
         """Begin without servers. A subclass calls `_start` when its own part is done."""
@@ -187,8 +189,7 @@ class BaseClient(BaseClientServer):
 
     def _start_attempt(self, connection: Connection) -> None:
         """Try to open a connection in a thread of its own: one that hangs keeps no other from connecting."""
-        name = f"Gearman client connect {connection.host}:{connection.port}"
-        thread = threading.Thread(target=self._attempt, args=(connection,), name=name, daemon=True)
+        thread = threading.Thread(target=self._attempt, args=(connection,), name="Gearman client connect", daemon=True)
         self._attempts[connection] = thread
         thread.start()
 

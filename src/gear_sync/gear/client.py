@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Final
+from typing import ClassVar, Final
 
 from gearproto.codec import MAX_NUMBER_SIZE
 
@@ -55,6 +55,8 @@ class Client(BaseClient):
     Attributes:
         options: the options that are asked for on every connection.
     """
+
+    _log_name: ClassVar[str] = "Client"
 
     def __init__(self, client_id: str | bytes = "unknown") -> None:
         """Begin without servers.

@@ -62,6 +62,7 @@ class Connection:
 
     check_hostname: ClassVar[bool] = False
     connect_timeout: ClassVar[float] = 10.0
+    _log_name: ClassVar[str] = "Connection"
     _tokens: ClassVar = itertools.count(1)
 
     def __init__(
@@ -95,7 +96,7 @@ class Connection:
             ConfigurationError: only some of the TLS files are given.
         """
         name = decode(convert_to_bytes(client_id) or b"")
-        self.log = logging.getLogger(f"gear.Connection.{name}" if name else "gear.Connection")
+        self.log = logging.getLogger(f"gear.{self._log_name}.{name}" if name else f"gear.{self._log_name}")
         self.host = host
         self.port = port
         self.ssl_key = ssl_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from gearproto.codec import PACKETS
 
@@ -34,12 +34,13 @@ class BaseClientServer:
         connections_condition: guards the lists of connections, and is notified when they change.
     """
 
+    _log_name: ClassVar[str] = "BaseClientServer"
+
     def __init__(self, client_id: str | bytes | None = None) -> None:
         """Begin without connections."""
         self.client_id: bytes | None = convert_to_bytes(client_id)
-        kind = next(cls.__name__ for cls in type(self).__mro__ if cls.__module__.startswith("gear_sync.gear"))
         name = f".{decode(self.client_id)}" if self.client_id else ""
-        self.log = logging.getLogger(f"gear.{kind}{name}")
+        self.log = logging.getLogger(f"gear.{self._log_name}{name}")
         self.running = True
         self.connections_condition = threading.Condition()
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import gearproto
 from gear_net.listening import DEFAULT_BACKLOG, Keepalive, listen
@@ -56,6 +56,8 @@ class Server(ServerCommands):
         active_connections: the connections.
         jobs: the jobs by handle.
     """
+
+    _log_name: ClassVar[str] = "Server"
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class Server(ServerCommands):
         looks = Keepalive(tcp_keepidle, tcp_keepintvl, tcp_keepcnt) if keepalive else None
         self._reactor = make_reactor(self, self._engine, sockets, keepalive=looks, tls=context)
         self._calls: deque[Callable[[], object]] = deque()
-        self.poll_thread = threading.Thread(target=self._poll_loop, name="Gearman server poll", daemon=True)
+        self.poll_thread = threading.Thread(target=self._poll_loop, name="Gearman client poll", daemon=True)
         self.poll_thread.start()
 
     # The thread
@@ -350,6 +352,10 @@ class Server(ServerCommands):
     def answer(self, request: ServerAdminRequest) -> None:
         """Answer a text command as the job server does."""
         self._engine.answer(request)
+
+    def cancel(self, job: ServerJob) -> bool:
+        """End a job; those who wait for it get ``WORK_FAIL``."""
+        return self._engine.engine.cancel(job.handle or b"")
 
     # Hooks
 

@@ -53,6 +53,7 @@ class Worker(BaseClient):
         job_lock: guards the two.
     """
 
+    _log_name: ClassVar[str] = "Worker"
     job_class: ClassVar[type[WorkerJob]] = WorkerJob
 
     def __init__(self, client_id: str | bytes | None = None, worker_id: str | bytes | None = None) -> None:

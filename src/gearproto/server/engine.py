@@ -495,6 +495,13 @@ class Engine:
         worker = self._peers.get(peer)
         return None if worker is None else self._lifecycle.take(worker)
 
+    def cancel(self, handle: bytes) -> bool:
+        """Cancel a job, as ``cancel job`` does; return False if there is none."""
+        job = self.queue.jobs.get(handle)
+        if job is not None:
+            self._lifecycle.cancel(job)
+        return job is not None
+
     def wake(self, peer: PeerId) -> None:
         """Wake a worker, if it sleeps and there is a job for it."""
         worker = self._peers.get(peer)

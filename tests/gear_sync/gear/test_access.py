@@ -90,7 +90,7 @@ def test_cancelling_takes_the_right_to_invoke(shop: Shop, guarded: gear.Server) 
     assert job.handle is not None
     assert ask(boss, b"cancel job " + job.handle) == b"ERR PERMISSION_DENIED\n"
     assert guarded.total_jobs == 1
-    assert ask(client, b"cancel job " + job.handle) == b"OK\r\n"
+    assert ask(client, b"cancel job " + job.handle) == b"OK\n"
     assert guarded.total_jobs == 0
 
 

@@ -17,6 +17,17 @@ def test_an_entry_permits_what_its_patterns_match_at_the_start() -> None:
     assert repr(entry) == "<ACLEntry for s register=foo invoke=b'b(a|e)r' grant=False>"
 
 
+def test_patterns_may_be_named() -> None:
+    acl = gear.ACL()
+    acl.grantRegister("s", register="f")
+    acl.grantInvoke("s", invoke="g")
+    entry = acl.subjects["s"]
+    assert (entry.register, entry.invoke) == ("f", "g")
+    entry.setRegister(register="h")
+    entry.setInvoke(invoke=None)
+    assert (entry.register, entry.invoke) == ("h", None)
+
+
 @pytest.mark.parametrize("pattern", [None, "", b""])
 def test_no_pattern_permits_nothing(pattern: str | bytes | None) -> None:
     entry = gear.ACLEntry("s", pattern, pattern)

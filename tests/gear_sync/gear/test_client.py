@@ -28,6 +28,29 @@ def address(any_server: RunningServer) -> tuple[str, int]:
     return any_server.host, any_server.port
 
 
+def test_loggers_and_threads_bear_the_documented_names(shop: Shop, server: gear.Server) -> None:
+    before = set(threading.enumerate())
+    client, worker = shop.client(server), shop.worker(server, kind=gear.TextWorker)
+    assert (client.log.name, worker.log.name) == ("gear.Client.client", "gear.Worker.worker")
+    assert client.getConnection().log.name == "gear.Connection.client"
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {
+        "Gearman client poll",
+        "Gearman client connect",
+    }
+
+
+def test_cancelling_a_job_is_reported_to_its_submitter_as_a_failure(shop: Shop, server: gear.Server) -> None:
+    client = shop.client(server)
+    job = gear.Job("f", b"")
+    client.submitJob(job)
+    request = gear.CancelJobAdminRequest(job.handle or b"")
+    assert job.connection is not None
+    job.connection.sendAdminRequest(request, timeout=LIMIT)
+    client.finish(job)
+    assert (request.response, job.failure) == (b"OK\n", True)
+    client.until(lambda: client.seen.count(gear.constants.WORK_FAIL) == 1)
+
+
 def test_a_job_is_kept_up_to_date(shop: Shop, address: tuple[str, int]) -> None:
     client, worker = shop.client(address), shop.worker(address, functions=("f",))
     job = gear.Job("f", b"x", unique="u")

@@ -334,16 +334,47 @@ def test_queued_foreground_jobs_of_a_client_that_left_are_dropped(server: gear.S
     assert server.getQueue()[0].arguments == b"background"
 
 
+def test_an_answer_through_the_socket_of_a_connection_is_heard(shop: Shop) -> None:
+    class Answering(gear.Server):
+        def handleStatus(self, request: gear.ServerAdminRequest) -> None:
+            sock = request.connection.conn
+            assert sock is not None
+            descriptors.append(sock.fileno())
+            sent.append(sock.send(bytearray(b"f\t1\t0\t")))
+            sock.sendall(b"0\n.\n")
+            names.append(sock.getpeername())
+
+    descriptors: list[int] = []
+    sent: list[int] = []
+    names: list[tuple[str, int]] = []
+    server = shop.server(Answering(0))
+    with RawConnection(GearServer(server)) as peer:
+        assert peer.ask_rows(b"status") == [b"f\t1\t0\t0\n"]
+        assert peer.ask(b"version").startswith(b"OK ")
+        assert names[0][1] == peer.sock.getsockname()[1]
+        (connection,) = server.active_connections
+        (link,) = server._reactor._links.values()
+        assert (descriptors, sent) == ([link.sock.fileno()], [6])
+        sock = connection.conn
+        assert sock is not None
+        sock.close()
+        peer.expect_closed()
+    poll_until(lambda: connection.conn is None, "it is gone")
+    with pytest.raises(gear.DisconnectError):
+        sock.send(b"x")
+    assert sock.fileno() == -1
+
+
 def test_cancelling(server: gear.Server, raw: Open) -> None:
     peer = raw()
     handle = peer.submit(SubmitJobBg(b"f", b"", b""))
-    assert peer.ask(b"cancel job H:nobody:1") == b"ERR UNKNOWN_JOB\r\n"
-    assert peer.ask(b"cancel job " + handle) == b"OK\r\n"
+    assert peer.ask(b"cancel job H:nobody:1") == b"ERR UNKNOWN_JOB\n"
+    assert peer.ask(b"cancel job " + handle) == b"OK\n"
     assert server.jobs == {}
     running = peer.submit(SubmitJobBg(b"f", b"", b""))
     peer.send(CanDo(b"f"))
     peer.grab()
-    assert peer.ask(b"cancel job " + running).startswith(b"ERR UNKNOWN_JOB")
+    assert peer.ask(b"cancel job " + running) == b"ERR UNKNOWN_JOB\n"
     assert server.running_jobs == 1
 
 
@@ -409,6 +440,8 @@ def test_names_and_logs(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gear")
     with RawConnection(GearServer(server)) as peer:
         peer.expect_nothing()
+        (connection,) = server.active_connections
+        assert (connection.log.name, server.poll_thread.name) == ("gear.ServerConnection.me", "Gearman client poll")
     assert "type: ECHO_REQ" in caplog.text
 
 

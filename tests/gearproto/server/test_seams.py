@@ -74,6 +74,7 @@ def test_calls_for_peers_that_are_gone_do_nothing() -> None:
     engine.fail(peer.id, "gone")
     assert engine.worker(peer.id) is None
     assert engine.take(peer.id) is None
+    assert not engine.cancel(b"H:1")
     assert not engine.waits(peer.id)
     bench.settle()
     assert not any(isinstance(event, PeerFailed) for event in bench.events())

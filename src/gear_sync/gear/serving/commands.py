@@ -19,6 +19,7 @@ __all__ = ["ServerCommands"]
 
 _OK: Final = b"OK\n"
 _DENIED: Final = b"ERR PERMISSION_DENIED\n"
+_UNKNOWN_JOB: Final = b"ERR UNKNOWN_JOB\n"
 _UNKNOWN_VERB: Final = b"ERR UNKNOWN_ACL_VERB\n"
 _INCOMPLETE: Final = b"ERR UNABLE an argument is missing\n"
 
@@ -37,6 +38,10 @@ class ServerCommands(BaseClientServer):
     @abstractmethod
     def answer(self, request: ServerAdminRequest) -> None:
         """Answer a command that has nothing to do with access."""
+
+    @abstractmethod
+    def cancel(self, job: ServerJob) -> bool:
+        """End a job that nobody runs; return whether the server knew it."""
 
     def handleAdminRequest(self, request: AdminRequest) -> None:
         """Answer a text command. Called for every line that is received."""
@@ -72,13 +77,16 @@ class ServerCommands(BaseClientServer):
     def handleCancelJob(self, request: ServerAdminRequest) -> None:
         """Answer ``cancel job``: cancel a job that is queued, if the asking subject may submit such jobs."""
         words = (request.command or b"").split()
-        job = self.jobs.get(words[2]) if len(words) > 2 else None
+        if len(words) < 3:
+            self.answer(request)
+            return
+        job = self.jobs.get(words[2])
         if job is not None and self.acl is not None and not self.acl.canInvoke(_subject(request), job.binary_name):
             request.connection.sendRaw(_DENIED)
-        elif job is not None and job.worker_connection is not None:
-            request.connection.sendRaw(b"ERR UNKNOWN_JOB\n")
+        elif job is None or job.worker_connection is not None or not self.cancel(job):
+            request.connection.sendRaw(_UNKNOWN_JOB)
         else:
-            self.answer(request)
+            request.connection.sendRaw(_OK)
 
     def handleACLList(self, request: ServerAdminRequest) -> None:
         """Answer ``acl list``: show every entry."""

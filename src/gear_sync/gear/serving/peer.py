@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gear_sync.gear.admin import AdminRequest, ServerAdminRequest
 from gear_sync.gear.connection import Connection
@@ -93,6 +93,8 @@ class ServerConnection(NonBlockingConnection):
         ssl_subject: the common name in its certificate; None if it has shown none.
     """
 
+    _log_name: ClassVar[str] = "ServerConnection"
+
     def __init__(
         self, addr: Sequence[object], conn: socket.socket | None, use_ssl: bool, client_id: str | bytes | None
     ) -> None:
@@ -135,6 +137,53 @@ class ServerConnection(NonBlockingConnection):
         return request
 
 
+class PeerSocket:
+    """Stands for the socket of one of a server's connections, whose bytes the server moves."""
+
+    def __init__(self, peer: Peer, sock: socket.socket) -> None:
+        """Stand for a socket.
+
+        Args:
+            peer: the connection.
+            sock: its socket, which only the server reads and writes.
+        """
+        self._peer = peer
+        self._sock = sock
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 once it is closed."""
+        return self._sock.fileno()
+
+    def getpeername(self) -> Any:
+        """Return the peer's address."""
+        return self._sock.getpeername()
+
+    def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Send bytes, all of them, behind what the server has sent.
+
+        Returns:
+            How many bytes there are.
+
+        Raises:
+            DisconnectError: the peer is gone.
+        """
+        self.sendall(data, flags)
+        return memoryview(data).nbytes
+
+    def sendall(self, data: bytes | bytearray | memoryview, flags: int = 0) -> None:
+        """Send bytes, all of them, behind what the server has sent.
+
+        Raises:
+            DisconnectError: the peer is gone.
+        """
+        del flags
+        self._peer.sendRaw(bytes(data))
+
+    def close(self) -> None:
+        """Close the connection, once the server has dealt with what it is at."""
+        self._peer.disconnect()
+
+
 class Peer(ServerConnection):
     """One of a server's connections. What is sent on it goes through the server's own queue of output.
 
@@ -142,7 +191,9 @@ class Peer(ServerConnection):
         peer: the connection's name in the engine.
     """
 
-    def __init__(self, server: Server, peer: PeerId, host: str, port: int, ssl_subject: str | None) -> None:
+    def __init__(
+        self, server: Server, peer: PeerId, host: str, port: int, ssl_subject: str | None, sock: socket.socket
+    ) -> None:
         """Begin with a peer that has just connected.
 
         Args:
@@ -151,12 +202,19 @@ class Peer(ServerConnection):
             host: the peer's address.
             port: its port; 0 for a Unix socket.
             ssl_subject: the common name in its certificate; None if it has shown none.
+            sock: its socket.
         """
         super().__init__((host, port), None, server.use_ssl, convert_to_bytes(server.client_id))
         self.ssl_subject = ssl_subject
         self.peer = peer
         self._server = server
+        self._socket = PeerSocket(self, sock)
         self.connected = True
+
+    @property
+    def conn(self) -> PeerSocket | None:  # type: ignore[override]  # what programs use of a socket
+        """What stands for its socket: it sends through the server; None once the peer is gone."""
+        return self._socket if self.connected else None
 
     def sendPacket(self, packet: Packet) -> None:
         """Send a packet; it leaves when the server has dealt with what it is at.

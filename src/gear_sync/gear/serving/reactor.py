@@ -38,7 +38,7 @@ def make_reactor(
         host, port = name[:2] if isinstance(name, tuple) else ("-", 0)
         certificate = reactor.peer_certificate(id_)
         subject = None if certificate is None else certificate.common_name
-        engine.connected(Peer(server, id_, host, port, subject))
+        engine.connected(Peer(server, id_, host, port, subject, sock))
 
     reactor = Reactor(
         engine.engine,
