@@ -9,8 +9,8 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 import gearproto
 
+from .commands import COMMANDS
 from .exits import Exit, UsageError
-from .main import COMMANDS
 from .options import STDIN
 from .stdio import Stdout
 

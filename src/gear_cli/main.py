@@ -13,15 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from .commands import COMMANDS
 from .exits import Exit, Failure, UsageError, reason
 from .stdio import discard_stdout, flush_stdout, printable, say, write_line
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["COMMANDS", "main"]
-
-COMMANDS: Final = ("demo", "serve", "submit", "work")
+__all__ = ["main"]
 
 _GENERAL: Final = ("--help", "-h", "--version")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from gear_sync.gear.admin import ServerAdminRequest
 from gear_sync.gear.jobs import ServerJob
@@ -29,16 +29,53 @@ from gearproto.server.jobs import FunctionQueue
 
 from .abilities import FunctionSet
 from .joblists import JobList
-from .peer import Peer
-
-if TYPE_CHECKING:
-    from gear_sync.gear.server import Server
+from .peer import Peer, ServerConnection
 
 __all__ = ["ServerEngine"]
 
 _TYPED: Final = server_decoders()
 
 _T = TypeVar("_T")
+
+
+class Hooks(Protocol):
+    """What the engine tells and asks a `gear.Server`."""
+
+    def call_hook(self, hook: Callable[[_T], object], argument: _T) -> None:
+        """Call a hook of the program."""
+        ...
+
+    def handlePacket(self, packet: Packet) -> None:
+        """Handle a packet."""
+        ...
+
+    def handleAdminRequest(self, request: ServerAdminRequest) -> None:
+        """Handle a text command."""
+        ...
+
+    def choose(self, connection: Peer, *, peek: bool) -> ServerJob | None:
+        """Return the next job for a worker."""
+        ...
+
+    def wakeConnections(self, job: ServerJob | None = None) -> None:
+        """Wake workers for a job."""
+        ...
+
+    def wakeConnection(self, connection: ServerConnection) -> None:
+        """Wake a worker if there is a job for it."""
+        ...
+
+    def peer_connected(self, connection: Peer) -> None:
+        """Add a new connection."""
+        ...
+
+    def peer_gone(self, connection: Peer) -> None:
+        """Remove a connection that has gone."""
+        ...
+
+    def jobs_changed(self) -> None:
+        """Report how many jobs there are."""
+        ...
 
 
 class ServerEngine(JobObserver):
@@ -53,7 +90,7 @@ class ServerEngine(JobObserver):
         lists: those that wait, by priority.
     """
 
-    def __init__(self, server: Server, call: Callable[[Callable[[], object]], Any], **options: Any) -> None:
+    def __init__(self, server: Hooks, call: Callable[[Callable[[], object]], Any], **options: Any) -> None:
         """Begin without peers and jobs.
 
         Args:

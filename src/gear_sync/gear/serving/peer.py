@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from gear_sync.gear.admin import AdminRequest, ServerAdminRequest
 from gear_sync.gear.connection import Connection
 from gear_sync.gear.errors import DisconnectError, RetryIOError
+from gear_sync.gear.jobs import Job
 from gear_sync.gear.packet import Packet
 from gear_sync.gear.text import convert_to_bytes
 from gear_sync.gear.transport import Transport
@@ -17,11 +18,7 @@ from gearproto.server import PeerId
 
 from .abilities import FunctionSet
 
-if TYPE_CHECKING:
-    from gear_sync.gear.jobs import Job
-    from gear_sync.gear.server import Server
-
-__all__ = ["NonBlockingConnection", "Peer", "ServerConnection", "common_name"]
+__all__ = ["NonBlockingConnection", "Peer", "PeerOwner", "ServerConnection", "common_name"]
 
 
 class NonBlockingConnection(Connection):
@@ -184,6 +181,25 @@ class PeerSocket:
         self._peer.disconnect()
 
 
+class PeerOwner(Protocol):
+    """What a peer needs of its server."""
+
+    use_ssl: bool
+    client_id: bytes | None
+
+    def change_abilities(self, connection: Peer, added: set[bytes], removed: set[bytes]) -> None:
+        """Let a worker be able to run other functions."""
+        ...
+
+    def transmit(self, connection: Peer, data: bytes) -> None:
+        """Send something to a peer."""
+        ...
+
+    def close_peer(self, connection: Peer) -> None:
+        """Close a connection."""
+        ...
+
+
 class Peer(ServerConnection):
     """One of a server's connections. What is sent on it goes through the server's own queue of output.
 
@@ -192,7 +208,7 @@ class Peer(ServerConnection):
     """
 
     def __init__(
-        self, server: Server, peer: PeerId, host: str, port: int, ssl_subject: str | None, sock: socket.socket
+        self, server: PeerOwner, peer: PeerId, host: str, port: int, ssl_subject: str | None, sock: socket.socket
     ) -> None:
         """Begin with a peer that has just connected.
 

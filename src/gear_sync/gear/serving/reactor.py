@@ -5,23 +5,19 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from gear_net.listening import Keepalive
 from gear_net.reactor import Reactor
 from gearproto.server import PeerId
 
 from .engine import ServerEngine
-from .peer import Peer
-
-if TYPE_CHECKING:
-    from gear_sync.gear.server import Server
+from .peer import Peer, PeerOwner
 
 __all__ = ["make_reactor"]
 
 
 def make_reactor(
-    server: Server,
+    server: PeerOwner,
     engine: ServerEngine,
     listeners: Iterable[socket.socket],
     *,
