@@ -593,7 +593,7 @@ class Client:
                 job.search(anyio.current_time() + self._resubmit_timeout)
                 job.prepare_retry(self._chooser)
                 await self._launch([job], math.inf)
-        except GearmanError as error:  # there is no room for it, or the client is closed
+        except GearmanError as error:  # it is over a limit, or the client is closed
             self._give_up(job, str(error))
         except BaseException:
             self._give_up(job, "closed by the client")

@@ -31,7 +31,7 @@ class ThreadsafeCalls:
         """Begin; call `close` in the end.
 
         Raises:
-            OSError: there is no room for more descriptors.
+            OSError: the process has no descriptor left.
         """
         self._calls: deque[tuple[Callable[[], Any], Future[Any] | None]] = deque()
         self._closed = False

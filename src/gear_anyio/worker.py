@@ -116,7 +116,7 @@ class Worker:
         self._signals = 0  # that the event loop has not taken yet
         self._interrupting = False  # a function that blocks the event loop
         self._in_hand: dict[WorkerJob, None] = {}
-        self._assigned: deque[WorkerJob] = deque()  # for which there is no room yet
+        self._assigned: deque[WorkerJob] = deque()  # that wait until others have ended
         self._running = 0
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
         self._stopping = False
@@ -379,7 +379,7 @@ class Worker:
         return conn
 
     def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
-        """Run a job, or let it wait: servers may assign more than there is room for."""
+        """Run a job, or let it wait: servers may assign more than can run at once."""
         self._grabber.assigned()
         assert self._calls is not None
         job = WorkerJob(event, session, self._calls)
@@ -401,7 +401,7 @@ class Worker:
         self._changed.set()
 
     def advance(self) -> None:
-        """Ask servers for jobs, as far as there is room, and none once the worker is to stop."""
+        """Ask servers for jobs, up to as many as can run, and none once the worker is to stop."""
         if self._stopping and not self._grabber.stopping:
             self._grabber.stop()
         for conn in self._grabber.advance(self._now()):

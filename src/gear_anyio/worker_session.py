@@ -40,7 +40,7 @@ class Owner(Protocol):
         ...
 
     def advance(self) -> None:
-        """Ask servers for jobs, as far as there is room."""
+        """Ask servers for jobs, up to as many as can run."""
         ...
 
 

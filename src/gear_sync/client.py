@@ -757,7 +757,7 @@ class Client:
         """Wait until a time, doing meanwhile what others wait for."""
         try:
             self._pump.wait(lambda: False, _left(until))
-        except OSError:  # no room for the pump's descriptors: there is nothing to do meanwhile
+        except OSError:  # no descriptors for the pump: there is nothing to do meanwhile
             time.sleep(max(0.0, until - time.monotonic()))
 
     def _ask(

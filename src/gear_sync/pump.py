@@ -187,7 +187,7 @@ class Pump:
 
         Raises:
             GearmanError: this process has inherited the pump from its parent.
-            OSError: there is no room for more descriptors.
+            OSError: the process has no descriptor left.
         """
         self.check_process()
         if self._opened is not None or self.closed:
@@ -234,7 +234,7 @@ class Pump:
 
         Raises:
             GearmanError: this process has inherited the pump from its parent.
-            OSError: there is no room for more descriptors.
+            OSError: the process has no descriptor left.
         """
         self.check_process()
         until = None if timeout is None else time.monotonic() + timeout

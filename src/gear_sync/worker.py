@@ -413,7 +413,7 @@ class Worker:
         return conn
 
     def advance(self) -> None:
-        """Ask servers for jobs, as far as there is room, and none once the worker is to stop."""
+        """Ask servers for jobs, up to as many as can run, and none once the worker is to stop."""
         if self._stopping and not self._grabber.stopping:
             self._grabber.stop()
         for conn in self._grabber.advance(time.monotonic()):

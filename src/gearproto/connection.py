@@ -516,7 +516,7 @@ class Connection:
         return None if request.id is None else self._failed(request, request.id, packet)
 
     def _turned_away(self, packet: Error) -> bool:
-        """End the connection if the server has no room for it, so that it has read nothing."""
+        """End the connection if the server turns it away, in which case it has read nothing."""
         if packet.code != TOO_MANY_CONNECTIONS or (self._requests and self._requests[0].id not in (None, 1)):
             return False  # it has answered before
         self._refused()

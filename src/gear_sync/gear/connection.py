@@ -291,7 +291,7 @@ class Connection:
         """
         with self.send_lock:
             transport = self._open_transport()
-            mark = transport.post(data)
+            mark = transport.enqueue(data)
         if threading.current_thread() is not self.reader:  # which sends the rest by and by
             transport.drain(mark)
 
@@ -319,11 +319,11 @@ class Connection:
             if transport is None or transport is not session:
                 raise DisconnectError(f"{self.host}:{self.port}: the connection that the job came over is down")
             self.log.info("Sending packet to %s: %s", self, packet)
-            mark = transport.post(packet.toBinary())
+            mark = transport.enqueue(packet.toBinary())
         if threading.current_thread() is not self.reader:
             transport.drain(mark)
 
-    def post(self, packet: Packet) -> None:
+    def enqueue(self, packet: Packet) -> None:
         """Send a packet, but do not wait for the socket to take it; the thread that reads sees to that.
 
         Raises:
@@ -331,7 +331,7 @@ class Connection:
         """
         self.log.info("Sending packet to %s: %s", self, packet)
         with self.send_lock:
-            self._open_transport().post(packet.toBinary())
+            self._open_transport().enqueue(packet.toBinary())
 
     def sendTask(self, packet: Packet, task: Task) -> None:
         """Send a request; its task is completed by the answer, or by the end of the connection.
@@ -347,7 +347,7 @@ class Connection:
             self.pending_tasks.append(task)
             if isinstance(task, SubmitJobTask) and not task.background:
                 self.tracker.submitted()
-            mark = transport.post(packet.toBinary())
+            mark = transport.enqueue(packet.toBinary())
         transport.drain(mark)
 
     def sendOption(self, name: bytes) -> OptionReqTask:
@@ -360,7 +360,7 @@ class Connection:
         with self.send_lock:
             self._open_transport()
             self.pending_tasks.append(task)
-            self.post(Packet(constants.REQ, constants.OPTION_REQ, name, self))
+            self.enqueue(Packet(constants.REQ, constants.OPTION_REQ, name, self))
             self._send_barrier(lambda: self._pass_over(task))
         return task
 
@@ -377,7 +377,7 @@ class Connection:
         """
         handle = b"barrier:%d" % next(self._tokens)
         self._barriers[handle] = then
-        self.post(Packet(constants.REQ, constants.GET_STATUS, handle, self))
+        self.enqueue(Packet(constants.REQ, constants.GET_STATUS, handle, self))
 
     def confirm(self) -> None:
         """Wait until the server answers, on a connection that is new and that nobody else reads.
@@ -527,7 +527,7 @@ class Connection:
         with self.send_lock:
             transport = self._open_transport()
             self.admin_requests.append(request)
-            mark = transport.post(request.getCommand())
+            mark = transport.enqueue(request.getCommand())
         transport.drain(mark)
         if not request.waitForResponse(timeout):
             with contextlib.suppress(DisconnectError), self.send_lock:

@@ -85,7 +85,7 @@ class Transport:
         with self._lock:
             return [bytes(piece) for piece in self._outbox]
 
-    def post(self, data: bytes | bytearray) -> int:
+    def enqueue(self, data: bytes | bytearray) -> int:
         """Queue output, and send as much of it as the socket takes at once.
 
         Returns:

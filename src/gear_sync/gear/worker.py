@@ -218,7 +218,7 @@ class Worker(BaseClient):
     def _post(self, connection: Connection, ptype: int) -> None:
         """Send a packet without waiting for the socket to take it; a connection that is down is taken for lost."""
         try:
-            connection.post(Packet(constants.REQ, ptype, b"", connection))
+            connection.enqueue(Packet(constants.REQ, ptype, b"", connection))
         except DisconnectError as error:
             self._lostConnection(connection, str(error))
         else:

@@ -19,7 +19,7 @@ JOIN: Final = 64
 """Bytes for a submission that has joined a job."""
 
 CANCELLED: Final = 150
-"""Bytes for a job that was cancelled in a worker's hands."""
+"""Bytes for a job that was cancelled while a worker had it."""
 
 PEER: Final = 2000
 """Bytes for a connection."""

@@ -267,5 +267,5 @@ class Lifecycle:
             self.end(job, gone.id)
 
     def forget_cancelled(self, gone: Peer) -> None:
-        """Forget the jobs that were cancelled in the hands of a worker that has gone."""
+        """Forget the cancelled jobs that a worker that has gone had yet to end."""
         self._cancelled -= gone.cancelled_most

@@ -38,7 +38,7 @@ class MemoryLimit:
     __slots__ = ("full", "limit", "look_at", "mark")
 
     def __init__(self, limit: int) -> None:
-        """Begin with room."""
+        """Begin with nothing kept."""
         self.limit = limit
         self.full = False
         self.look_at = _STEP

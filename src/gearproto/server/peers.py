@@ -44,7 +44,7 @@ class Peer(Worker):
         self.output: list[bytes] = []
         self.output_size = 0
         self.waiting: dict[Job, None] = {}  # the jobs that it waits for
-        self.cancelled: dict[bytes, None] = {}  # jobs that were cancelled in its hands, and whose end is still due
+        self.cancelled: dict[bytes, None] = {}  # cancelled jobs that it has yet to end
         self.cancelled_most = 0  # the most there were of these
         self.input_size = 0  # bytes that wait, as they were counted last
         self.raised: bytes | None = None  # the job that it has just ended with WORK_EXCEPTION

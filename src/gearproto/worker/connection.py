@@ -44,7 +44,7 @@ __all__ = ["MAX_UNASKED", "WorkerConnection"]
 
 
 MAX_UNASKED: Final = 16
-"""Most jobs in hand that a server may have assigned without being asked; they wait until the worker has room."""
+"""Most jobs in hand that a server may have assigned without being asked; they wait until the worker can run them."""
 
 _Assignment = JobAssign | JobAssignUniq | JobAssignAll
 

@@ -135,7 +135,7 @@ class Grabber:
         return not self.running and not self._turns.awaiting
 
     def advance(self, now: float) -> list[WorkerConnection]:
-        """Ask for as many jobs as the worker has room for, first the servers that were not asked for longest.
+        """Ask for as many jobs as the worker can still run, first the servers that were not asked for longest.
 
         Args:
             now: monotonic time in seconds.

@@ -54,7 +54,7 @@ class GrabTurns(Generic[_C]):
         """Return the connections to ask now; they count as asked.
 
         Args:
-            wanted: how many jobs the worker has room for. Those that may be on their way are taken off.
+            wanted: how many jobs the worker can still run. Those that may be on their way are taken off.
             now: monotonic time in seconds.
             may_ask: tells whether an idle connection may be asked.
         """
@@ -63,11 +63,11 @@ class GrabTurns(Generic[_C]):
             for conn, until in list(awaited.items()):
                 if until <= now or state(conn) is not Grab.ASKED:
                     del awaited[conn]
-        room = wanted - len(awaited)
-        if room <= 0:
+        free = wanted - len(awaited)
+        if free <= 0:
             return []
         idle = (conn for conn in self._order if state(conn) is Grab.IDLE and may_ask(conn))
-        asked = list(islice(idle, room))
+        asked = list(islice(idle, free))
         for conn in asked:
             del self._order[conn]
             self._order[conn] = None

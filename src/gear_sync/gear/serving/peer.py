@@ -47,7 +47,7 @@ class NonBlockingConnection(Connection):
         Raises:
             DisconnectError: the connection is down.
         """
-        self.post(packet)
+        self.enqueue(packet)
 
     def sendRaw(self, data: bytes | bytearray) -> None:
         """Queue bytes, and send what can be sent at once.
@@ -56,7 +56,7 @@ class NonBlockingConnection(Connection):
             DisconnectError: the connection is down.
         """
         with self.send_lock:
-            self._open_transport().post(data)
+            self._open_transport().enqueue(data)
 
     def sendQueuedData(self) -> None:
         """Send what can be sent at once.
@@ -251,7 +251,7 @@ class Peer(ServerConnection):
             raise DisconnectError(f"{self.host}:{self.port}: the peer is gone")
         self._server.transmit(self, bytes(data))
 
-    def post(self, packet: Packet) -> None:
+    def enqueue(self, packet: Packet) -> None:
         """Send a packet, as `sendPacket` does.
 
         Raises:
