@@ -2,6 +2,9 @@
 
 Decoding, encoding, validation, the strategies of the tests and the table in the documentation all derive from the
 classes here; `gearproto.codec` says how.
+
+The file is long because the table is one: its rows stand in the order of their numbers, to be compared with the
+protocol document.
 """
 
 from __future__ import annotations
