@@ -354,7 +354,7 @@ class Server(ServerCommands):
         self._engine.answer(request)
 
     def cancel(self, job: ServerJob) -> bool:
-        """End a job; those who wait for it get ``WORK_FAIL``."""
+        """End a job; its clients get ``WORK_FAIL``."""
         return self._engine.engine.cancel(job.handle or b"")
 
     # Hooks

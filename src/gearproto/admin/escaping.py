@@ -18,7 +18,7 @@ def escape(name: bytes, *, spaces: bool = False) -> bytes:
 
     Args:
         name: any bytes.
-        spaces: whether spaces become ``\x20`` too, for fields that are parted by spaces.
+        spaces: whether spaces become ``\x20`` too, for fields separated by spaces.
 
     Returns:
         UTF-8 text without line ends and tabs, from which `unescape` makes the name again.
