@@ -1,4 +1,23 @@
-"""Moves bytes between a socket and a connection of the core."""
+"""Moves bytes between a socket and a connection of the core.
+
+Theory of operation. `gear_net.link.Link` reads and writes; `SocketLink` decides when. A link is in one of three states:
+
+- joined: nothing watches its socket yet. `SocketLink.settle` hands out events, and output waits for `SocketLink.run`.
+- running: a driver in `SocketLink.run` watches the socket, with the event loop's own calls on asyncio and with anyio's
+  elsewhere.
+- closed: `SocketLink.close` ends the driver. `run` then closes the socket, once nothing watches it any more: event
+  loops must not watch a closed descriptor, whose number another socket may have by then.
+
+Output leaves in one of three ways. The first output after something was read is sent at once. Further output is held,
+and all sent together in the next turn of the event loop. What the socket does not take is sent when it is ready again.
+
+What never happens:
+
+- Output stays behind with nothing that will send it: `settle` either sends it or asks for another turn of the event
+  loop, in which the driver also begins to watch for what the socket has not taken.
+- A cancelled caller truncates a packet: nothing is awaited while a packet is sent.
+- What a callback of the event loop raises is lost: `run` raises it.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +191,7 @@ class _AsyncioDriver:
             return
         try:
             call(*arguments)
-        except BaseException as error:
+        except BaseException as error:  # `run` raises it, and closes the socket
             if not self._done.done():
                 self._done.set_exception(error)
             return

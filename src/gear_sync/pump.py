@@ -1,4 +1,26 @@
-"""Lets several threads share connections without a thread of their own: the waiting threads move the bytes."""
+"""Lets several threads share connections without a thread of their own: the waiting threads move the bytes.
+
+Theory of operation. A thread that waits in `Pump.wait` is in one of three states:
+
+- looking: it holds the lock, and checks whether what it waits for is done. If so it returns. If not it pumps if no
+  other thread does, and sleeps otherwise.
+- pumping: it waits for the sockets without the lock, moves bytes and hands out events with the lock, and looks again.
+  At most one thread is in this state.
+- sleeping: until another thread finds that what it waits for is done, its time has passed, or it is its turn to pump.
+
+The pump itself is unused, open or closed. It holds descriptors only while it is open.
+
+Other threads may change what the pumping thread waits for: they queue output, or close a socket. They report it
+(`Pump.changed`), which makes that thread look again.
+
+What never happens:
+
+- Threads sleep and none pumps: the thread that stops pumping wakes another (`Pump._leave`).
+- A pumping thread takes the lock again and again before another gets it: it passes the gate first.
+- A change to a socket or a connection is left half done, as ``KeyboardInterrupt`` may leave it: all sockets are closed
+  then (`Pump.interrupted`), and what was open on them ends as lost.
+- A forked child uses its parent's sockets: `Pump.check_process` refuses.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +127,7 @@ class _Opened:
         close_with(self, self.waker)
         try:
             self.selector = self._new_selector()
-        except OSError:
+        except OSError:  # nothing uses the pump yet
             self.waker.close()
             raise
 
@@ -264,7 +286,7 @@ class Pump:
                     return False
                 if pumping:
                     if self._opened is None and self.open():
-                        continue  # who changed something before, has woken nobody
+                        continue  # nothing could wake this thread before: look again at what has changed since
                     self._pumper = waiter
                     self._waiters.pop(waiter, None)
                     deadline = self._prepare()
@@ -314,7 +336,7 @@ class Pump:
                 if due is not None and (deadline is None or due < deadline):
                     deadline = due
             return deadline
-        except BaseException as error:
+        except BaseException as error:  # the selector may know half of what it was told; nothing has been read
             self.interrupted(error)
             self._renew()
             raise
@@ -332,7 +354,7 @@ class Pump:
             if deadline is not None and now >= deadline:
                 for source in self._sources:
                     source.on_deadline(now)
-        except BaseException as error:
+        except BaseException as error:  # what was open on the sockets that this closes ends as lost
             self.interrupted(error)
             raise
 

@@ -269,7 +269,7 @@ class Connection:
                     self._end_of_stream()
                     continue
                 event = self._HANDLERS[type(received)](self, received)
-            except RemoteProtocolError as error:
+            except RemoteProtocolError as error:  # what is open ends with an event each, which later calls return
                 self._end(str(error))
                 raise
             if event is not None:
@@ -285,7 +285,7 @@ class Connection:
         while True:
             try:
                 event = self.next_event()
-            except RemoteProtocolError:
+            except RemoteProtocolError:  # the events that follow end what is open, and tell the reason
                 continue
             if event is None:
                 return

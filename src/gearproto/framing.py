@@ -135,7 +135,7 @@ class Decoder:
                 self._cursor = end
                 try:
                     return spec.decode(data[body:end])
-                except MalformedArgumentsError as error:
+                except MalformedArgumentsError as error:  # only this packet is bad: the next begins behind it
                     return MalformedPacket(spec.name, str(error))
             if size < _BIG:
                 self._set_aside(end - have)
@@ -246,7 +246,7 @@ class _BigPacket:
                     pieces[0] = start
                     return spec.make(*leading, b"".join(pieces)), behind
             return spec.decode(b"".join(pieces)), behind
-        except MalformedArgumentsError as error:
+        except MalformedArgumentsError as error:  # only this packet is bad, as above
             return MalformedPacket(spec.name, str(error)), behind
 
     def _cut_off(self, excess: int) -> bytes:

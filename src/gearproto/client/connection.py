@@ -1,4 +1,26 @@
-"""The client's side of a connection: submissions, their results, queries."""
+"""The client's side of a connection: submissions, their results, queries.
+
+Theory of operation. Servers answer requests in order, and ``JOB_CREATED`` names no request. So the requests that await
+an answer are kept in the order in which they were sent (`gearproto.connection`). A submission is in one of three
+states, and in one place for each:
+
+- requested: it is among those requests.
+- created: ``JOB_CREATED`` has moved it to the `ReportMatcher`, which tells whose each report is. A background
+  submission is never in this state: `JobQueued` is its end.
+- ended: its `JobEnded` has been returned, or is among the events to be returned next.
+
+Packets of the server move it on: ``JOB_CREATED``, ``ERROR`` and the reports. The end of the connection moves all that
+are left: those requested end as `NotSent` or `Lost`, depending on whether a byte of them has left, and those created as
+`Lost`.
+
+What never happens:
+
+- A foreground submission ends twice, or not at all. A handler checks a packet before it takes the submission out of its
+  place, so that one which breaks the protocol leaves the submission where the end of the connection finds it.
+- A report is dropped because it came before the ``JOB_CREATED`` that tells whose it is. It is kept, up to a limit in
+  bytes.
+- A report reaches a submission of another connection: handles are forgotten with theirs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,28 @@
-"""What a client keeps of a submitted job, and what its outcome means to the caller."""
+"""What a client keeps of a submitted job, and what its outcome means to the caller.
+
+Theory of operation. A `JobRecord` outlives the connections that its job is submitted on: a submission belongs to one
+connection, and a job may be submitted several times. The record is in one of the states of
+`gearproto.client.JobState`; `gearproto.client.JOB_MOVES` has every move between them. The state is not stored. It
+follows from `outcome`, `retryable`, `records` and `handle`, so that it cannot contradict them.
+
+Three things move a job:
+
+- `gearproto.client.Dispatch` finds a server for a job that is unsent. Where none is left the job ends; when the time is
+  up it becomes retryable.
+- `gearproto.client.OpenRequests` opens it on a connection (sent), and gives it the events of that connection
+  (`JobRecord.on_event`): the job becomes queued or taken, ends, or becomes retryable.
+- An adapter takes a retryable job up again (`JobRecord.prepare_retry`, then another `Dispatch`), or ends it
+  (`JobRecord.give_up`).
+
+What never happens:
+
+- A job has two outcomes, or has none although nothing will move it any more. Only `JobRecord.end` sets the outcome.
+- A job that may have run is submitted again, unless the caller has asked for it (``resubmit``), and then no more than
+  `MAX_RESUBMISSIONS` times. Without that, only a submission of which no byte left is retried.
+- A job of which one submission was lost ends as if it could not have run. `JobRecord.end` puts `Lost` in place of
+  `NotSent` and `Rejected` then.
+- A job is open on two connections: it becomes retryable only when its submission has ended.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Assignment:
                     conn.work_fail(handle)
                 case _:
                     conn.work_exception(handle, outcome.data)
-        except LocalProtocolError as error:
+        except LocalProtocolError as error:  # nothing was queued, so that the job has yet to be ended
             conn.work_exception(handle, str(error).encode())
             return str(error)
         return None

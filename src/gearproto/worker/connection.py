@@ -1,4 +1,25 @@
-"""The worker's side of a connection: abilities, the cycle of grabbing and sleeping, reports on jobs in hand."""
+"""The worker's side of a connection: abilities, the cycle of grabbing and sleeping, reports on jobs in hand.
+
+Theory of operation. The connection keeps two things that do not depend on each other.
+
+One is where it is in the cycle of asking for jobs (`gearproto.worker.Grab`). `WorkerConnection.grab_job` and
+`WorkerConnection.stop_grabbing` move it, and so do the packets of the server, as the table in
+`gearproto.worker.cycle` says. A ``GRAB_JOB`` stands among the requests that await an answer; an assignment or
+``NO_JOB`` answers it. Where the table says that a packet is to be sent and no job is wanted any more, nothing is sent
+and the connection is idle.
+
+The other is the jobs in hand. A job is in hand from its assignment until its end is reported or it is given up. The
+server may assign a job again that this worker still has, when its timeout has passed at the server. So handles are
+counted, and each assignment is a run: `WorkerConnection.begin_run` numbers it, and `WorkerConnection.is_newest` tells
+whether reports on it still count.
+
+What never happens:
+
+- A report is sent on a job that is not in hand, or behind the report of its end.
+- The report of an earlier run is taken for that of a later one, if callers ask `WorkerConnection.is_newest` first.
+- A server makes the worker hold any number of jobs: only `MAX_UNASKED` may come without being asked for.
+- A packet that crosses another on its way brings worker and server out of step: the table has a row for each.
+"""
 
 from __future__ import annotations
 
