@@ -71,6 +71,6 @@ def _read_rows(row: type[Row], lines: list[bytes]) -> Reply:
     for line in lines:
         try:
             rows.append(row.decode(line))
-        except ValueError:  # the answer is whole, so that the connection goes on with the next
+        except ValueError:  # the answer is whole: only this request fails
             return Refused(b"MALFORMED_REPLY", line)
     return Rows(tuple(rows))
