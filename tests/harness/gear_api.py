@@ -93,9 +93,15 @@ class Shop:
         self._stack.callback(server.shutdown)
         return server
 
-    def client(self, *addresses: Any, tls: Files | tuple[()] = (), wait: bool = True) -> WatchedClient:
+    def client(
+        self,
+        *addresses: Any,
+        tls: Files | tuple[()] = (),
+        wait: bool = True,
+        kind: type[WatchedClient] = WatchedClient,
+    ) -> WatchedClient:
         """Make a client, and wait until it is connected."""
-        client = WatchedClient("client")
+        client = kind("client")
         self._stack.callback(client.shutdown)
         self._connect(client, addresses, tls, wait)
         return client

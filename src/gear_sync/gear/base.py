@@ -57,6 +57,7 @@ class BaseClient(BaseClientServer):
         self._retry_at: dict[Connection, float] = {}  # inactive connections that nobody tries to open now
         self._attempts: dict[Connection, threading.Thread] = {}
         self._problems: dict[Connection, str] = {}
+        self._reasons: dict[Connection, str] = {}  # why connections are about to be taken for lost
         self._waker = Waker()
         self._wanted: list[tuple[Connection, Transport, int, int]] | None = None  # what the two below were made for
         self._poller = select.poll()
@@ -162,8 +163,8 @@ class BaseClient(BaseClientServer):
         """
         try:
             connection.sendPacket(packet)
-        except DisconnectError:
-            self._lostConnection(connection)
+        except DisconnectError as error:
+            self._give_up(connection, str(error))
             raise
 
     def _active(self) -> list[Connection]:
@@ -207,7 +208,7 @@ class BaseClient(BaseClientServer):
         with self.connections_condition:
             del self._attempts[connection]
         if problem is None:
-            self._onActiveConnection(connection)
+            self._call_hook(self._onActiveConnection, connection)
         else:
             self._note_failure(connection, f"{connection.host}:{connection.port}: {problem}", problem)
 
@@ -249,9 +250,19 @@ class BaseClient(BaseClientServer):
     def _onActiveConnection(self, conn: Connection) -> None:
         """Do nothing; called when a connection can be used."""
 
-    def _lostConnection(self, conn: Connection, reason: str = "the connection is taken for lost") -> None:
+    def _give_up(self, conn: Connection, reason: str) -> None:
+        """Take a connection for lost, by way of the program's `_lostConnection`, whatever that does."""
+        with self.connections_condition:
+            if conn not in self.active_connections:
+                return
+            self._reasons[conn] = reason
+        self._call_hook(self._lostConnection, conn)
+        BaseClient._lostConnection(self, conn)  # nothing if it has been done
+
+    def _lostConnection(self, conn: Connection) -> None:
         """Close a connection, so that it is opened again; `handleDisconnect` learns of the jobs that were there."""
         with self.connections_condition:
+            reason = self._reasons.pop(conn, "the connection is taken for lost")
             if conn not in self.active_connections:
                 return
             self.active_connections.remove(conn)
@@ -296,7 +307,7 @@ class BaseClient(BaseClientServer):
                     self._read(connection, transport)
             except (OSError, RemoteProtocolError) as error:
                 if connection.session is transport:
-                    self._lostConnection(connection, str(error))
+                    self._give_up(connection, str(error))
         if deadline is not None and deadline <= time.monotonic():
             self._on_deadline()
 
@@ -330,7 +341,7 @@ class BaseClient(BaseClientServer):
         """Read what has arrived, and do what follows from it."""
         while (data := transport.receive()) is not None:
             if not data:
-                self._lostConnection(connection, "the server closed the connection")
+                self._give_up(connection, "the server closed the connection")
                 return
             connection.feed(data)
             while connection.session is transport and (message := connection.next_message()) is not None:

@@ -90,9 +90,8 @@ class Client(BaseClient):
         for connection in self._active():
             connection.check_not_reading("OPTION_REQ")
             try:
-                tasks.append(connection.sendOption(option))
-            except DisconnectError as error:
-                self._lostConnection(connection, str(error))
+                tasks.append(self._ask_for_option(connection, option))
+            except DisconnectError:
                 lost = True
         # Each of them, so that the timeout is one of the server's and not of the server before it.
         answered = [task.wait(timeout) for task in tasks]
@@ -100,7 +99,15 @@ class Client(BaseClient):
 
     def _onConnect(self, conn: Connection) -> None:
         for option in tuple(self.options):
-            conn.sendOption(option)
+            self._ask_for_option(conn, option)
+
+    def _ask_for_option(self, connection: Connection, option: bytes) -> OptionReqTask:
+        """Ask for an option; the task fails if the server refuses, or passes over it."""
+        packet = Packet(constants.REQ, constants.OPTION_REQ, option, connection)
+        packet.task = task = OptionReqTask()
+        self.sendPacket(packet, connection)
+        connection.sendBarrier(task)
+        return task
 
     def submitJob(
         self, job: Job, background: bool = False, precedence: int = PRECEDENCE_NORMAL, timeout: float | None = 30
@@ -137,14 +144,21 @@ class Client(BaseClient):
             connection.check_not_reading("submitJob")
             task = SubmitJobTask(job, bool(background))
             job.connection = connection
+            packet = Packet(constants.REQ, ptype, data, connection)
+            packet.task = task
             try:
-                connection.sendTask(Packet(constants.REQ, ptype, data, connection), task)
+                self.sendPacket(packet, connection)
             except DisconnectError as error:
                 problem = str(error)
-                self._lostConnection(connection, problem)
+                continue
+            except Exception as error:  # of a program that has overridden it
+                if task.sent:
+                    raise GearmanError(f"{connection}: {error}: the job may be queued there") from error
+                self.log.exception("Error in sendPacket")
+                problem = str(error)
                 continue
             if not task.wait(timeout):
-                self._lostConnection(connection, "no answer to a submission")
+                self._give_up(connection, "no answer to a submission")
                 raise GearmanError(f"{connection} did not answer within {timeout:g} s: the job may be queued there")
             if task.error is None:
                 return

@@ -27,7 +27,7 @@ from . import constants
 from .admin import AdminRequest
 from .errors import ConnectionError, DisconnectError, GearmanError, InvalidDataError, TimeoutError
 from .packet import MAX_ANSWER_SIZE, Packet, decoder
-from .tasks import OptionReqTask, SubmitJobTask, Task
+from .tasks import SubmitJobTask, Task
 from .text import convert_to_bytes, decode
 from .tls import client_context, names_host, wants_tls
 from .tracking import JobTracker
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
+_UNHURRIED: Final = frozenset((constants.GRAB_JOB_UNIQ, constants.PRE_SLEEP))  # nobody waits until these have left
 _ABORTED: Final = "connecting was stopped"
 
 
@@ -302,7 +303,13 @@ class Connection:
             DisconnectError: the connection is down.
         """
         self.log.info("Sending packet to %s: %s", self, packet)
-        self.sendRaw(packet.toBinary())
+        if packet.task is not None:
+            self._send_request(packet, packet.task)
+        elif packet.ptype in _UNHURRIED and self.reader is not None:
+            with self.send_lock:
+                self._open_transport().enqueue(packet.toBinary())  # the thread that reads sends the rest
+        else:
+            self.sendRaw(packet.toBinary())
 
     def sendPacketIn(self, session: object, packet: Packet) -> None:
         """Send a packet, unless the connection has been opened again since.
@@ -333,36 +340,27 @@ class Connection:
         with self.send_lock:
             self._open_transport().enqueue(packet.toBinary())
 
-    def sendTask(self, packet: Packet, task: Task) -> None:
-        """Send a request; its task is completed by the answer, or by the end of the connection.
-
-        Raises:
-            DisconnectError: the connection is down, and the request has not left whole.
-        """
-        self.log.info("Sending packet to %s: %s", self, packet)
+    def _send_request(self, packet: Packet, task: Task) -> None:
+        """Send a request; its task is completed by the answer, or by the end of the connection."""
         with self.send_lock:
             transport = self._open_transport()
             if transport.at_end():
                 raise DisconnectError(f"{self.host}:{self.port}: the server has closed the connection")
             self.pending_tasks.append(task)
+            task.sent = True
             if isinstance(task, SubmitJobTask) and not task.background:
                 self.tracker.submitted()
             mark = transport.enqueue(packet.toBinary())
         transport.drain(mark)
 
-    def sendOption(self, name: bytes) -> OptionReqTask:
-        """Ask for an option; the task fails if the server refuses, or passes over it.
+    def sendBarrier(self, task: Task) -> None:
+        """End a task once the server has answered all that was asked so far, unless it has answered this, too.
 
         Raises:
             DisconnectError: the connection is down.
         """
-        task = OptionReqTask()
         with self.send_lock:
-            self._open_transport()
-            self.pending_tasks.append(task)
-            self.enqueue(Packet(constants.REQ, constants.OPTION_REQ, name, self))
             self._send_barrier(lambda: self._pass_over(task))
-        return task
 
     def _pass_over(self, task: Task) -> None:
         """End a task that the server has not answered, though it has answered what came behind it."""

@@ -17,6 +17,7 @@ from .errors import InvalidDataError, UnknownJobError
 if TYPE_CHECKING:
     from .connection import Connection
     from .jobs import Job
+    from .tasks import Task
 
 __all__ = ["MAX_ANSWER_SIZE", "RAW", "Packet", "decoder"]
 
@@ -47,7 +48,10 @@ class Packet(Event):
         ptype: the type number.
         data: everything behind the header.
         connection: where it came from, or goes to.
+        task: what the answer completes, if a client waits for one.
     """
+
+    task: Task | None = None
 
     __hash__ = None  # type: ignore[assignment]  # its attributes may be assigned to
 

@@ -18,12 +18,14 @@ class Task:
     Attributes:
         error: why there is no good answer; None while there is none at all, and after a good one.
         answered: whether the server has answered it, well or not.
+        sent: whether it has begun to leave.
     """
 
     def __init__(self) -> None:
         """Begin without an answer."""
         self.error: str | None = None
         self.answered = False
+        self.sent = False
         self._complete = False
         self._gate = threading.Lock()  # shut until the task is complete; made faster than an event, and so is waiting
         self._gate.acquire()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from queue import Empty, Queue
 from typing import Any, ClassVar, Final
 
 from gearproto.event import Event
@@ -29,6 +30,19 @@ _STATES: Final = {"IDLE": Grab.IDLE, "GRAB_WAIT": Grab.ASKED, "SLEEP": Grab.ASLE
 _NAMES: Final = {state: name for name, state in _STATES.items()}
 _CYCLE: Final = grab_cycle(asks_when_woken=False)
 _NUMBER: Final = re.compile(rb"[0-9]+(\.[0-9]*)?")
+
+
+class _JobQueue(Queue["WorkerJob | None"]):
+    """Jobs that no thread has taken; whoever waits for one is woken."""
+
+    def __init__(self, changed: threading.Condition) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def put(self, item: WorkerJob | None, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        with self._changed:
+            self._changed.notify_all()
 
 
 class Worker(BaseClient):
@@ -73,9 +87,9 @@ class Worker(BaseClient):
         self.worker_id = name
         self.functions: dict[bytes, FunctionRecord] = {}
         self.waiting_for_jobs = 0
-        self.job_queue: deque[WorkerJob] = deque()
         self.job_lock = threading.RLock()
         self._jobs_changed = threading.Condition(self.job_lock)
+        self.job_queue: Queue[WorkerJob | None] = _JobQueue(self._jobs_changed)
         self._stops = 0
         self._turns: GrabTurns[Connection] = GrabTurns(_state, _GRAB_TIMEOUT)
         self._start()
@@ -167,12 +181,15 @@ class Worker(BaseClient):
             self.waiting_for_jobs += 1
             try:
                 while self.running and self._stops == stops:
-                    if self.job_queue:
-                        return self.job_queue.popleft()
+                    with contextlib.suppress(Empty):
+                        if (job := self.job_queue.get_nowait()) is not None:
+                            return job
+                        break  # as programs stop a worker that know how `gear` does
                     self._updateStateMachines()
                     self._jobs_changed.wait()
             finally:
-                self.waiting_for_jobs -= 1
+                if self._stops == stops:  # otherwise it has been taken off
+                    self.waiting_for_jobs -= 1
         raise InterruptedError("no more jobs are waited for")
 
     def stopWaitingForJobs(self) -> None:
@@ -183,12 +200,14 @@ class Worker(BaseClient):
         """
         with self._jobs_changed:
             self._stops += 1
+            self.waiting_for_jobs = 0
+            self._sleep_no_longer()
             self._jobs_changed.notify_all()
             if threading.current_thread() is not self.poll_thread:
                 self._jobs_changed.wait_for(lambda: not self._asked(), _LAST_WAIT)
             late = self._asked()
         for connection in late:
-            self._lostConnection(connection, "no answer to GRAB_JOB_UNIQ")
+            self._give_up(connection, "no answer to GRAB_JOB_UNIQ")
 
     def _shutdown(self) -> None:
         self.stopWaitingForJobs()
@@ -196,10 +215,13 @@ class Worker(BaseClient):
     def _look_again(self) -> None:
         """Ask servers again that had no job when they were asked last."""
         with self.job_lock:
-            for connection in self._active():
-                if connection.state == "SLEEP":
-                    connection.changeState("IDLE")
+            self._sleep_no_longer()
             self._updateStateMachines()
+
+    def _sleep_no_longer(self) -> None:
+        for connection in self._active():
+            if connection.state == "SLEEP":
+                connection.changeState("IDLE")
 
     def _asked(self) -> list[Connection]:
         """Return the connections that have been asked for a job, and have not answered."""
@@ -208,19 +230,36 @@ class Worker(BaseClient):
     def _updateStateMachines(self) -> None:
         """Ask as many servers for a job as there are threads that nothing has been asked for."""
         with self.job_lock:
-            wanted = self.waiting_for_jobs - len(self.job_queue)
+            wanted = self.waiting_for_jobs - self.job_queue.qsize()
             asked = self._turns.take(wanted, time.monotonic(), lambda connection: connection.state == "IDLE")
             for connection in asked:
                 connection.changeState("GRAB_WAIT")
             for connection in asked:
-                self._post(connection, constants.GRAB_JOB_UNIQ)
+                self._try_to(self._sendGrabJobUniq, connection)
 
-    def _post(self, connection: Connection, ptype: int) -> None:
-        """Send a packet without waiting for the socket to take it; a connection that is down is taken for lost."""
+    def _sendGrabJobUniq(self, connection: Connection | None = None) -> None:
+        """Ask a server for a job, or all of them."""
+        if connection is None:
+            self.broadcast(Packet(constants.REQ, constants.GRAB_JOB_UNIQ, b""))
+            return
+        with self.job_lock:
+            if connection.state == "SLEEP":
+                connection.changeState("GRAB_WAIT")
+        self.sendPacket(Packet(constants.REQ, constants.GRAB_JOB_UNIQ, b"", connection), connection)
+
+    def _sendPreSleep(self, connection: Connection) -> None:
+        """Tell a server that this worker sleeps until it is woken."""
+        self.sendPacket(Packet(constants.REQ, constants.PRE_SLEEP, b"", connection), connection)
+
+    def _try_to(self, send: Callable[[Connection], object], connection: Connection) -> None:
+        """Send a packet without waiting for the socket to take it; a connection where that fails is taken for lost."""
         try:
-            connection.enqueue(Packet(constants.REQ, ptype, b"", connection))
+            send(connection)
         except DisconnectError as error:
-            self._lostConnection(connection, str(error))
+            self._give_up(connection, str(error))
+        except Exception as error:  # of the program; what has been asked for is unknown
+            self.log.exception("Error in a method that sends")
+            self._give_up(connection, f"sending failed: {error}")
         else:
             self._waker.wake()  # for the thread that reads: it may have to send the rest, and knows when to ask another
 
@@ -236,7 +275,7 @@ class Worker(BaseClient):
             if before is Grab.ASKED:
                 self._jobs_changed.notify_all()
             if answer:
-                self._post(connection, constants.PRE_SLEEP)
+                self._try_to(self._sendPreSleep, connection)
             self._updateStateMachines()
 
     def _on_lost(self, connection: Connection) -> None:
@@ -293,8 +332,7 @@ class Worker(BaseClient):
         job = self.job_class(bytes(handle), bytes(name), arguments, bytes(unique) or None)
         job.assign(connection)
         with self._jobs_changed:
-            self.job_queue.append(job)
-            self._jobs_changed.notify_all()
+            self.job_queue.put(job)
             self._advance(packet, JobAssign)
         return job
 
