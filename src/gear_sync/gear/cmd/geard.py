@@ -126,7 +126,8 @@ class Server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
             _log.info("Listening on port %d", self.server.port)
-            self.server.poll_thread.join()
+            while self.server.poll_thread.is_alive():  # again and again: a signal just before a wait does not end it
+                self.server.poll_thread.join(1)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         _log.info("%s: stopping", signal.Signals(number).name)
