@@ -2,89 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
 from gearproto import StreamBlocked
-from gearproto.client import Candidates, Cursor, JobEvent, JobHandle, JobRecord, JobRequest, Unread
-from gearproto.event import Event
+from gearproto.client import JobEvent, JobHandle, JobView
 from gearproto.events import StatusReceived
-from gearproto.outcomes import Outcome
 from gearproto.timeouts import checked_timeout, deadline
+
+from .waiting import WaitingRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from .client_servers import ClientServers
+
+    _R_co = TypeVar("_R_co", covariant=True, default=bytes)
+else:
+    from typing import TypeVar
+
+    _R_co = TypeVar("_R_co", covariant=True)
 
 __all__ = ["Job", "JobEvents"]
 
 
-class Owner(Protocol):
-    """The client of a job."""
+class Job(JobView[_R_co]):
+    """A submitted job. It runs whether you wait for it or not.
 
-    def before_wait(self) -> None:
-        """Refuse to wait in another event loop than the client's, and read all connections that can be read."""
-        ...
+    ``Job`` is ``Job[bytes]``; a job of a typed function has the type of its result in the brackets.
+    """
 
-    def on_event_taken(self) -> None:
-        """Read on, if a job that streams has held that up and holds less now."""
-        ...
-
-    def on_iteration_left(self) -> None:
-        """Read on, as `on_event_taken`; may be called at any time, in any thread."""
-        ...
-
-    async def status_of_job(self, job: Job) -> StatusReceived:
-        """Ask a job's server what it knows of the job."""
-        ...
-
-    async def cancel_job(self, job: Job) -> bool:
-        """Cancel a job at its server."""
-        ...
-
-
-class Job(JobRecord):
-    """A submitted job. It runs whether you wait for it or not, even if a task that waits for it is cancelled."""
-
-    __slots__ = ("_changed", "_owner")
+    __slots__ = ("_servers", "_waiting")
 
     def __init__(
-        self,
-        owner: Owner,
-        request: JobRequest,
-        candidates: Candidates,
-        *,
-        background: bool = False,
-        resubmit: bool = False,
-        unread: Unread | None = None,
+        self, servers: ClientServers, record: WaitingRecord, decode: Callable[[bytes], _R_co] | None = None
     ) -> None:
-        """Make the record of a submission; clients do that."""
-        super().__init__(request, candidates, background=background, resubmit=resubmit, unread=unread)
-        self._owner = owner
-        self._changed: anyio.Event | None = None
-
-    def on_event(self, event: Event) -> bool:
-        """Take an event of the connection; return whether it was the submission's last."""
-        last = super().on_event(event)
-        self.look_again()
-        return last
-
-    def end(self, outcome: Outcome) -> None:
-        """Give the job its outcome."""
-        super().end(outcome)
-        self.look_again()
-
-    def look_again(self) -> None:
-        """Wake the tasks that wait for the job."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def _change(self) -> None:
-        self._owner.before_wait()
-        self.check_progress()
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+        """Show the record of a submission; clients do that."""
+        super().__init__(record, decode)
+        self._servers = servers
+        self._waiting = record
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended.
@@ -96,20 +55,15 @@ class Job(JobRecord):
             Whether it has ended. If not, it is not cancelled, and can be waited for again.
         """
         seconds = checked_timeout(timeout)
-        if seconds is None:
-            if self.outcome is not None:
-                await anyio.lowlevel.checkpoint()
-            while self.outcome is None:
-                await self._change()
-            return True
-        with anyio.move_on_after(seconds):
-            await self.wait()
-        return self.outcome is not None
-
-    async def wait_until_resolved(self) -> None:
-        """Wait until the job has ended or, if it is a background job, a server has taken it."""
-        while not self.resolved:
-            await self._change()
+        record = self._waiting
+        if seconds is not None:
+            with anyio.move_on_after(seconds):
+                await self.wait()
+        elif record.outcome is not None:
+            await anyio.lowlevel.checkpoint()
+        else:
+            await self._servers.wait(record, lambda: record.outcome is not None)
+        return record.outcome is not None
 
     async def wait_queued(self, timeout: float | None = None) -> JobHandle:
         """Wait until a server has taken the job (``JOB_CREATED``).
@@ -124,12 +78,12 @@ class Job(JobRecord):
             JobError: no server has taken it: `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job is not cancelled, and can be waited for again.
         """
+        record = self._waiting
         with anyio.CancelScope(deadline=deadline(timeout, anyio.current_time())):
-            while not self.taken_or_ended:
-                await self._change()
-        if not self.taken_or_ended:
+            await self._servers.wait(record, lambda: record.taken_or_ended)
+        if not record.taken_or_ended:
             raise TimeoutError(f"{self} has not been taken by a server within {timeout:g} s; it has not been cancelled")
-        return self.taken()
+        return record.taken()
 
     async def status(self) -> StatusReceived:
         """Ask the job's server what it knows of the job (``GET_STATUS``), once it has taken it.
@@ -141,7 +95,10 @@ class Job(JobRecord):
             ConnectionLost: the server could not be reached, or the connection went before the answer.
             TimeoutError: the server has not answered in time.
         """
-        return await self._owner.status_of_job(self)
+        servers = self._servers
+        until = servers.until()
+        handle = await self.wait_queued(servers.settings.timeout)
+        return await servers.status(handle.server, lambda conn: conn.get_status(handle), until)
 
     async def cancel(self) -> bool:
         """Cancel the job at its server (``cancel job``), once it has taken it; it ends as `Failed`.
@@ -156,9 +113,11 @@ class Job(JobRecord):
             JobError, ConnectionLost, TimeoutError: as for `status`.
             ServerError: the server refuses.
         """
-        return await self._owner.cancel_job(self)
+        servers = self._servers
+        until = servers.until()
+        return await servers.cancel(await self.wait_queued(servers.settings.timeout), until)
 
-    async def result(self, timeout: float | None = None) -> bytes:
+    async def result(self, timeout: float | None = None) -> _R_co:
         """Wait for the job's result.
 
         Args:
@@ -173,10 +132,10 @@ class Job(JobRecord):
             LocalProtocolError: the job was submitted with ``stream=True``, and keeps no result.
             StreamBlocked: another job holds so much unread that the connection is not read.
         """
-        self.check_keeps_result()
+        self._waiting.check_keeps_result()
         if not await self.wait(timeout):
             raise TimeoutError(f"{self} has not ended within {timeout:g} s; it has not been cancelled")
-        return self.result_data()
+        return self._result()
 
     def __aiter__(self) -> JobEvents:
         """Yield what happens to the job, without a timeout: see `events`."""
@@ -187,8 +146,8 @@ class Job(JobRecord):
 
         Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
         streams. Progress that an iteration has not yielded before the next comes is dropped.
-        `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
-        `gearproto.client.Resubmitted`, only with ``resubmit``, that the job was sent again: events before this one
+        `Restarted` says that the job's worker was lost and another begins from the beginning, and
+        `Resubmitted`, only with ``resubmit``, that the job was sent again: events before this one
         are not part of the result, and are not kept.
 
         Args:
@@ -198,12 +157,7 @@ class Job(JobRecord):
             TimeoutError: the time has passed. The job is not cancelled, and its events can be asked for again.
             StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
-        return JobEvents(self, timeout, deadline(timeout, anyio.current_time()))
-
-    async def wait_for_event(self, cursor: Cursor) -> None:
-        """Wait until a cursor has an event, or has come to the end."""
-        while not cursor.fetch():
-            await self._change()
+        return JobEvents(self._servers, self._waiting, timeout, deadline(timeout, anyio.current_time()))
 
 
 class JobEvents(AsyncIterator[JobEvent]):
@@ -214,26 +168,27 @@ class JobEvents(AsyncIterator[JobEvent]):
     left: what it has not yielded is kept for the next.
     """
 
-    def __init__(self, job: Job, timeout: float | None, until: float) -> None:
+    def __init__(self, servers: ClientServers, record: WaitingRecord, timeout: float | None, until: float) -> None:
         """Begin an iteration; jobs do that."""
-        self._cursor = job.cursor()
+        self._cursor = record.cursor()
         self._failed = False
-        self._job = job
+        self._servers = servers
+        self._record = record
         self._timeout = timeout
         self._until = until
         self._begun = False
 
     async def __anext__(self) -> JobEvent:
         """Return the next event, and wait for it if need be."""
-        job, cursor = self._job, self._cursor
+        record, cursor = self._record, self._cursor
         if not cursor.fetch():
             try:
                 # Something may come at each look, without end: past the time there is one look, only for the first.
                 if not self._begun or anyio.current_time() < self._until:
                     with anyio.CancelScope(deadline=self._until):
-                        await job.wait_for_event(cursor)
+                        await self._servers.wait(record, cursor.fetch)
                 if not cursor.fetch():
-                    raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it has not been cancelled")
+                    raise TimeoutError(f"{record} has not ended within {self._timeout:g} s; it has not been cancelled")
             except (TimeoutError, StreamBlocked):
                 self._failed = True
                 raise
@@ -242,8 +197,8 @@ class JobEvents(AsyncIterator[JobEvent]):
         event = cursor.take()
         if event is None:  # the outcome has been taken
             raise StopAsyncIteration
-        if job.streams:
-            job._owner.on_event_taken()
+        if record.streams:
+            self._servers.on_event_taken()
         return event
 
     async def aclose(self) -> None:
@@ -255,5 +210,5 @@ class JobEvents(AsyncIterator[JobEvent]):
 
     def _leave(self, *, discard: bool) -> None:
         self._cursor.close(discard=discard)
-        if self._job.streams:
-            self._job._owner.on_iteration_left()
+        if self._record.streams:
+            self._servers.on_iteration_left()

@@ -5,58 +5,41 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from gearproto import StreamBlocked
-from gearproto.client import Candidates, JobEvent, JobHandle, JobRecord, JobRequest, Unread
+from gearproto.client import JobEvent, JobHandle, JobRecord, JobView
 from gearproto.events import StatusReceived
 from gearproto.timeouts import checked_timeout, deadline
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from .client_servers import ClientServers
+
+    _R_co = TypeVar("_R_co", covariant=True, default=bytes)
+else:
+    from typing import TypeVar
+
+    _R_co = TypeVar("_R_co", covariant=True)
 
 __all__ = ["Job", "JobEvents"]
 
 
-class Owner(Protocol):
-    """The client of a job."""
+class Job(JobView[_R_co]):
+    """A submitted job. It runs whether you wait for it or not.
 
-    def wait_for_job(self, job: Job, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is done, or the job has ended."""
-        ...
+    ``Job`` is ``Job[bytes]``; a job of a typed function has the type of its result in the brackets.
+    """
 
-    def status_of_job(self, job: Job) -> StatusReceived:
-        """Ask a job's server what it knows of the job."""
-        ...
-
-    def cancel_job(self, job: Job) -> bool:
-        """Cancel a job at its server."""
-        ...
-
-    def on_event_taken(self) -> None:
-        """Read on, if a job that streams has held that up and holds less now."""
-        ...
-
-    def on_iteration_left(self) -> None:
-        """Read on, as `on_event_taken`; may be called at any time, in any thread."""
-        ...
-
-
-class Job(JobRecord):
-    """A submitted job. It runs whether you wait for it or not."""
-
-    __slots__ = ("_owner",)
+    __slots__ = ("_servers",)
 
     def __init__(
-        self,
-        owner: Owner,
-        request: JobRequest,
-        candidates: Candidates,
-        *,
-        background: bool = False,
-        resubmit: bool = False,
-        unread: Unread | None = None,
+        self, servers: ClientServers, record: JobRecord, decode: Callable[[bytes], _R_co] | None = None
     ) -> None:
-        """Make the record of a submission; clients do that."""
-        super().__init__(request, candidates, background=background, resubmit=resubmit, unread=unread)
-        self._owner = owner
+        """Show the record of a submission; clients do that."""
+        super().__init__(record, decode)
+        self._servers = servers
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended.
@@ -67,7 +50,7 @@ class Job(JobRecord):
         Returns:
             Whether it has ended. If not, it is not cancelled, and can be waited for again.
         """
-        return self._owner.wait_for_job(self, lambda: self.outcome is not None, checked_timeout(timeout))
+        return self._servers.wait(self._record, lambda: self._record.outcome is not None, checked_timeout(timeout))
 
     def wait_queued(self, timeout: float | None = None) -> JobHandle:
         """Wait until a server has taken the job (``JOB_CREATED``).
@@ -82,9 +65,10 @@ class Job(JobRecord):
             JobError: no server has taken it: `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job is not cancelled, and can be waited for again.
         """
-        if not self._owner.wait_for_job(self, lambda: self.taken_or_ended, checked_timeout(timeout)):
+        record = self._record
+        if not self._servers.wait(record, lambda: record.taken_or_ended, checked_timeout(timeout)):
             raise TimeoutError(f"{self} has not been taken by a server within {timeout:g} s; it has not been cancelled")
-        return self.taken()
+        return record.taken()
 
     def status(self) -> StatusReceived:
         """Ask the job's server what it knows of the job (``GET_STATUS``), once it has taken it.
@@ -96,7 +80,10 @@ class Job(JobRecord):
             ConnectionLost: the server could not be reached, or the connection went before the answer.
             TimeoutError: the server has not answered in time.
         """
-        return self._owner.status_of_job(self)
+        servers = self._servers
+        until = servers.until()
+        handle = self.wait_queued(servers.settings.timeout)
+        return servers.status(handle.server, lambda conn: conn.get_status(handle), until)
 
     def cancel(self) -> bool:
         """Cancel the job at its server (``cancel job``), once it has taken it; it ends as `Failed`.
@@ -111,9 +98,11 @@ class Job(JobRecord):
             JobError, ConnectionLost, TimeoutError: as for `status`.
             ServerError: the server refuses.
         """
-        return self._owner.cancel_job(self)
+        servers = self._servers
+        until = servers.until()
+        return servers.cancel(self.wait_queued(servers.settings.timeout), until)
 
-    def result(self, timeout: float | None = None) -> bytes:
+    def result(self, timeout: float | None = None) -> _R_co:
         """Wait for the job's result.
 
         Args:
@@ -128,10 +117,10 @@ class Job(JobRecord):
             LocalProtocolError: the job was submitted with ``stream=True``, and keeps no result.
             StreamBlocked: another job holds so much unread that the connection is not read.
         """
-        self.check_keeps_result()
+        self._record.check_keeps_result()
         if not self.wait(timeout):
             raise TimeoutError(f"{self} has not ended within {timeout:g} s; it has not been cancelled")
-        return self.result_data()
+        return self._result()
 
     def __iter__(self) -> JobEvents:
         """Yield what happens to the job, without a timeout: see `events`."""
@@ -142,8 +131,8 @@ class Job(JobRecord):
 
         Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
         streams. Progress that an iteration has not yielded before the next comes is dropped.
-        `gearproto.events.Restarted` says that the job's worker was lost and another begins from the beginning, and
-        `gearproto.client.Resubmitted`, only with ``resubmit``, that the job was sent again: events before this one
+        `Restarted` says that the job's worker was lost and another begins from the beginning, and
+        `Resubmitted`, only with ``resubmit``, that the job was sent again: events before this one
         are not part of the result, and are not kept.
 
         Args:
@@ -153,7 +142,7 @@ class Job(JobRecord):
             TimeoutError: the time has passed. The job is not cancelled, and its events can be asked for again.
             StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
         """
-        return JobEvents(self, timeout, deadline(timeout, time.monotonic()))
+        return JobEvents(self._servers, self._record, timeout, deadline(timeout, time.monotonic()))
 
 
 class JobEvents(Iterator[JobEvent]):
@@ -164,25 +153,26 @@ class JobEvents(Iterator[JobEvent]):
     left: what it has not yielded is kept for the next.
     """
 
-    def __init__(self, job: Job, timeout: float | None, until: float) -> None:
+    def __init__(self, servers: ClientServers, record: JobRecord, timeout: float | None, until: float) -> None:
         """Begin an iteration; jobs do that."""
-        self._cursor = job.cursor()
+        self._cursor = record.cursor()
         self._failed = False
-        self._job = job
+        self._servers = servers
+        self._record = record
         self._timeout = timeout
         self._until = until
         self._begun = False
 
     def __next__(self) -> JobEvent:
         """Return the next event, and wait for it if need be."""
-        job, cursor = self._job, self._cursor
+        record, cursor = self._record, self._cursor
         left = None if self._until == math.inf else self._until - time.monotonic()
         if left is not None and left < 0 and not self._begun:
             left = 0
         self._begun = True
         try:
-            if not job._owner.wait_for_job(job, cursor.fetch, left):
-                raise TimeoutError(f"{job} has not ended within {self._timeout:g} s; it has not been cancelled")
+            if not self._servers.wait(record, cursor.fetch, left):
+                raise TimeoutError(f"{record} has not ended within {self._timeout:g} s; it has not been cancelled")
         except (TimeoutError, StreamBlocked):
             self._failed = True
             raise
@@ -190,8 +180,8 @@ class JobEvents(Iterator[JobEvent]):
         event = cursor.take()
         if event is None:  # the outcome has been taken
             raise StopIteration
-        if job.streams:
-            job._owner.on_event_taken()
+        if record.streams:
+            self._servers.on_event_taken()
         return event
 
     def close(self) -> None:
@@ -203,5 +193,5 @@ class JobEvents(Iterator[JobEvent]):
 
     def _leave(self, *, discard: bool) -> None:
         self._cursor.close(discard=discard)
-        if self._job.streams:
-            self._job._owner.on_iteration_left()
+        if self._record.streams:
+            self._servers.on_iteration_left()

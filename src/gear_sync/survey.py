@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from gearproto import ClientConnection, ConnectionLost
-from gearproto.client import NO_ANSWER, Answer, OpenRequests, unreachable
+from gearproto.client import NO_ANSWER, Answer, JobRecord, OpenRequests, unreachable
 from gearproto.events import RequestId, StatusReceived
 
 from .client_session import ClientSession
-from .job import Job
 
 __all__ = ["Question"]
 
@@ -43,11 +42,11 @@ class Question:
         self._request = request
         self._worthwhile = worthwhile
         self._answer = Answer()
-        self._records: OpenRequests[Job, Answer] | None = None
+        self._records: OpenRequests[JobRecord] | None = None
         self._dialed = False
         self._awaits_dial = False
 
-    def ask(self, records: OpenRequests[Job, Answer]) -> None:
+    def ask(self, records: OpenRequests[JobRecord]) -> None:
         """Queue the request on a connection to the server."""
         records.ask(self._request, self._answer)
         self._records = records
@@ -61,7 +60,7 @@ class Question:
 
     def advance(
         self,
-        use: Callable[[ClientSession, Callable[[OpenRequests[Job, Answer]], None]], bool],
+        use: Callable[[ClientSession, Callable[[OpenRequests[JobRecord]], None]], bool],
         dial: Callable[[ClientSession], None],
     ) -> None:
         """Do what can be done without waiting.
@@ -78,7 +77,7 @@ class Question:
         elif not use(self.session, self.ask):
             self._reach(dial)
 
-    def _take_answer(self, records: OpenRequests[Job, Answer]) -> None:
+    def _take_answer(self, records: OpenRequests[JobRecord]) -> None:
         if self._answer.event is not None:
             try:
                 self.result = records.status(self._answer.event)

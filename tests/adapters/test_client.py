@@ -156,7 +156,8 @@ async def test_many_jobs_come_back_as_they_end_each_with_its_own_result(client: 
 async def test_nothing_to_submit_is_nothing_to_wait_for(client: AnyClient) -> None:
     assert await client.submit_many([]) == []
     assert await client.submit_background_many([]) == []
-    assert [job async for job in client.as_completed([])] == []
+    none: list[Any] = []
+    assert [job async for job in client.as_completed(none)] == []
 
 
 async def test_jobs_that_take_too_long_for_as_completed_go_on(client: AnyClient, start: StartWorker) -> None:

@@ -93,7 +93,7 @@ async def test_job_that_is_on_its_way_again_ends_when_the_block_is_cancelled(any
     with HostileServer(loses_a_job) as server, anyio.CancelScope() as scope:
         async with gear_anyio.Client(server.address, retry_pauses=(60, 60), connect_timeout=100) as client:
             job = await client.submit("f", unique="u", resubmit=True)
-            await until(lambda: client._unfinished)
+            await until(lambda: client._servers._unfinished)
             scope.cancel()
             await anyio.sleep_forever()
     with pytest.raises(JobLost):
@@ -151,7 +151,7 @@ async def test_fault_in_a_client_ends_no_block_of_its_user(
         raise KeyError("a fault")
 
     async with gear_anyio.Client(server.address) as client:
-        client._start(fail)
+        client._servers._start(fail)
         await until(lambda: caplog.records)
         assert await client.echo(b"x") == b"x"
     assert "a fault" in caplog.text

@@ -34,7 +34,7 @@ def talk(job: Any) -> bytes:
 
 
 def unread(client: AnyClient) -> Unread:
-    return client.client._unread if isinstance(client, ThreadedClient) else client._unread
+    return (client.client if isinstance(client, ThreadedClient) else client)._servers.settings.unread
 
 
 @pytest.fixture

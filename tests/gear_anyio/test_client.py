@@ -16,6 +16,7 @@ import gear_anyio
 from gear_anyio import Client, Job, JobRequest
 from gearproto import Completed, ConnectionLost, GearmanError, JobLost, JobNotSent, Lost, NotSent
 from gearproto.addresses import Address
+from gearproto.client import record_of
 from gearproto.functions import BYTES, Function
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, WorkComplete
 from tests.harness.idioms import until
@@ -120,7 +121,7 @@ async def test_jobs_that_are_looked_at_again_and_again_remember_nobody(network: 
             async for job in client.as_completed([nobodys, await client.submit("reverse")]):
                 assert job is not nobodys
                 break
-        assert nobodys._watchers == []
+        assert record_of(nobodys)._watchers == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ async def test_who_is_cancelled_anywhere_cuts_no_packet_and_leaves_no_record(
             assert await client.echo(b"goes on") == b"goes on"
             job = await client.submit("reverse", b"ab")
             assert await job.result(LIMIT) == b"ba"
-            (session,) = client._sessions
+            (session,) = client._servers.sessions
             await until(lambda session=session: not session.records._open)  # type: ignore[misc]
         turns += 1 + turns // 10
     assert turns > 2
@@ -328,7 +329,7 @@ async def test_job_on_its_way_to_another_server_stays_lost_when_the_client_is_cl
         peer = await pipes.accept()
         await peer.receive(SubmitJob)
         await peer.close()
-        await until(lambda: client._unfinished)
+        await until(lambda: client._servers._unfinished)
         client.close()
         assert job.outcome == Lost("the server closed the connection")
     assert job.outcome == Lost("the server closed the connection")
@@ -400,7 +401,7 @@ async def test_server_that_does_not_read_is_given_up_and_its_stream_closed(tight
         assert await job.wait(100)
         assert isinstance(job.outcome, Lost)
         await anyio.wait_all_tasks_blocked()
-        assert not client._scopes  # no task is left
+        assert not client._servers._scopes  # no task is left
         with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             await peer.send(b"x")
 

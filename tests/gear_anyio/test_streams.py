@@ -8,6 +8,7 @@ import pytest
 
 from gear_anyio import Client, Job
 from gearproto import JobLost, StreamBlocked
+from gearproto.client import record_of
 from gearproto.events import Data
 from gearproto.packets import EchoReq, JobCreated, SubmitJob, WorkComplete, WorkData
 from tests.harness.peers import PipePeer, Pipes, virtual_time
@@ -38,7 +39,7 @@ async def test_probes_rest_while_a_job_that_streams_is_not_consumed() -> None:
         async for event in stream:
             if not isinstance(event, Data):
                 break
-            if len(stream.log._events) == 0:  # type: ignore[union-attr]
+            if len(record_of(stream).log._events) == 0:  # type: ignore[union-attr]
                 await peer.send(WorkComplete(b"H:1", b""))
         resumed = anyio.current_time()
         with pytest.raises(JobLost, match="no answer to ECHO_REQ within 10 s"):

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-import gear_sync
 from gear_sync import Client, JobRequest, Server, Worker
 from gear_sync.pump import Pump
 from gearproto import (
@@ -409,7 +408,7 @@ def test_without_room_for_another_descriptor_a_job_is_not_sent(used: bool, monke
 
     with Server(port=0) as server, nothing_left_open(server_goes_on=True), Client(server.address) as client:
         if used:
-            client._pump.open()
+            client._servers.pump.open()
         with monkeypatch.context() as patch:
             patch.setattr(socket, "socket", no_room)
             patch.setattr(socket, "socketpair", no_room)
@@ -488,7 +487,7 @@ def test_silent_server_is_a_timeout_and_late_answers_match_their_requests() -> N
         with pytest.raises(TimeoutError):
             client.submit_background("f")
         go.set()
-        client._timeout = LIMIT
+        client._servers.settings.timeout = LIMIT
         assert client.status(b"H:9").known
 
 
@@ -539,7 +538,7 @@ def test_close_ends_queries_of_other_threads() -> None:
             Call(client.admin.status),
             Call(lambda: client.submit_background("f")),
         ]
-        poll_until(lambda: len(client._sessions[0].records._open) == 5, "all wait")
+        poll_until(lambda: len(client._servers.sessions[0].records._open) == 5, "all wait")
         client.close()
         for call in calls:
             with pytest.raises(ConnectionLost, match="closed by the client"):
@@ -665,8 +664,3 @@ def test_rejected_background_job_raises() -> None:
         with pytest.raises(JobRejected) as caught:
             client.submit_background("f")
         assert (caught.value.code, caught.value.text) == (b"QUEUE_ERROR", b"Job queue is full")
-
-
-def test_package_names_what_is_public() -> None:
-    names = "Client Job Policy Priority Server TLS JobRequest Worker WorkerJob"
-    assert set(gear_sync.__all__) == set(names.split())

@@ -12,8 +12,9 @@ from zlib import crc32
 
 import pytest
 
-import gear_sync.client
+import gear_sync.client_servers
 from gear_sync import Client, Job, JobRequest, Policy, Server, Worker
+from gear_sync.client_servers import ClientServers
 from gearproto import (
     Completed,
     Failed,
@@ -26,7 +27,7 @@ from gearproto import (
     NotSent,
 )
 from gearproto.addresses import Address, parse_address
-from gearproto.client import JobHandle
+from gearproto.client import JobHandle, JobRecord, record_of
 from gearproto.packets import (
     Error,
     GetStatus,
@@ -291,7 +292,7 @@ def test_retryable_job_ends_when_the_client_is_closed() -> None:
     with HostileServer(takes_the_beginning) as deaf, Client(deaf.address) as client:
         stuck, job = client.submit_many([JobRequest("f", bytes(16 * MIB)), JobRequest("f")])
         assert isinstance(stuck.outcome, Lost)
-        assert job.retryable is not None
+        assert record_of(job).retryable is not None
         client.close()
         assert isinstance(job.outcome, NotSent)
         with pytest.raises(JobNotSent):
@@ -305,7 +306,7 @@ def test_retryable_job_keeps_nobody_waiting_longer_than_asked(waiting: str) -> N
         Client(lossy.address, retry_pauses=(60, 60), connect_timeout=120) as client,
     ):
         job = client.submit("f", unique="u", resubmit=True)
-        poll_until(lambda: job.wait(0) or job.retryable is not None, "the loss is noticed")
+        poll_until(lambda: job.wait(0) or record_of(job).retryable is not None, "the loss is noticed")
         calls: dict[str, Callable[[], object]] = {
             "result": lambda: job.result(0.01),
             "events": lambda: list(job.events(0.01)),
@@ -323,7 +324,7 @@ def test_close_ends_a_connect_that_hangs() -> None:
     with full_listener() as listener, nothing_left_open():
         client = Client(listener.getsockname(), connect_timeout=2 * LIMIT)
         call = Call(lambda: client.submit("f"))
-        (session,) = client._sessions
+        (session,) = client._servers.sessions
         poll_until(lambda: session.dialing, "it connects")
         client.close()
         with pytest.raises(JobNotSent, match="closed by the client"):
@@ -354,7 +355,7 @@ def test_client_that_is_closed_while_it_connects_leaves_nothing_open(
         assert closed.wait(LIMIT)
         return [(socket.AF_INET, (address.host, address.port))]
 
-    monkeypatch.setattr(gear_sync.client, "resolve", resolve)
+    monkeypatch.setattr(gear_sync.client_servers, "resolve", resolve)
     with socket.create_server(("127.0.0.1", 0)) as listener, nothing_left_open():
         client = Client(listener.getsockname(), connect=None if by_name else connect)
         call = Call(lambda: client.submit("f"))
@@ -386,7 +387,7 @@ def test_thread_that_waits_for_a_silent_server_does_not_keep_another_from_connec
         Client([blackhole.address, servers[0].address], policy="round_robin") as client,
     ):
         stuck = Call(client.submit("f").wait)
-        poll_until(lambda: client._pump._pumping, "it waits")
+        poll_until(lambda: client._servers.pump._pumping, "it waits")
         handle = Call(lambda: client.submit_background("f")).result()
         assert handle.server == parse_address(servers[0].address)
         client.close()
@@ -521,7 +522,7 @@ def test_jobs_that_are_looked_at_again_and_again_remember_nobody() -> None:
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 list(client.as_completed([job], 0))
-        assert job._watchers == []
+        assert record_of(job)._watchers == []
 
 
 @ways
@@ -532,16 +533,16 @@ def test_job_that_another_thread_submits_again_has_not_ended_for_those_who_wait(
         HostileServer(loses_a_job, completes_a_job) as server,
         Client(server.address, retry_pauses=(0.001, 0.001)) as client,
     ):
-        wait = client._pump.wait
+        wait = client._servers.pump.wait
 
         def wait_and_be_late(done: Callable[[], bool], timeout: float | None) -> bool:
             is_done = wait(done, timeout)
-            if job.retryable is not None:
-                Call(lambda: client._retry(job, math.inf)).result()
+            if record_of(job).retryable is not None:
+                Call(lambda: client._servers.retry(record_of(job), math.inf)).result()
             return is_done
 
         job = client.submit("f", unique="u", resubmit=True)
-        monkeypatch.setattr(client._pump, "wait", wait_and_be_late)
+        monkeypatch.setattr(client._servers.pump, "wait", wait_and_be_late)
         assert waits(waiting, client, job) == b"whole result"
 
 
@@ -559,13 +560,13 @@ def test_jobs_that_have_ended_do_not_wait_for_one_that_is_submitted_again(monkey
         Client(server.address, retry_pauses=(60, 60), connect_timeout=120) as client,
     ):
 
-        def relaunch(job: Job, until: float) -> None:
+        def relaunch(job: JobRecord, until: float) -> None:
             order.append("again")
             client.close()
 
         lost, done = client.submit("f", unique="u", resubmit=True), client.submit("f")
-        poll_until(lambda: lost.retryable is not None or lost.wait(0), "one is done, the other lost")
-        monkeypatch.setattr(client, "_retry", relaunch)
+        poll_until(lambda: record_of(lost).retryable is not None or lost.wait(0), "one is done, the other lost")
+        monkeypatch.setattr(client._servers, "retry", relaunch)
         order.extend(client.as_completed([lost, done], LIMIT))
     assert order == [done, "again", lost]
     assert isinstance(done.outcome, Completed)
@@ -573,22 +574,22 @@ def test_jobs_that_have_ended_do_not_wait_for_one_that_is_submitted_again(monkey
 
 def test_close_while_another_thread_submits_a_job_again_ends_all_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     relaunching, go = threading.Event(), threading.Event()
-    launch = Client._launch
+    launch = ClientServers.launch
 
-    def slow_launch(client: Client, *arguments: Any, again: bool = False) -> None:
+    def slow_launch(servers: ClientServers, *arguments: Any, again: bool = False) -> None:
         if again:
             relaunching.set()
             assert go.wait(LIMIT)
-        launch(client, *arguments, again=again)
+        launch(servers, *arguments, again=again)
 
-    monkeypatch.setattr(Client, "_launch", slow_launch)
+    monkeypatch.setattr(ClientServers, "launch", slow_launch)
     with HostileServer(loses_a_job) as server, Client(server.address) as client:
         job = client.submit("f", unique="u", resubmit=True)
         first = Call(job.result)
         assert relaunching.wait(LIMIT)
         waits: list[Callable[[], object]] = [job.result, lambda: list(job), lambda: list(client.as_completed([job]))]
         calls = [Call(wait) for wait in waits]
-        poll_until(lambda: bool(client._pump._pumping) and len(client._pump._waiters) == 2, "all wait")
+        poll_until(lambda: bool(client._servers.pump._pumping) and len(client._servers.pump._waiters) == 2, "all wait")
         client.close()
         for call in calls:
             with pytest.raises(GearmanError, match="this client is closed"):
@@ -648,7 +649,7 @@ def test_task_that_breaks_a_rule_keeps_all_others_back(servers: list[OurServer])
             for submit in (client.submit_many, client.submit_background_many):
                 with pytest.raises(LocalProtocolError, match="unique has 65 bytes"):
                     submit(tasks)
-            for address in addresses[: len(client._sessions)]:
+            for address in addresses[: len(client._servers.sessions)]:
                 assert client.admin_of(address).jobs() == ()
 
 
@@ -686,4 +687,4 @@ def test_nothing_is_left_open_with_several_servers(absent: str) -> None:
             with contextlib.suppress(TimeoutError):
                 list(client.as_completed(jobs, 0.05))
         assert all(job.outcome is not None for job in jobs)
-        assert client._retryable == {}
+        assert client._servers.retryable == {}

@@ -55,9 +55,9 @@ def worker_of(address: tuple[str, int] | str, threads: int = 0) -> Worker:
 
 def check_records(client: Client) -> None:
     """Nothing is kept of requests that have ended."""
-    for session in client._sessions:
+    for session in client._servers.sessions:
         assert session.records._open == {}
-    assert client._retryable == {}
+    assert client._servers.retryable == {}
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

@@ -95,9 +95,9 @@ def ask(client: Client) -> None:
 
 def check(client: Client) -> None:
     """The client works, and gives right results."""
-    assert not client._pump.lock.locked()
-    assert not client._pump._pumping
-    assert client._pump._waiters == {}
+    assert not client._servers.pump.lock.locked()
+    assert not client._servers.pump._pumping
+    assert client._servers.pump._waiters == {}
     call = Call(lambda: client.submit("reverse", b"again").result(LIMIT))
     assert call.result() == b"niaga"
     assert client.echo(b"x") == b"x"

@@ -7,6 +7,7 @@ import threading
 from typing import Final
 
 from gear_sync import Client, JobRequest
+from gearproto.client import record_of
 from gearproto.event import Event
 from gearproto.packets import JobCreated, OptionRes, SubmitJob, WorkComplete
 from tests.harness.hostile import HostileServer, Peer
@@ -54,6 +55,6 @@ def test_submission_that_no_server_reads_returns_after_the_timeout_and_leaves_la
 
     with HostileServer(script) as server, Client(server.address, timeout=0.05) as client:
         job = client.submit("f", bytes(SIZE))
-        assert not job.taken_or_ended
+        assert not record_of(job).taken_or_ended
         read_on.set()
         assert job.result(LIMIT) == b"all of it"

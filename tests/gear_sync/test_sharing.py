@@ -12,7 +12,9 @@ def test_thread_connects_to_a_server_while_another_waits_for_a_job_of_a_second_o
         with Client([one.address, two.address], probe_interval=None) as client:
             job = client.submit("nobody")
             waiting = Call(lambda: job.wait(LIMIT))
-            poll_until(lambda: client._pump._pumping and job.handle is not None, "a thread pumps, with nothing to read")
+            poll_until(
+                lambda: client._servers.pump._pumping and job.handle is not None, "a thread pumps, with nothing to read"
+            )
             asking = Call(lambda: client.admin_of(two.address).version())
             assert asking.result()
             assert waiting.running

@@ -3,8 +3,9 @@
 from .connection import ClientConnection
 from .dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
 from .job_events import Cursor, JobEvent, Resubmitted
-from .job_request import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size
+from .job_request import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size, earliest
 from .job_states import JOB_MOVES, JobMove, JobState
+from .job_view import JobView, record_of
 from .jobs import DEFAULT_RESUBMIT_TIMEOUT, MAX_RESUBMISSIONS, JobRecord, outcome_error
 from .matching import ReportMatcher
 from .policies import Candidates, Policy, ServerChooser, ServerStanding, Try, WaitUntil
@@ -30,6 +31,7 @@ __all__ = [
     "JobRecord",
     "JobRequest",
     "JobState",
+    "JobView",
     "OpenRequests",
     "Policy",
     "ReportMatcher",
@@ -42,7 +44,9 @@ __all__ = [
     "as_query",
     "check_max_unique_size",
     "check_submissions",
+    "earliest",
     "outcome_error",
+    "record_of",
     "status_of_all",
     "submission",
     "unreachable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from math import isfinite
+from math import ceil, isfinite
 from typing import Final
 
 from gearproto.addresses import Address
@@ -15,7 +15,7 @@ from gearproto.packets import Priority
 
 from .submissions import submission
 
-__all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "JobRequest", "check_max_unique_size"]
+__all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "JobRequest", "check_max_unique_size", "earliest"]
 
 DEFAULT_MAX_UNIQUE_SIZE: Final = 63
 """Most bytes of a unique unless told otherwise: one less than the protocol allows, for gearmand's sake."""
@@ -42,6 +42,26 @@ def check_max_unique_size(size: int) -> int:
     if not 0 <= size <= _MAX_UNIQUE_SIZE:
         raise ValueError(f"max_unique_size is {size}, which has to be from 0 to {_MAX_UNIQUE_SIZE}")
     return size
+
+
+def earliest(run_at: datetime | float | None, delay: float | None, wall: float) -> datetime | float | None:
+    """Return when a job may run at the earliest, which users say in one of two ways or not at all.
+
+    Args:
+        run_at: the time itself.
+        delay: seconds from now. The server is told the next whole second, so that the job never runs too early.
+        wall: seconds since 1970 by now.
+
+    Raises:
+        LocalProtocolError: both are given, or the delay is not a finite number of 0 or more.
+    """
+    if delay is None:
+        return run_at
+    if run_at is not None:
+        raise LocalProtocolError("client: give either run_at or delay, not both")
+    if not isfinite(delay) or delay < 0:
+        raise LocalProtocolError(f"client: delay is {delay}, which is not a finite number of seconds from 0 on")
+    return ceil(wall + delay)
 
 
 @event

@@ -54,10 +54,9 @@ class Answer:
 
 
 _R = TypeVar("_R", bound=JobRecord)
-_A = TypeVar("_A", bound=Answer)
 
 
-class OpenRequests(Generic[_R, _A]):
+class OpenRequests(Generic[_R]):
     """The open requests of one connection.
 
     Attributes:
@@ -78,7 +77,7 @@ class OpenRequests(Generic[_R, _A]):
         self.reason = ""
         self.cost = False
         self.server = server
-        self._open: dict[RequestId, _R | _A] = {}
+        self._open: dict[RequestId, _R | Answer] = {}
         self._streams = 0  # open jobs that stream
         self._unread: Unread | None = None  # what they hold, with those of other connections
 
@@ -100,7 +99,7 @@ class OpenRequests(Generic[_R, _A]):
                 self._streams += 1
                 self._unread = record.log.unread
 
-    def ask(self, request: Callable[[ClientConnection], RequestId], answer: _A) -> None:
+    def ask(self, request: Callable[[ClientConnection], RequestId], answer: Answer) -> None:
         """Queue any other request.
 
         Args:
@@ -112,7 +111,17 @@ class OpenRequests(Generic[_R, _A]):
         """
         self._open[request(self.conn)] = answer
 
-    def on_event(self, event: Event) -> _R | _A | None:
+    def introduce(self, *, exceptions: bool) -> None:
+        """Ask a server that has just been reached to tell more than it does unless asked (``OPTION_REQ``).
+
+        Args:
+            exceptions: whether to ask for exceptions of workers, and for `Restarted`. Some servers never answer.
+        """
+        if exceptions:
+            self.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
+            self.conn.set_option(b"reruns", optional=True)  # nobody needs to know the answer
+
+    def on_event(self, event: Event) -> _R | Answer | None:
         """Hand an event of the connection to the request that it belongs to.
 
         Returns:
@@ -157,7 +166,7 @@ class OpenRequests(Generic[_R, _A]):
             )
 
     @property
-    def open(self) -> list[_R | _A]:
+    def open(self) -> list[_R | Answer]:
         """What is open."""
         return list(self._open.values())
 
@@ -170,7 +179,7 @@ class OpenRequests(Generic[_R, _A]):
         """Tell whether a request is open."""
         return record in self._open.values()
 
-    def abandon(self, reason: str) -> list[_R | _A]:
+    def abandon(self, reason: str) -> list[_R | Answer]:
         """End what is open still though the connection has ended, as KeyboardInterrupt may leave it behind.
 
         Returns:

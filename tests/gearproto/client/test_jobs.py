@@ -69,12 +69,12 @@ def record(*, unique: bytes = b"", background: bool = False, resubmit: bool = Fa
     return JobRecord(JobRequest("f", b"w", unique), NOWHERE, background=background, resubmit=resubmit)
 
 
-def connected() -> OpenRequests[JobRecord, Answer]:
+def connected() -> OpenRequests[JobRecord]:
     """Return the records of a new connection."""
     return OpenRequests(ClientConnection(), SERVER)
 
 
-def submitted(*records: JobRecord) -> OpenRequests[JobRecord, Answer]:
+def submitted(*records: JobRecord) -> OpenRequests[JobRecord]:
     """Return a connection on which jobs have been submitted; their packets have left."""
     connection = connected()
     connection.submit(records)
@@ -82,7 +82,7 @@ def submitted(*records: JobRecord) -> OpenRequests[JobRecord, Answer]:
     return connection
 
 
-def pump(records: OpenRequests[JobRecord, Answer], *packets: Packet) -> list[JobRecord | Answer | None]:
+def pump(records: OpenRequests[JobRecord], *packets: Packet) -> list[JobRecord | Answer | None]:
     """Let packets arrive, and hand their events out."""
     records.conn.receive_data(sent(*packets))
     told = []
@@ -91,7 +91,7 @@ def pump(records: OpenRequests[JobRecord, Answer], *packets: Packet) -> list[Job
     return told
 
 
-def lose(records: OpenRequests[JobRecord, Answer], *, unsent: int = 0) -> None:
+def lose(records: OpenRequests[JobRecord], *, unsent: int = 0) -> None:
     """Let the connection end."""
     records.conn.connection_lost("gone", unsent)
     pump(records)
@@ -222,7 +222,7 @@ def test_background_job_is_resolved_when_a_server_has_taken_it() -> None:
     ],
 )
 def test_background_job_that_was_not_taken_tells_why(
-    end: Callable[[OpenRequests[JobRecord, Answer]], object], error: type[Exception]
+    end: Callable[[OpenRequests[JobRecord]], object], error: type[Exception]
 ) -> None:
     job = record(background=True)
     end(submitted(job))

@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from gearproto import ClientConnection, LocalProtocolError, StreamBlocked
 from gearproto.addresses import parse_address
 from gearproto.client import (
-    Answer,
     Candidates,
     Cursor,
     JobEvent,
@@ -167,8 +166,8 @@ def streaming(unread: Unread, unique: bytes = b"") -> JobRecord:
     return JobRecord(JobRequest("f", b"", unique), Candidates((), ()), unread=unread, resubmit=bool(unique))
 
 
-def submitted(*jobs: JobRecord) -> OpenRequests[JobRecord, Answer]:
-    records: OpenRequests[JobRecord, Answer] = OpenRequests(ClientConnection(), SERVER)
+def submitted(*jobs: JobRecord) -> OpenRequests[JobRecord]:
+    records: OpenRequests[JobRecord] = OpenRequests(ClientConnection(), SERVER)
     records.submit(jobs)
     records.conn.data_to_send()
     for number, _job in enumerate(jobs):
@@ -176,7 +175,7 @@ def submitted(*jobs: JobRecord) -> OpenRequests[JobRecord, Answer]:
     return records
 
 
-def arrive(records: OpenRequests[JobRecord, Answer], *packets: Packet) -> None:
+def arrive(records: OpenRequests[JobRecord], *packets: Packet) -> None:
     records.conn.receive_data(sent(*packets))
     for event in records.conn.events():
         records.on_event(event)
