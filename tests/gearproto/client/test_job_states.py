@@ -14,7 +14,6 @@ from gearproto.addresses import Address
 from gearproto.client import (
     JOB_MOVES,
     MAX_RESUBMISSIONS,
-    Answer,
     Candidates,
     Dispatch,
     JobMove,
@@ -40,7 +39,7 @@ class Journey:
         request, candidates = JobRequest("f", b"w", b"u"), Candidates((), ())
         self.job = JobRecord(request, candidates, background=background, resubmit=resubmit)
         self.resubmissions = MAX_RESUBMISSIONS if resubmit else 0
-        self.records: OpenRequests[JobRecord, Answer] = OpenRequests(ClientConnection(), Address("a"))
+        self.records: OpenRequests[JobRecord] = OpenRequests(ClientConnection(), Address("a"))
 
     @property
     def causes(self) -> list[str]:
