@@ -25,9 +25,11 @@ from gearproto.client import (
     JobRequest,
     Policy,
     earliest,
+    requests_of,
+    unpacked,
 )
 from gearproto.events import StatusReceived
-from gearproto.functions import Function, requests_of, unpacked
+from gearproto.functions import Function
 from gearproto.options import ConnectionOptions
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import deadline

@@ -12,6 +12,7 @@ from .policies import Candidates, Policy, ServerChooser, ServerStanding, Try, Wa
 from .requests import Answer, OpenRequests
 from .streams import DEFAULT_MAX_UNREAD, Unread
 from .submissions import submission
+from .typed import requests_of, unpacked
 
 __all__ = [
     "DEFAULT_MAX_UNIQUE_SIZE",
@@ -47,7 +48,9 @@ __all__ = [
     "earliest",
     "outcome_error",
     "record_of",
+    "requests_of",
     "status_of_all",
     "submission",
+    "unpacked",
     "unreachable",
 ]

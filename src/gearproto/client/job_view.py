@@ -39,8 +39,8 @@ class JobView(Generic[_R_co]):
         self._decode = decode
 
     def __repr__(self) -> str:
-        """Show function, handle and outcome."""
-        return f"<{type(self).__name__} {self.function!r} handle={self.handle!r} outcome={self.outcome!r}>"
+        """Show function, state, handle and outcome."""
+        return f"<{type(self).__name__} {self._record.shown()}>"
 
     def __str__(self) -> str:
         """Name the job, for messages."""

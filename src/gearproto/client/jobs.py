@@ -173,8 +173,11 @@ class JobRecord:
 
     def __repr__(self) -> str:
         """Show function, state, handle and outcome."""
-        shown = f"{self.function!r} {self.state.value} handle={self.handle!r} outcome={self.outcome!r}"
-        return f"<{type(self).__name__} {shown}>"
+        return f"<{type(self).__name__} {self.shown()}>"
+
+    def shown(self) -> str:
+        """Return function, state, handle and outcome, for developers."""
+        return f"{self.function!r} {self.state.value} handle={self.handle!r} outcome={self.outcome!r}"
 
     def __str__(self) -> str:
         """Name the job, for messages."""
