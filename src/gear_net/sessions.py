@@ -1,4 +1,4 @@
-"""One server of a client or a worker: what its connection's events mean, whoever moves the bytes.
+"""One server of a client or a worker: what the events of its connection mean in both idioms.
 
 A session has a link while there is a connection. `gear_sync` and `gear_anyio` open it, move its bytes and wait. What is
 known of the server outlasts the connection: see `gearproto.standing.Standing`.
