@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 
 
 class Iteration(Protocol):
-    """Somebody who waits for several jobs to end."""
+    """One iteration over jobs as they end."""
 
     def look_again(self) -> None:
         """Wake the task that waits, as some jobs may not end."""
@@ -58,7 +58,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
     """The servers of a client, while its block lasts. Tasks may share it.
 
     Attributes:
-        iterations: those who wait for several jobs to end.
+        iterations: iterations over jobs as they end, with a task that waits in each.
     """
 
     def __init__(self, settings: ClientSettings, connect: Connect | None) -> None:
