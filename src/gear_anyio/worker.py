@@ -25,10 +25,10 @@ from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.arguments import as_bytes
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
-from gearproto.options import ConnectionOptions, connection_options
+from gearproto.options import ConnectionOptions, connection_options, whole_number
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import setting
-from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
+from gearproto.worker import Grabber, server_timeout_ms, stopping, timed_out
 
 from .calling import Call, End, call_of, is_blocking
 from .connecting import Connect
@@ -104,7 +104,7 @@ class Worker:
             for address in parse_addresses(servers)
         ]
         self._by_conn: dict[WorkerConnection, WorkerSession] = {}
-        self._concurrency = jobs_at_once("concurrency", concurrency)
+        self._concurrency = whole_number("concurrency", concurrency)
         self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
         self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self._functions: dict[bytes, tuple[Call, float | None]] = {}

@@ -24,10 +24,10 @@ from gearproto.addresses import ServerAddresses, parse_addresses
 from gearproto.arguments import as_bytes
 from gearproto.events import ConnectionClosed, JobAssigned
 from gearproto.functions import Function
-from gearproto.options import ConnectionOptions, connection_options
+from gearproto.options import ConnectionOptions, connection_options, whole_number
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.timeouts import setting
-from gearproto.worker import Grabber, jobs_at_once, server_timeout_ms, stopping, timed_out
+from gearproto.worker import Grabber, server_timeout_ms, stopping, timed_out
 
 from . import calling
 from .pump import Pump
@@ -93,7 +93,7 @@ class Worker:
         Raises:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
-        jobs_at_once("threads", threads, 0)
+        whole_number("threads", threads, 0)
         self._options = connection_options(**options)
         addresses = parse_addresses(servers)
         files = None if tls is None else ClientTLS(tls)

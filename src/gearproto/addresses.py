@@ -135,15 +135,18 @@ def _is_number(port: object) -> bool:
 
 
 def parse_addresses(texts: ServerAddresses) -> list[Address]:
-    """Read one address or several, which a string parts by commas; each counts once.
+    """Read one address or several, separated by commas in a string; each counts once.
 
     Two strings in a tuple are a host and its port if the second is a number, and two addresses otherwise.
 
     Raises:
         ValueError: one is not a valid address, or there is none.
     """
+    given: object = texts
     several: Iterable[ServerAddress]
-    if isinstance(texts, str):
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable):
+        several = [cast("ServerAddress", texts)]  # which is not an address, as `parse_address` says
+    elif isinstance(texts, str):
         several = [part.strip() for part in texts.split(",")]
     elif isinstance(texts, tuple) and len(texts) == 2 and (isinstance(texts[1], int) or _is_number(texts[1])):
         several = [cast("ServerAddress", texts)]

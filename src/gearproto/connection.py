@@ -24,7 +24,7 @@ from .events import (
     UnexpectedPacket,
 )
 from .framing import DEFAULT_MAX_LINE_SIZE, DEFAULT_MAX_PACKET_SIZE, Decoder
-from .options import DEFAULT_MAX_OUTPUT_SIZE, size
+from .options import DEFAULT_MAX_OUTPUT_SIZE, whole_number
 from .packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
 from .timeouts import setting
 
@@ -113,9 +113,9 @@ class Connection:
                 ends. It ends too if the probe cannot leave, and no other output leaves in that time.
             now: monotonic time in seconds; only matters with a `probe_interval`.
         """
-        self._max_packet = size("max_packet_size", max_packet_size)
-        self._max_output = size("max_output_size", max_output_size)
-        size("max_line_size", max_line_size)
+        self._max_packet = whole_number("max_packet_size", max_packet_size)
+        self._max_output = whole_number("max_output_size", max_output_size)
+        whole_number("max_line_size", max_line_size)
         self._decoder = Decoder(self._SPECS, max_packet_size=max_packet_size, max_line_size=max_line_size)
         self._events: deque[Event] = deque()
         self._requests: deque[Request] = deque()

@@ -6,7 +6,13 @@ from typing import Final, TypedDict, Unpack
 
 from .timeouts import setting
 
-__all__ = ["DEFAULT_MAX_OUTPUT_SIZE", "DEFAULT_PROBE_INTERVAL", "ConnectionOptions", "connection_options", "size"]
+__all__ = [
+    "DEFAULT_MAX_OUTPUT_SIZE",
+    "DEFAULT_PROBE_INTERVAL",
+    "ConnectionOptions",
+    "connection_options",
+    "whole_number",
+]
 
 DEFAULT_MAX_OUTPUT_SIZE: Final = 256 * 1024 * 1024
 """Most bytes of output that wait to be taken unless told otherwise."""
@@ -25,18 +31,19 @@ class ConnectionOptions(TypedDict, total=False):
     probe_timeout: float
 
 
-def size(name: str, number: object) -> int:
-    """Return a limit in bytes.
+def whole_number(name: str, number: object, least: int = 1) -> int:
+    """Check a number that a user gives: a limit in bytes, or how many of something there may be.
 
     Args:
         name: what users call it.
-        number: what a user says.
+        number: what a user gives.
+        least: the smallest number that makes sense.
 
     Raises:
-        ValueError: it is not a whole number above 0.
+        ValueError: it is not a whole number, or too small.
     """
-    if not isinstance(number, int) or number < 1:
-        raise ValueError(f"{name} is {number!r}, not a whole number of 1 or more")
+    if not isinstance(number, int) or number < least:
+        raise ValueError(f"{name} is {number!r}, not a whole number of {least} or more")
     return number
 
 
@@ -44,14 +51,14 @@ def connection_options(**options: Unpack[ConnectionOptions]) -> ConnectionOption
     """Check options once for all connections of a client or a worker, and fill in the interval between probes.
 
     Raises:
-        TypeError: there is no such option, or a number of seconds is something else.
+        TypeError: there is no such option.
         ValueError: a number is out of range.
     """
     for name, value in options.items():
         if name not in ConnectionOptions.__annotations__:
             raise TypeError(f"unexpected keyword argument {name!r}")
         if name.startswith("max_"):
-            size(name, value)
+            whole_number(name, value)
         elif value is not None or name == "probe_timeout":
             setting(name, value, above_0=True)  # type: ignore[arg-type]
     return {"probe_interval": DEFAULT_PROBE_INTERVAL, **options}

@@ -81,9 +81,13 @@ class Standing:
         Raises:
             ValueError: a pause is not above 0, or the longest is shorter than the first.
         """
-        first, longest = pauses
-        if not 0 < first <= longest:
-            raise ValueError(f"the first pause of {first:g} s and the longest of {longest:g} s make no sense")
+        try:
+            first, longest = pauses
+            in_order = 0 < first <= longest
+        except (TypeError, ValueError):
+            in_order = False
+        if not in_order:
+            raise ValueError(f"retry_pauses is {pauses!r}, not two numbers of seconds above 0, the second not smaller")
         self._chance = chance
         self._first = self._pause = first
         self._longest = longest

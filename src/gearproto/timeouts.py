@@ -25,7 +25,6 @@ def checked_timeout(timeout: float | None) -> float | None:
 
     Raises:
         ValueError: it is not a number.
-        TypeError: it is something else.
     """
     if timeout is None:
         return None
@@ -56,7 +55,6 @@ def setting(name: str, seconds: float, *, above_0: bool = False) -> float:
 
     Raises:
         ValueError: it is not a number, or too small.
-        TypeError: it is something else.
     """
     number = _number(name, seconds)
     if number < 0 or (above_0 and not number):
@@ -68,7 +66,7 @@ def _number(name: str, seconds: float) -> float:
     try:
         number = float(seconds + 0.0)  # text would not do, though float() alone takes it
     except TypeError:
-        raise TypeError(f"{name} is {seconds!r}, which is not a number of seconds") from None
+        raise ValueError(f"{name} is {seconds!r}, which is not a number of seconds") from None
     except OverflowError:  # an integer of hundreds of digits
         return math.inf if seconds > 0 else -math.inf
     if math.isnan(number):

@@ -22,11 +22,9 @@ LONG: Final = (1e9, 1e300, math.inf)
 @pytest.mark.parametrize(
     ("make", "name"), [(make_client, name) for name in CLIENT] + [(make_worker, n) for n in WORKER]
 )
-@pytest.mark.parametrize(("wrong", "error"), [(math.nan, ValueError), (-1, ValueError), ("5", TypeError)])
-def test_setting_that_makes_no_sense_is_refused(
-    idiom: Idiom, make: Any, name: str, wrong: Any, error: type[Exception]
-) -> None:
-    with pytest.raises(error, match=f"{name} is {wrong}".replace("5", "'5'")):
+@pytest.mark.parametrize("wrong", [math.nan, -1, "5"])
+def test_setting_that_makes_no_sense_is_refused(idiom: Idiom, make: Any, name: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {wrong}".replace("5", "'5'")):
         make(idiom, "localhost", **{name: wrong})
 
 
@@ -60,19 +58,19 @@ async def test_waits_may_be_as_long_as_you_like(client: Any, start: StartWorker,
     assert await client.call(Function("f", takes=BYTES, returns=BYTES), b"x", timeout=long) == b"x"
 
 
-@pytest.mark.parametrize(("wrong", "error"), [(math.nan, ValueError), ("5", TypeError)])
-async def test_wait_for_no_number_of_seconds_is_refused(client: Any, wrong: Any, error: type[Exception]) -> None:
+@pytest.mark.parametrize("wrong", [math.nan, "5"])
+async def test_wait_for_no_number_of_seconds_is_refused(client: Any, wrong: Any) -> None:
     job = await client.submit("nobody")
-    with pytest.raises(error, match="timeout is "):
+    with pytest.raises(ValueError, match="timeout is "):
         await job.wait(wrong)
-    with pytest.raises(error, match="timeout is "):
+    with pytest.raises(ValueError, match="timeout is "):
         await job.wait_queued(wrong)
-    with pytest.raises(error, match="timeout is "):
+    with pytest.raises(ValueError, match="timeout is "):
         await job.result(wrong)
-    with pytest.raises(error, match="timeout is "):
+    with pytest.raises(ValueError, match="timeout is "):
         job.events(wrong)
-    with pytest.raises(error, match="timeout is "):
+    with pytest.raises(ValueError, match="timeout is "):
         [job async for job in client.as_completed([job], wrong)]
-    with pytest.raises(error, match="timeout is "):
+    with pytest.raises(ValueError, match="timeout is "):
         await client.call(Function("f", takes=BYTES, returns=BYTES), b"x", timeout=wrong)
     assert not await job.wait(-1)  # no time at all

@@ -106,6 +106,7 @@ def test_no_address_is_refused() -> None:
         parse_addresses([])
 
 
-def test_a_port_alone_is_no_address() -> None:
-    with pytest.raises(ValueError, match="1 is not a valid address"):
-        parse_addresses((1, 2, 3))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("wrong", "named"), [((1, 2, 3), "1"), (b"host", "b'host'"), (5, "5"), (None, "None")])
+def test_anything_but_addresses_is_refused_as_a_bad_address_is(wrong: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named} is not a valid address: "):
+        parse_addresses(wrong)

@@ -33,14 +33,14 @@ def _as_priority(priority: object) -> Priority:
     return Priority[name]
 
 
-def check_max_unique_size(size: int) -> int:
+def check_max_unique_size(size: object) -> int:
     """Return a limit for uniques, in bytes.
 
     Raises:
-        ValueError: it is not from 0 to 64.
+        ValueError: it is not a whole number from 0 to 64.
     """
-    if not 0 <= size <= _MAX_UNIQUE_SIZE:
-        raise ValueError(f"max_unique_size is {size}, which has to be from 0 to {_MAX_UNIQUE_SIZE}")
+    if not isinstance(size, int) or not 0 <= size <= _MAX_UNIQUE_SIZE:
+        raise ValueError(f"max_unique_size is {size!r}, not a whole number from 0 to {_MAX_UNIQUE_SIZE}")
     return size
 
 

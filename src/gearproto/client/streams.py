@@ -16,6 +16,7 @@ from typing import Final
 from weakref import ref
 
 from gearproto.events import Data, Warned
+from gearproto.options import whole_number
 
 from .job_events import Cursor, EventLog, JobEvent, Step
 
@@ -37,8 +38,12 @@ class Unread:
     __slots__ = ("_dropped", "_left", "_size", "limit")
 
     def __init__(self, limit: int) -> None:
-        """Begin with nothing."""
-        self.limit = limit
+        """Begin with nothing.
+
+        Raises:
+            ValueError: the limit is not a whole number of 0 or more.
+        """
+        self.limit = whole_number("max_unread", limit, 0)
         self._size = 0
         self._left: deque[ref[StreamLog]] = deque()  # logs of which a cursor has been left
         self._dropped: deque[int] = deque()  # sizes of logs that nobody has any more

@@ -3,7 +3,7 @@
 from .assignments import Assignment, server_timeout_ms, stopping
 from .connection import MAX_UNASKED, WorkerConnection
 from .cycle import ASSIGNMENTS, Grab, grab_cycle
-from .grabbing import DEFAULT_GRAB_TIMEOUT, Grabber, jobs_at_once
+from .grabbing import DEFAULT_GRAB_TIMEOUT, Grabber
 from .results import completed, described, ended_by, is_failure, is_interrupt, piece, raised, timed_out
 from .turns import GrabTurns
 
@@ -22,7 +22,6 @@ __all__ = [
     "grab_cycle",
     "is_failure",
     "is_interrupt",
-    "jobs_at_once",
     "piece",
     "raised",
     "server_timeout_ms",

@@ -6,32 +6,17 @@ from operator import attrgetter
 from typing import Final
 
 from gearproto.errors import LocalProtocolError
+from gearproto.options import whole_number
 from gearproto.packets import SetClientId
 
 from .connection import WorkerConnection, ability
 from .cycle import Grab
 from .turns import GrabTurns
 
-__all__ = ["DEFAULT_GRAB_TIMEOUT", "Grabber", "jobs_at_once"]
+__all__ = ["DEFAULT_GRAB_TIMEOUT", "Grabber"]
 
 DEFAULT_GRAB_TIMEOUT: Final = 2.0
 """Seconds that a server may take to answer ``GRAB_JOB`` before others are asked in its place."""
-
-
-def jobs_at_once(name: str, number: object, least: int = 1) -> int:
-    """Return how many jobs a worker may run at once.
-
-    Args:
-        name: what users call it.
-        number: what a user says.
-        least: least number that makes sense.
-
-    Raises:
-        ValueError: it is too small, or not a whole number.
-    """
-    if not isinstance(number, int) or number < least:
-        raise ValueError(f"{name} is {number!r}, not a whole number of {least} or more")
-    return number
 
 
 class Grabber:
@@ -59,7 +44,7 @@ class Grabber:
             SetClientId(client_id).validate()
         self.stopping = False
         self.running = 0
-        self._capacity = jobs_at_once("capacity", capacity)
+        self._capacity = whole_number("capacity", capacity)
         self._client_id = client_id
         self._functions: dict[bytes, int | None] = {}
         self._turns: GrabTurns[WorkerConnection] = GrabTurns(attrgetter("state"), DEFAULT_GRAB_TIMEOUT)

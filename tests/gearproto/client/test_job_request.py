@@ -115,10 +115,10 @@ def test_unique_of_64_bytes_is_refused_unless_that_is_allowed() -> None:
         JobRequest("f", unique="x" * 65).prepared(DEFAULT_MAX_UNIQUE_SIZE).packet().validate()
 
 
-@pytest.mark.parametrize("size", [-1, 65])
-def test_limit_for_uniques_that_the_protocol_does_not_allow_is_refused(size: int) -> None:
+@pytest.mark.parametrize("size", [-1, 65, "9"])
+def test_limit_for_uniques_that_the_protocol_does_not_allow_is_refused(size: object) -> None:
     assert check_max_unique_size(64) == 64
-    with pytest.raises(ValueError, match=rf"^max_unique_size is {size}, which has to be from 0 to 64$"):
+    with pytest.raises(ValueError, match=rf"^max_unique_size is {size!r}, not a whole number from 0 to 64$"):
         check_max_unique_size(size)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -279,3 +279,9 @@ def test_what_is_left_of_a_job_that_nobody_keeps_counts_no_longer() -> None:
 
     drop_a_job()
     assert not records.stopped
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "1"])
+def test_limit_that_is_not_a_number_of_bytes_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^max_unread is "):
+        Unread(wrong)
