@@ -33,7 +33,7 @@ _NUMBER: Final = re.compile(rb"[0-9]+(\.[0-9]*)?")
 
 
 class _JobQueue(Queue["WorkerJob | None"]):
-    """Jobs that no thread has taken; whoever waits for one is woken."""
+    """Jobs that no thread has taken; a thread that waits for one is woken."""
 
     def __init__(self, changed: threading.Condition) -> None:
         super().__init__()
