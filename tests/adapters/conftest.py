@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.harness.idioms import IDIOMS, AnyClient, AnyWorker, Idiom, anyio_backend_of
+from tests.harness.idioms import STRICT_IDIOMS, AnyClient, AnyWorker, Idiom, anyio_backend_of
 from tests.harness.loops import asking_nothing_in_callbacks
 from tests.harness.network import BACKENDS, Backend, Network, NetworkServer, open_network
 
 StartWorker = Callable[..., Awaitable[AnyWorker]]
 
 
-@pytest.fixture(params=IDIOMS)
+@pytest.fixture(params=STRICT_IDIOMS)
 def idiom(request: pytest.FixtureRequest) -> Iterator[Idiom]:
     with asking_nothing_in_callbacks():
         yield request.param

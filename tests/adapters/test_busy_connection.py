@@ -20,7 +20,7 @@ from tests.harness.threads import LIMIT
 
 pytestmark = pytest.mark.anyio
 
-SOON: Final = 0.02  # seconds; the time limit of each call
+SOON: Final = 0.005  # seconds; the time limit of each call
 
 
 def streams_without_end(peer: Peer) -> None:
@@ -64,7 +64,7 @@ async def site(anyio_backend: object, idiom: Idiom, request: pytest.FixtureReque
 
 
 async def late(call: Awaitable[object]) -> None:
-    with pytest.raises((TimeoutError, ConnectionLost), match=r"within 0\.02 s"):
+    with pytest.raises((TimeoutError, ConnectionLost), match=r"within 0\.005 s"):
         await call
 
 

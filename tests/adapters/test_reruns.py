@@ -8,8 +8,9 @@ import anyio
 import pytest
 
 from gearproto import Completed
+from gearproto.event import Event
 from gearproto.events import Data, Restarted
-from gearproto.packets import GrabJobAll, JobAssign, WorkComplete, WorkData
+from gearproto.packets import GrabJobAll, JobAssign, NoJob, WorkComplete, WorkData
 from gearproto.server import Report
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import AnyClient, Gate, Idiom, in_thread, make_worker, until, working
@@ -68,19 +69,22 @@ async def test_run_that_the_server_has_taken_away_sends_nothing_into_the_next(id
     reports: list[tuple[type, bytes]] = []
 
     def script(peer: Peer) -> None:
-        def receive() -> None:
-            report = peer.receive_until(Report)
-            assert isinstance(report, Report)
-            reports.append((report.packet, report.data))
-
         peer.receive_until(GrabJobAll)
         peer.send(JobAssign(b"H:1", b"f", b"1"))
-        receive()
+        note(peer.receive_until(Report))
         peer.send(JobAssign(b"H:1", b"f", b"2"))  # the time that it had for the job is over
-        receive()
+        note(peer.receive_until(Report))
         gate.open()
-        receive()
-        peer.wait_for_end()
+        while True:
+            request = peer.receive()
+            if isinstance(request, GrabJobAll):
+                peer.send(NoJob())
+            elif isinstance(request, Report):
+                note(request)
+
+    def note(report: Event) -> None:
+        assert isinstance(report, Report)
+        reports.append((report.packet, report.data))
 
     def send_late(job: Any) -> None:
         job.send(b"1")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness.loops import LOOPS, Loop, anyio_backend_of, asking_nothing_in_callbacks
+from tests.harness.loops import STRICT_LOOPS, Loop, anyio_backend_of, asking_nothing_in_callbacks
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=STRICT_LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     with asking_nothing_in_callbacks():
         yield request.param

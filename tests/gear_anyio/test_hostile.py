@@ -35,12 +35,12 @@ from tests.harness import loops
 from tests.harness.certificates import authority
 from tests.harness.hostile import HostileServer, Peer
 from tests.harness.idioms import until
-from tests.harness.loops import LOOPS, Loop
+from tests.harness.loops import STRICT_LOOPS, Loop
 from tests.harness.ports import HeldPort
 from tests.harness.servers import full_listener
 from tests.harness.threads import LIMIT, nothing_left_open
 
-each_loop = pytest.mark.parametrize("loop", LOOPS)
+each_loop = pytest.mark.parametrize("loop", STRICT_LOOPS)
 
 Script = Callable[[Peer], None]
 

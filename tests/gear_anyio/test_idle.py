@@ -7,11 +7,11 @@ import pytest
 from gear_anyio import Client
 from gearproto.packets import EchoReq, EchoRes, JobCreated, OptionRes, SubmitJob, WorkComplete
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.loops import LOOPS, Loop, run
+from tests.harness.loops import STRICT_LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
 
-@pytest.mark.parametrize("backend", LOOPS)
+@pytest.mark.parametrize("backend", STRICT_LOOPS)
 def test_end_that_came_while_the_event_loop_was_busy_is_no_loss(backend: Loop) -> None:
     def leave(peer: Peer) -> None:
         peer.receive_until(EchoReq)

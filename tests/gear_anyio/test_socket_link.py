@@ -13,7 +13,7 @@ from gear_anyio.socket_link import SocketLink
 from gearproto import ClientConnection
 from gearproto.codec import RESPONSE
 from gearproto.packets import EchoReq, EchoRes, SubmitJob
-from tests.harness.loops import LOOPS, Loop, run
+from tests.harness.loops import STRICT_LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
 BIG = 8 * 1024 * 1024
@@ -29,7 +29,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("backend", LOOPS)
+@pytest.mark.parametrize("backend", STRICT_LOOPS)
 @pytest.mark.parametrize("sizes", [[1], [BIG], [1, 1, 1], [1, BIG, 1], [BIG, BIG], [1] * 1000])
 def test_all_output_is_sent_though_nothing_comes(backend: Loop, sizes: list[int]) -> None:
     async def main() -> None:

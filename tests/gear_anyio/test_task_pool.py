@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from gear_anyio.task_pool import TaskPool
 from tests.harness.idioms import settle, until
-from tests.harness.loops import LOOPS, Loop, run
+from tests.harness.loops import STRICT_LOOPS, Loop, run
 
 pytestmark = pytest.mark.anyio
 
 _var: ContextVar[str] = ContextVar("_var", default="nothing")
 
 
-@pytest.mark.parametrize("backend", LOOPS)
+@pytest.mark.parametrize("backend", STRICT_LOOPS)
 @given(steps=st.lists(st.integers(0, 3), max_size=12))
 def test_each_job_runs_once_and_at_once_in_no_more_tasks_than_jobs_at_one_time(backend: Loop, steps: list[int]) -> None:
     async def main() -> None:

@@ -8,14 +8,14 @@ import pytest
 from gear_anyio import Client, Server, ThreadJob, Worker, WorkerJob
 from gearproto import JobRaised
 from gearproto.functions import JSON, TEXT, CodecError, Function
-from tests.harness.loops import LOOPS, Loop, run
+from tests.harness.loops import STRICT_LOOPS, Loop, run
 from tests.harness.threads import LIMIT
 
 count = Function("count", takes=TEXT, returns=JSON)
 reverse = Function("reverse", takes=TEXT, returns=TEXT)
 
 
-@pytest.mark.parametrize("backend", LOOPS)
+@pytest.mark.parametrize("backend", STRICT_LOOPS)
 def test_value_and_result_are_what_the_declaration_says(backend: Loop) -> None:
     async def main() -> None:
         server = Server(port=0)

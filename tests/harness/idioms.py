@@ -26,11 +26,12 @@ from gearproto.addresses import Address
 from gearproto.client import JobEvent, JobHandle
 
 from . import loops
-from .loops import LOOPS, Loop
+from .loops import LOOPS, STRICT_LOOPS, Loop
 from .threads import LIMIT
 
 __all__ = [
     "IDIOMS",
+    "STRICT_IDIOMS",
     "AnyClient",
     "AnyJob",
     "AnyWorker",
@@ -46,12 +47,13 @@ __all__ = [
 
 Idiom = Loop | Literal["gear_sync"]
 IDIOMS: Final[tuple[Idiom, ...]] = (*LOOPS, "gear_sync")
+STRICT_IDIOMS: Final[tuple[Idiom, ...]] = (*STRICT_LOOPS, "gear_sync")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _END: Final = object()
 _POLL: Final = 0.002
-_RETRY_PAUSES: Final = (0.005, 0.05)  # seconds; workers that come back soon spare the tests time
+_RETRY_PAUSES: Final = (0.005, 0.05)  # seconds; clients and workers that come back soon spare the tests time
 
 
 def anyio_backend_of(idiom: Idiom) -> Any:
@@ -270,7 +272,7 @@ AnyWorker = gear_anyio.Worker | ThreadedWorker
 
 def make_client(idiom: Idiom, servers: Any, **options: Any) -> AnyClient:
     """Make a client."""
-    options = {"timeout": LIMIT, **options}
+    options = {"timeout": LIMIT, "retry_pauses": _RETRY_PAUSES, **options}
     if idiom == "gear_sync":
         return ThreadedClient(gear_sync.Client(servers, **options))
     return gear_anyio.Client(servers, **options)

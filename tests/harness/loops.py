@@ -17,10 +17,12 @@ import anyio
 import pytest
 import sniffio
 
-__all__ = ["LOOPS", "RUN", "Loop", "anyio_backend_of", "asking_nothing_in_callbacks", "run"]
+__all__ = ["LOOPS", "RUN", "STRICT_LOOPS", "Loop", "anyio_backend_of", "asking_nothing_in_callbacks", "run"]
 
 Loop = Literal["asyncio", "asyncio.run", "trio"]
 LOOPS: Final[tuple[Loop, ...]] = ("asyncio", "asyncio.run", "trio")
+STRICT_LOOPS: Final[tuple[Loop, ...]] = ("asyncio.run", "trio")
+"""For tests that do not start or end the loop: what runs in ``asyncio.run`` runs in ``asyncio``, which notes more."""
 
 RUN: Final = """
 import sys, asyncio, anyio
