@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from gear_net.client_servers import ClientServersBase
 from gear_net.settings import ClientSettings
-from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, ServerError, StreamBlocked
+from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, NotSent, ServerError, StreamBlocked
 from gearproto.addresses import Address
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.client import (
@@ -27,7 +27,6 @@ from gearproto.client import (
     OpenRequests,
     Try,
     WaitUntil,
-    as_query,
     status_of_all,
     unreachable,
 )
@@ -346,15 +345,13 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
         self, address: Address, request: Callable[[ClientConnection], RequestId], until: float
     ) -> StatusReceived:
         """Ask one server what it knows of a job."""
-        with as_query():
-            records, event = await self._ask(self.only(address), request, until)
-            return records.status(event)
+        records, event = await self._ask(self.only(address), request, until)
+        return records.status(event)
 
     async def reply(self, candidates: Candidates, command: Command[_T], until: float) -> _T:
         """Send a text command to the first of some servers that can be reached, and wait for its answer."""
-        with as_query():
-            records, event = await self._ask(candidates, lambda conn: conn.admin(command), until)
-            return records.reply(command, event)
+        records, event = await self._ask(candidates, lambda conn: conn.admin(command), until)
+        return records.reply(command, event)
 
     async def _ask(
         self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float
@@ -367,7 +364,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
             until: when to leave off.
 
         Raises:
-            JobNotSent: no server could be reached.
+            ConnectionLost: no server could be reached.
             StreamBlocked: jobs hold so much unread that the answer is not read.
             TimeoutError: the time has passed.
         """
@@ -396,10 +393,10 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
                     case WaitUntil(retry_at):
                         await anyio.sleep_until(retry_at)
                     case None:
-                        raise JobNotSent(unreachable(failures.items() or self.known_failures()))
+                        raise ConnectionLost(unreachable(failures.items() or self.known_failures()))
             return used[0], await answer.wait(check)
         if session is None:
-            raise JobNotSent(unreachable(self.known_failures()))
+            raise ConnectionLost(unreachable(self.known_failures()))
         raise self.no_answer(session.address)
 
     def ask_first(self, command: Command[_T]) -> Awaitable[_T]:
@@ -408,9 +405,8 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
 
     async def echo(self, data: bytes) -> bytes:
         """Let the first server that can be reached send data back."""
-        with as_query():
-            records, event = await self._ask(self.in_order(), lambda conn: conn.echo(data), self.until())
-            return records.echoed(event)
+        records, event = await self._ask(self.in_order(), lambda conn: conn.echo(data), self.until())
+        return records.echoed(event)
 
     async def cancel(self, handle: JobHandle, until: float) -> bool:
         """Cancel a job at its server; return False if it had ended already."""

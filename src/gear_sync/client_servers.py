@@ -11,7 +11,7 @@ from typing import TypeVar
 from gear_net.client_servers import ClientServersBase
 from gear_net.connecting import Connect, open_socket, resolve
 from gear_net.settings import ClientSettings
-from gearproto import ClientConnection, GearmanError, JobError, JobNotSent, NotSent, ServerError, StreamBlocked
+from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, NotSent, ServerError, StreamBlocked
 from gearproto.addresses import Address
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.client import (
@@ -23,7 +23,6 @@ from gearproto.client import (
     OpenRequests,
     Try,
     WaitUntil,
-    as_query,
     status_of_all,
     unreachable,
 )
@@ -371,15 +370,13 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
         self, address: Address, request: Callable[[ClientConnection], RequestId], until: float
     ) -> StatusReceived:
         """Ask one server what it knows of a job."""
-        with as_query():
-            records, event = self._ask(self.only(address), request, until)
-            return records.status(event)
+        records, event = self._ask(self.only(address), request, until)
+        return records.status(event)
 
     def reply(self, candidates: Candidates, command: Command[_T], until: float) -> _T:
         """Send a text command to the first of some servers that can be reached, and wait for its answer."""
-        with as_query():
-            records, event = self._ask(candidates, lambda conn: conn.admin(command), until)
-            return records.reply(command, event)
+        records, event = self._ask(candidates, lambda conn: conn.admin(command), until)
+        return records.reply(command, event)
 
     def _ask(
         self, candidates: Candidates, request: Callable[[ClientConnection], RequestId], until: float
@@ -392,7 +389,7 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
             until: when the time is up.
 
         Raises:
-            JobNotSent: no server could be reached.
+            ConnectionLost: no server could be reached.
             StreamBlocked: jobs hold so much unread that the answer is not read.
             TimeoutError: the time has passed.
         """
@@ -408,7 +405,7 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
         while not used:
             now = time.monotonic()
             if now >= until:
-                raise JobNotSent(unreachable(self.known_failures())) if address is None else self.no_answer(address)
+                raise ConnectionLost(unreachable(self.known_failures())) if address is None else self.no_answer(address)
             match candidates.next(now, now + self.settings.connect_timeout):
                 case Try(index):
                     session = self.sessions[index]
@@ -418,7 +415,7 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
                 case WaitUntil(retry_at):
                     self._sleep(min(retry_at, until))
                 case None:
-                    raise JobNotSent(unreachable(failures.items() or self.known_failures()))
+                    raise ConnectionLost(unreachable(failures.items() or self.known_failures()))
         (records,) = used
         while self.pump.wait(lambda: answer.event is not None or records.stopped, seconds_left(until)):
             with self.pump.gate, self.pump.lock:
@@ -434,9 +431,8 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
 
     def echo(self, data: bytes) -> bytes:
         """Let the first server that can be reached send data back."""
-        with as_query():
-            records, event = self._ask(self.in_order(), lambda conn: conn.echo(data), self.until())
-            return records.echoed(event)
+        records, event = self._ask(self.in_order(), lambda conn: conn.echo(data), self.until())
+        return records.echoed(event)
 
     def cancel(self, handle: JobHandle, until: float) -> bool:
         """Cancel a job at its server; return False if it had ended already."""

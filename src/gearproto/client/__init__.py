@@ -1,7 +1,7 @@
 """The client's side: a connection, the jobs that are submitted over it, and which of several servers they go to."""
 
 from .connection import ClientConnection
-from .dispatch import NO_ANSWER, Dispatch, as_query, check_submissions, status_of_all, unreachable
+from .dispatch import NO_ANSWER, Dispatch, check_submissions, status_of_all, unreachable
 from .job_events import Cursor, JobEvent, Resubmitted
 from .job_request import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size, earliest
 from .job_states import JOB_MOVES, JobMove, JobState
@@ -42,7 +42,6 @@ __all__ = [
     "Try",
     "Unread",
     "WaitUntil",
-    "as_query",
     "check_max_unique_size",
     "check_submissions",
     "earliest",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 from gearproto.addresses import Address
 from gearproto.connection import encoded
-from gearproto.errors import ConnectionLost, JobNotSent, LocalProtocolError, ServerError
+from gearproto.errors import ConnectionLost, LocalProtocolError, ServerError
 from gearproto.events import StatusReceived
 from gearproto.framing import DEFAULT_MAX_PACKET_SIZE
 from gearproto.options import DEFAULT_MAX_OUTPUT_SIZE, ConnectionOptions
@@ -17,7 +16,7 @@ from gearproto.outcomes import NotSent
 from .jobs import JobRecord
 from .policies import ServerChooser, Try, WaitUntil
 
-__all__ = ["NO_ANSWER", "Dispatch", "as_query", "check_submissions", "status_of_all", "unreachable"]
+__all__ = ["NO_ANSWER", "Dispatch", "check_submissions", "status_of_all", "unreachable"]
 
 NO_ANSWER: Final = (ConnectionLost, ServerError, TimeoutError)
 """What a query raises that a server has not answered, or has refused."""
@@ -29,15 +28,6 @@ def unreachable(failures: Iterable[tuple[Address, OSError]]) -> str:
     """Say why no server could be reached."""
     text = "; ".join(f"{address}: {error.strerror or error}" for address, error in failures)
     return f"no server could be reached: {text}"
-
-
-@contextmanager
-def as_query() -> Iterator[None]:
-    """Tell of a query that was not sent what is told of one that was lost: neither has done anything."""
-    try:
-        yield
-    except JobNotSent as error:
-        raise ConnectionLost(str(error)) from error
 
 
 def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceived:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearproto import ConnectionLost, JobNotSent, LocalProtocolError, Lost, NotSent, ServerError
+from gearproto import ConnectionLost, LocalProtocolError, Lost, NotSent, ServerError
 from gearproto.addresses import Address
 from gearproto.client import (
     NO_ANSWER,
@@ -18,7 +18,6 @@ from gearproto.client import (
     JobRequest,
     Policy,
     ServerChooser,
-    as_query,
     check_submissions,
     status_of_all,
     unreachable,
@@ -269,11 +268,6 @@ def test_submission_that_was_never_lost_tries_each_server_once() -> None:
 
 
 # Other rules of clients
-
-
-def test_query_that_was_not_sent_is_told_as_one_that_was_lost() -> None:
-    with pytest.raises(ConnectionLost, match="refused"), as_query():
-        raise JobNotSent("refused")
 
 
 def test_jobs_for_several_servers_are_all_checked_before_one_is_submitted() -> None:
