@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import select
-import selectors
 import socket
 import ssl
 import threading
@@ -15,10 +13,8 @@ from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from gear_net.connecting import Dial, resolve
 from gear_net.listening import Keepalive
-from gear_net.tls import ClientTLS
-from gear_net.tunnel import PeerCertificate, TLSSocket
+from gear_net.tunnel import PeerCertificate
 from gearproto import RemoteProtocolError
 from gearproto.addresses import Address
 from gearproto.events import Line
@@ -26,12 +22,13 @@ from gearproto.events import Line
 from . import constants
 from .admin import AdminRequest
 from .errors import ConnectionError, DisconnectError, GearmanError, InvalidDataError, TimeoutError
+from .opening import BlockingOpening, Dialling, Opening
 from .packet import MAX_ANSWER_SIZE, Packet, decoder
 from .tasks import SubmitJobTask, Task
 from .text import convert_to_bytes, decode
 from .tls import client_context, names_host, wants_tls
 from .tracking import JobTracker
-from .transport import Transport, wait_for
+from .transport import Transport
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _UNHURRIED: Final = frozenset((constants.GRAB_JOB_UNIQ, constants.PRE_SLEEP))  # nobody waits until these have left
-_ABORTED: Final = "connecting was stopped"
 
 
 class Connection:
@@ -64,6 +60,7 @@ class Connection:
     check_hostname: ClassVar[bool] = False
     connect_timeout: ClassVar[float] = 10.0
     _log_name: ClassVar[str] = "Connection"
+    _blocks: ClassVar[bool] = True
     _tokens: ClassVar = itertools.count(1)
 
     def __init__(
@@ -113,7 +110,7 @@ class Connection:
         self.echo_conditions: dict[bytes, Task] = {}
         self.reader: threading.Thread | None = None  # the thread that reads, if it is one of ours
         self._transport: Transport | None = None
-        self._stop: socket.socket | None = None  # while connecting: closing it ends that
+        self._opening: Opening | None = None  # while connecting
         self._finished = False
         self._warned_of_name = False
         self._begin()
@@ -136,7 +133,7 @@ class Connection:
 
     @property
     def conn(self) -> socket.socket | None:
-        """The socket; None while there is none. It does not block: `readPacket` and `sendPacket` do."""
+        """The socket; None while there is none. It blocks, unless a client or worker reads it, or it has TLS."""
         return None if self._transport is None else self._transport.sock
 
     @property
@@ -158,24 +155,31 @@ class Connection:
             ConnectionError: it cannot be opened; the cause is chained.
             OSError: the host has no address (``socket.gaierror``), or a TLS file cannot be read.
         """
-        context = self.tls_context()
-        stop, ours = socket.socketpair()
+        opening = self._opening_for(self.tls_context())
+        with self.send_lock:
+            self._opening = opening
+            if self._finished:
+                opening.abort()
         try:
+            transport = opening.open()
             with self.send_lock:
-                self._stop = ours
-                if self._finished:
-                    ours.close()
-            transport = self._open(context, stop)
-            with self.send_lock:
-                if ours.fileno() < 0:
+                try:
+                    opening.check()
+                except ConnectionError:
                     transport.close()
-                    raise ConnectionError(f"{self.host}:{self.port}: {_ABORTED}")
+                    raise
                 self._use(transport)
         finally:
             with self.send_lock:
-                self._stop = None
-            ours.close()
-            stop.close()
+                self._opening = None
+        if isinstance(opening, Dialling) and opening.certificate is not None:
+            self._look_at_name(opening.certificate)
+
+    def _opening_for(self, context: ssl.SSLContext | None) -> Opening:
+        address = Address(self.host, int(self.port))
+        if context is None and self.reader is None and self._blocks:
+            return BlockingOpening(address, self.connect_timeout, self._tune)
+        return Dialling(address, self.connect_timeout, self._tune, context)
 
     def _use(self, transport: Transport) -> None:
         """Begin on a connected socket."""
@@ -193,30 +197,9 @@ class Connection:
         """
         return client_context(self.ssl_key, self.ssl_cert, self.ssl_ca, check_hostname=self.check_hostname)
 
-    def _open(self, context: ssl.SSLContext | None, stop: socket.socket) -> Transport:
-        """Connect to the first address that can be connected to."""
-        address = Address(self.host, int(self.port))
-        tls = None if context is None else ClientTLS(context)
-        dial = Dial(address, resolve(address), self.connect_timeout, tls, self._tune)
-        try:
-            while dial.trying is not None:
-                events = select.POLLIN if dial.wants == selectors.EVENT_READ else select.POLLOUT
-                ready = wait_for(dial.trying, events, dial.deadline - time.monotonic(), stop)
-                if self._stop is None or self._stop.fileno() < 0:
-                    raise ConnectionError(f"{self.host}:{self.port}: {_ABORTED}")
-                dial.advance(time.monotonic(), dial.wants if ready else 0)
-            if dial.sock is None:
-                raise ConnectionError(f"{self.host}:{self.port}: {dial.error}") from dial.error
-        except BaseException:
-            dial.close()
-            raise
-        if isinstance(dial.sock, TLSSocket):
-            self._look_at_name(dial.sock.tunnel.peer_certificate())
-        return Transport(dial.sock)
-
-    def _look_at_name(self, certificate: PeerCertificate | None) -> None:
+    def _look_at_name(self, certificate: PeerCertificate) -> None:
         """Warn once of a server whose certificate is good, but does not say that it is this server's."""
-        if certificate is None or self._warned_of_name or names_host(certificate, self.host):
+        if self._warned_of_name or names_host(certificate, self.host):
             return
         self._warned_of_name = True
         self.log.warning(
@@ -243,8 +226,8 @@ class Connection:
         """
         with self.send_lock:
             transport, self._transport = self._transport, None
-            if self._stop is not None:
-                self._stop.close()
+            if self._opening is not None:
+                self._opening.abort()
             tasks, requests, jobs = self.pending_tasks, self.admin_requests, self.tracker.lose()
             self._begin()
         if transport is not None:
@@ -528,8 +511,10 @@ class Connection:
             mark = transport.enqueue(request.getCommand())
         transport.drain(mark)
         if not request.waitForResponse(timeout):
-            with contextlib.suppress(DisconnectError), self.send_lock:
-                self._send_barrier(lambda: self._give_up(request))
+            with contextlib.suppress(DisconnectError):
+                with self.send_lock:
+                    self._send_barrier(lambda: self._give_up(request))
+                transport.flush()
             raise TimeoutError(f"{self.host}:{self.port}: no answer to {request.command!r} within {timeout:g} s")
         if request.error is not None:
             raise DisconnectError(f"{self.host}:{self.port}: no answer to {request.command!r}: {request.error}")

@@ -17,7 +17,7 @@ from gear_net.tunnel import TLSSocket
 
 from .errors import DisconnectError
 
-__all__ = ["Transport", "wait_for"]
+__all__ = ["BlockingTransport", "Transport", "wait_for"]
 
 FRESH: Final = 0.05
 """For how many seconds a peer that has sent something counts as one that is there."""
@@ -194,4 +194,86 @@ class Transport:
             self._outbox.clear()
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.close()
+
+
+class BlockingTransport(Transport):
+    """A connected socket that blocks, or what a program has put in its place: `recv` and `send` are enough."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Use a socket."""
+        self._tls = None
+        self.sock = sock
+        self._io = sock
+        self._lock = threading.Lock()  # held while something is sent
+        self._outbox = deque()
+        self._queued = self._sent = 0
+        self._closed = False
+        self._heard = 0.0
+
+    def enqueue(self, data: bytes | bytearray) -> int:
+        """Queue output, which `drain` or `flush` sends; return a mark for `drain`.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        if self._closed:
+            raise DisconnectError("the connection is down")
+        if data:
+            self._queued += len(data)
+            self._outbox.append(data)
+        return self._queued
+
+    def drain(self, mark: int) -> None:
+        """Send all output up to a mark.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        with self._lock:
+            while self._sent < mark:
+                if self._closed:
+                    raise DisconnectError("the connection went down while data was sent")
+                piece = self._outbox[0]
+                try:
+                    sent = self.sock.send(piece)
+                except OSError as error:
+                    raise DisconnectError(error.errno, f"sending failed: {reason(error)}") from error
+                self._sent += sent
+                if sent < len(piece):
+                    self._outbox[0] = memoryview(piece)[sent:]
+                else:
+                    self._outbox.popleft()
+
+    def flush(self) -> None:
+        """Send all output.
+
+        Raises:
+            DisconnectError: the connection is down.
+        """
+        self.drain(self._queued)
+
+    def receive(self) -> bytes | None:
+        """Wait for data, and return it; no bytes at the end.
+
+        Raises:
+            OSError: the connection has broken.
+        """
+        try:
+            return self.sock.recv(_CHUNK)
+        except OSError:
+            if self._closed:
+                return b""
+            raise
+
+    def at_end(self) -> bool:
+        """Return False: only reading finds the end."""
+        return False
+
+    def close(self) -> None:
+        """Close the socket; threads that wait for it see its end."""
+        self._closed = True
+        with contextlib.suppress(OSError, AttributeError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, AttributeError):
             self.sock.close()

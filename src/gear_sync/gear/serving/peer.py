@@ -24,6 +24,8 @@ __all__ = ["NonBlockingConnection", "Peer", "PeerOwner", "ServerConnection", "co
 class NonBlockingConnection(Connection):
     """A connection whose methods do what can be done at once: what cannot be sent is queued."""
 
+    _blocks: ClassVar[bool] = False
+
     def __init__(
         self,
         host: str,
