@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
-from gearproto.client import Answer, Candidates, JobRecord, JobRequest, Unread
+from gearproto.client import Answer, Candidates, JobRecord, Submission, Unread
 from gearproto.event import Event
 from gearproto.outcomes import Outcome
 
@@ -52,15 +52,14 @@ class WaitingRecord(JobRecord):
 
     def __init__(
         self,
-        request: JobRequest,
+        packet: Submission,
         candidates: Candidates,
         *,
-        background: bool = False,
         resubmit: bool = False,
         unread: Unread | None = None,
     ) -> None:
         """Make the record of a job that is not submitted yet; see `JobRecord`."""
-        super().__init__(request, candidates, background=background, resubmit=resubmit, unread=unread)
+        super().__init__(packet, candidates, resubmit=resubmit, unread=unread)
         self._changed: anyio.Event | None = None
 
     def on_event(self, event: Event) -> bool:

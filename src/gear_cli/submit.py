@@ -126,7 +126,7 @@ def submit(
     work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     try:
         request = JobRequest(work.function, unique=work.unique, priority=work.priority)
-        request.prepared(max_unique_size).packet(background=background).validate()  # before a server is looked for
+        request.packet(background=background, max_unique_size=max_unique_size)  # before a server is looked for
         client = Client(
             server_addresses(server),
             policy=policy,

@@ -85,10 +85,9 @@ class ClientServersBase(Generic[_S, _R]):
         Raises:
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
-        prepared = request.prepared(self.settings.max_unique_size)
-        candidates = self._chooser.candidates(prepared.unique)  # type: ignore[arg-type]  # bytes, as it is prepared
+        packet = request.packet(background=background, max_unique_size=self.settings.max_unique_size)
         unread = self.settings.unread if stream else None
-        return self._new_record(prepared, candidates, background=background, resubmit=resubmit, unread=unread)
+        return self._new_record(packet, self._chooser.candidates(packet.unique), resubmit=resubmit, unread=unread)
 
     def records(self, requests: Iterable[JobRequest], *, background: bool = False, resubmit: bool = False) -> list[_R]:
         """Make the records of jobs that are to be submitted together; raises as `record`, if one breaks a rule."""

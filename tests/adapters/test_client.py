@@ -487,6 +487,20 @@ async def test_absent_server_is_told_as_not_sent(network: Network, server: Netwo
         await client.echo(b"")
 
 
+async def test_job_that_breaks_a_rule_is_refused_though_no_server_can_be_reached(
+    network: Network, server: NetworkServer
+) -> None:
+    client = await network.connected_client(server)
+    await server.close()
+    with pytest.raises(LocalProtocolError, match="function must not be empty"):
+        await client.submit("")
+    with pytest.raises(LocalProtocolError, match="run_at is nan"):
+        await client.submit_background("f", run_at=math.nan)
+    for submit in (client.submit_many, client.submit_background_many):
+        with pytest.raises(LocalProtocolError, match="function must not be empty"):
+            await submit([JobRequest("f"), JobRequest("")])
+
+
 async def test_server_that_is_left_alone_is_told_with_its_failure(network: Network, server: NetworkServer) -> None:
     async with network.client(server, connect_timeout=0.05, retry_pauses=(60, 60)) as client:
         await server.close()

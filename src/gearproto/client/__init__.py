@@ -11,7 +11,7 @@ from .matching import ReportMatcher
 from .policies import Candidates, Policy, ServerChooser, ServerStanding, Try, WaitUntil
 from .requests import Answer, OpenRequests
 from .streams import DEFAULT_MAX_UNREAD, Unread
-from .submissions import submission
+from .submissions import Submission, submission
 from .typed import requests_of, unpacked
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Resubmitted",
     "ServerChooser",
     "ServerStanding",
+    "Submission",
     "Try",
     "Unread",
     "WaitUntil",

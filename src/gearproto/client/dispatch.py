@@ -61,7 +61,7 @@ def check_submissions(jobs: Iterable[JobRecord], options: ConnectionOptions) -> 
         LocalProtocolError: one breaks a rule, or all together are over the limit for output.
     """
     most = options.get("max_packet_size", DEFAULT_MAX_PACKET_SIZE)
-    packets = (job.request.packet(background=job.background) for job in jobs if job.request is not None)
+    packets = (job.packet for job in jobs if job.packet is not None)
     size, limit = (
         sum(len(encoded(packet, most)) for packet in packets),
         options.get("max_output_size", DEFAULT_MAX_OUTPUT_SIZE),

@@ -8,12 +8,11 @@ from typing import Final
 
 from gearproto.addresses import Address
 from gearproto.arguments import as_bytes, as_payload
-from gearproto.codec import Packet
 from gearproto.errors import LocalProtocolError
 from gearproto.event import event
 from gearproto.packets import Priority
 
-from .submissions import submission
+from .submissions import Submission, submission
 
 __all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "JobRequest", "check_max_unique_size", "earliest"]
 
@@ -86,14 +85,15 @@ class JobRequest:
     run_at: datetime | float | None = None
     reducer: str | bytes | bytearray | None = None
 
-    def prepared(self, max_unique_size: int) -> JobRequest:
-        """Return the request for a submission that may have to be made again: later changes to a bytearray do not show.
+    def packet(self, *, background: bool = False, max_unique_size: int = _MAX_UNIQUE_SIZE) -> Submission:
+        """Return the packet that submits the job. Later changes to a bytearray do not show in it.
 
         Args:
+            background: whether nobody waits for the job; it then survives the connection.
             max_unique_size: limit in bytes for the unique, up to 64.
 
         Raises:
-            LocalProtocolError: a field breaks its rule.
+            LocalProtocolError: a field breaks its rule, or the fields do not go together.
         """
         unique = as_bytes(self.unique)
         if max_unique_size < len(unique) <= _MAX_UNIQUE_SIZE:
@@ -102,33 +102,17 @@ class JobRequest:
                 f"client: unique has {len(unique)} bytes, limit {max_unique_size}"
                 + why * (max_unique_size == DEFAULT_MAX_UNIQUE_SIZE)
             )
-        return JobRequest(
+        packet = submission(
             as_bytes(self.function),
             as_payload("the workload", self.workload),
             unique,
-            _as_priority(self.priority),
-            self.run_at,
-            None if self.reducer is None else as_bytes(self.reducer),
-        )
-
-    def packet(self, *, background: bool = False) -> Packet:
-        """Return the packet that submits the job.
-
-        Args:
-            background: whether nobody waits for the job; it then survives the connection.
-
-        Raises:
-            LocalProtocolError: the fields do not go together.
-        """
-        return submission(
-            as_bytes(self.function),
-            as_payload("the workload", self.workload),
-            as_bytes(self.unique),
             _as_priority(self.priority),
             background,
             None if self.run_at is None else _epoch(self.run_at),
             None if self.reducer is None else as_bytes(self.reducer),
         )
+        packet.validate()
+        return packet
 
 
 class JobHandle(bytes):
@@ -152,6 +136,10 @@ def _epoch(when: datetime | float) -> int:
         if when.tzinfo is None:
             raise LocalProtocolError("client: run_at needs a time zone")
         when = when.timestamp()
-    if not isfinite(when):
-        raise LocalProtocolError(f"client: run_at is {when}, which is not a finite time")
+    try:
+        finite = isfinite(when)
+    except (TypeError, OverflowError):  # not a number, or an integer of hundreds of digits
+        finite = False
+    if not finite:
+        raise LocalProtocolError(f"client: run_at is {when!r:.40}, which is not a finite time")
     return int(when)

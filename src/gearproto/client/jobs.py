@@ -31,7 +31,6 @@ from math import inf
 from typing import Final, Protocol, Self
 
 from gearproto.addresses import Address
-from gearproto.arguments import as_bytes
 from gearproto.errors import (
     JobError,
     JobFailed,
@@ -51,12 +50,14 @@ from gearproto.events import (
     Warned,
 )
 from gearproto.outcomes import Completed, Failed, Lost, NotSent, Outcome, Raised, Rejected
+from gearproto.packets import SUBMISSIONS
 
 from .job_events import Cursor, EventLog, Resubmitted
-from .job_request import JobHandle, JobRequest
+from .job_request import JobHandle
 from .job_states import JobState
 from .policies import Candidates, ServerChooser
 from .streams import StreamLog, Unread
+from .submissions import Submission
 
 __all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "MAX_RESUBMISSIONS", "JobRecord", "outcome_error"]
 
@@ -104,7 +105,7 @@ class JobRecord:
         progress: the latest progress, as units done and units in all; None before the first.
         server: where it was submitted; None until it was.
         background: whether it is a background job, which only reports that a server has taken it.
-        request: what was submitted; None once the job has ended.
+        packet: what submits it; None once the job has ended.
         candidates: the servers that it can go to yet.
         retryable: how its last submission ended, if it may be submitted again: `prepare_retry` then, or `give_up`.
         search_until: monotonic time in seconds until which a submission that was lost looks for a server.
@@ -122,9 +123,9 @@ class JobRecord:
         "handle",
         "log",
         "outcome",
+        "packet",
         "progress",
         "records",
-        "request",
         "retryable",
         "search_until",
         "server",
@@ -133,32 +134,30 @@ class JobRecord:
 
     def __init__(
         self,
-        request: JobRequest,
+        packet: Submission,
         candidates: Candidates,
         *,
-        background: bool = False,
         resubmit: bool = False,
         unread: Unread | None = None,
     ) -> None:
         """Make the record of a job that is not submitted yet.
 
         Args:
-            request: the job.
+            packet: what submits the job.
             candidates: the servers that it can go to.
-            background: whether it is a background job, which only reports that a server has taken it.
             resubmit: whether a submission that was lost with its connection is sent once more.
             unread: counts what the job holds unread, if it streams; None if it keeps all events.
 
         Raises:
             LocalProtocolError: a job without a unique would be submitted again, and might run twice.
         """
-        self.function = as_bytes(request.function)
-        self.unique = as_bytes(request.unique)
+        self.function = packet.function
+        self.unique = packet.unique
         if resubmit and not self.unique:
             raise LocalProtocolError("client: resubmit needs a unique, by which servers join the submissions")
-        self.request: JobRequest | None = request
+        self.packet: Submission | None = packet
         self.candidates = candidates
-        self.background = background
+        self.background = SUBMISSIONS[type(packet)][1]
         self.server: Address | None = None
         self.retryable: NotSent | Lost | None = None
         self.search_until = -inf
@@ -310,7 +309,7 @@ class JobRecord:
         self.outcome = outcome
         self.records = None
         self.retryable = None
-        self.request = None
+        self.packet = None
         self._tell_watchers()
 
     def watch(self, watcher: Callable[[Self], object]) -> None:

@@ -89,9 +89,9 @@ class OpenRequests(Generic[_R]):
         """
         packets = []
         for record in records:
-            assert record.request is not None
+            assert record.packet is not None
             record.server = self.server
-            packets.append(record.request.packet(background=record.background))
+            packets.append(record.packet)
         self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
         for record in records:
             record.records = self

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gearproto.codec import Packet
 from gearproto.errors import LocalProtocolError
-from gearproto.packets import SUBMISSIONS, Priority, SubmitJobEpoch, SubmitReduceJob, SubmitReduceJobBackground
+from gearproto.packets import (
+    SUBMISSIONS,
+    Priority,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitJobHigh,
+    SubmitJobHighBg,
+    SubmitJobLow,
+    SubmitJobLowBg,
+    SubmitReduceJob,
+    SubmitReduceJobBackground,
+)
 
-__all__ = ["submission"]
+__all__ = ["Submission", "submission"]
+
+Submission = (
+    SubmitJob
+    | SubmitJobBg
+    | SubmitJobHigh
+    | SubmitJobHighBg
+    | SubmitJobLow
+    | SubmitJobLowBg
+    | SubmitJobEpoch
+    | SubmitReduceJob
+    | SubmitReduceJobBackground
+)
+"""The packets that submit a job."""
 
 _PLAIN: Final[dict[tuple[Priority, bool], Any]] = {
     kind: cls
@@ -25,7 +49,7 @@ def submission(
     background: bool = False,
     run_at: int | None = None,
     reducer: bytes | None = None,
-) -> Packet:
+) -> Submission:
     """Return the packet that submits a job (``SUBMIT_JOB`` and its kin).
 
     Args:
@@ -43,7 +67,7 @@ def submission(
         LocalProtocolError: the arguments do not go together.
     """
     if run_at is None and reducer is None:
-        packet: Packet = _PLAIN[priority, background](function, unique, workload)
+        packet: Submission = _PLAIN[priority, background](function, unique, workload)
         return packet
     if priority is not Priority.NORMAL:
         raise LocalProtocolError(f"client: a delayed or reduce job has normal priority, not {priority.name}")

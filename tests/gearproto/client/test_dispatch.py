@@ -55,7 +55,7 @@ servers = st.lists(
 
 
 def jobs_for(chooser: ServerChooser, *uniques: bytes) -> list[JobRecord]:
-    return [JobRecord(JobRequest("f", b"", unique), chooser.candidates(unique)) for unique in uniques]
+    return [JobRecord(JobRequest("f", b"", unique).packet(), chooser.candidates(unique)) for unique in uniques]
 
 
 def one_job(*standings: Server) -> JobRecord:
@@ -212,7 +212,7 @@ def test_retryable_job_that_was_never_under_way_is_not_sent() -> None:
 
 
 def lost_job(chooser: ServerChooser, until: float) -> JobRecord:
-    job = JobRecord(JobRequest("f", unique="u"), chooser.candidates(b"u"), resubmit=True)
+    job = JobRecord(JobRequest("f", unique="u").packet(), chooser.candidates(b"u"), resubmit=True)
     job.mark_retryable(Lost("gone"))
     job.search(until)
     job.prepare_retry(chooser)
@@ -271,16 +271,12 @@ def test_submission_that_was_never_lost_tries_each_server_once() -> None:
 
 
 def test_jobs_for_several_servers_are_all_checked_before_one_is_submitted() -> None:
-    good, bad = (
-        JobRecord(JobRequest(name), ServerChooser([Server()], Policy.ORDERED).candidates()) for name in ("f", "")
-    )
-    check_submissions([good], {})
-    with pytest.raises(LocalProtocolError, match="function must not be empty"):
-        check_submissions([good, bad], {})
+    job = one_job(Server())
+    check_submissions([job, job], {})
     with pytest.raises(LocalProtocolError, match=r"submissions of \d+ bytes, limit 20"):
-        check_submissions([good, good], {"max_output_size": 20})
+        check_submissions([job, job], {"max_output_size": 20})
     with pytest.raises(LocalProtocolError, match=r"limit 1$"):
-        check_submissions([good], {"max_packet_size": 1})
+        check_submissions([job], {"max_packet_size": 1})
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,6 @@ def test_name_that_cannot_be_sent_is_refused(name: Any, message: str) -> None:
 )
 def test_task_is_the_packet_of_its_fields(task: JobRequest, background: bool, packet: Packet) -> None:
     assert task.packet(background=background) == packet
-    assert task.prepared(63).packet(background=background) == packet
 
 
 PRIORITIES = "which has to be a Priority or one of 'high', 'normal', 'low'"
@@ -84,6 +83,7 @@ PRIORITIES = "which has to be a Priority or one of 'high', 'normal', 'low'"
         ),
         (JobRequest("f", priority="urgent"), f"client: priority is 'urgent', {PRIORITIES}"),
         (JobRequest("f", priority=0), f"client: priority is 0, {PRIORITIES}"),  # type: ignore[arg-type]
+        (JobRequest(""), "SUBMIT_JOB: function must not be empty"),
         (JobRequest("f", "text"), "the workload has to be bytes, not str"),  # type: ignore[arg-type]
     ],
 )
@@ -93,26 +93,26 @@ def test_fields_that_do_not_go_together_are_refused(task: JobRequest, message: s
     assert str(caught.value) == message
 
 
-def test_task_that_is_prepared_does_not_change_with_the_caller_s_bytearray() -> None:
+def test_packet_does_not_change_with_the_caller_s_bytearray() -> None:
     workload, unique = bytearray(b"w"), bytearray(b"u")
-    task = JobRequest("f", workload, unique).prepared(63)
+    packet = JobRequest("f", workload, unique).packet()
     workload[:] = unique[:] = b"other"
-    assert task.packet() == SubmitJob(b"f", b"u", b"w")
+    assert packet == SubmitJob(b"f", b"u", b"w")
 
 
 def test_unique_of_64_bytes_is_refused_unless_that_is_allowed() -> None:
     task = JobRequest("f", unique="é" * 32)
     with pytest.raises(LocalProtocolError) as caught:
-        task.prepared(DEFAULT_MAX_UNIQUE_SIZE)
+        task.packet(max_unique_size=DEFAULT_MAX_UNIQUE_SIZE)
     assert str(caught.value) == (
         "client: unique has 64 bytes, limit 63: gearmand 1.1.20 corrupts the workload of a job whose unique has 64;"
         " max_unique_size=64 allows it"
     )
-    assert task.prepared(64).unique == ("é" * 32).encode()
+    assert task.packet().unique == ("é" * 32).encode()
     with pytest.raises(LocalProtocolError, match=r"^client: unique has 4 bytes, limit 3$"):
-        JobRequest("f", unique="four").prepared(3)
+        JobRequest("f", unique="four").packet(max_unique_size=3)
     with pytest.raises(LocalProtocolError, match="unique has 65 bytes, limit 64"):
-        JobRequest("f", unique="x" * 65).prepared(DEFAULT_MAX_UNIQUE_SIZE).packet().validate()
+        JobRequest("f", unique="x" * 65).packet(max_unique_size=DEFAULT_MAX_UNIQUE_SIZE)
 
 
 @pytest.mark.parametrize("size", [-1, 65, "9"])
@@ -130,7 +130,7 @@ def test_handle_is_the_bytes_of_the_server_and_knows_the_server() -> None:
     assert handle.server == address
 
 
-@pytest.mark.parametrize("run_at", [float("nan"), float("inf"), float("-inf")])
-def test_time_that_is_none_is_refused(run_at: float) -> None:
+@pytest.mark.parametrize("run_at", [float("nan"), float("inf"), float("-inf"), "tomorrow", "5", 10**400])
+def test_time_that_is_none_is_refused(run_at: Any) -> None:
     with pytest.raises(LocalProtocolError, match="which is not a finite time"):
         JobRequest("f", run_at=run_at).packet(background=True)

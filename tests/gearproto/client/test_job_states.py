@@ -36,8 +36,8 @@ class Journey:
     """A job, the connection that it is open on, and what can happen to it."""
 
     def __init__(self, *, background: bool, resubmit: bool) -> None:
-        request, candidates = JobRequest("f", b"w", b"u"), Candidates((), ())
-        self.job = JobRecord(request, candidates, background=background, resubmit=resubmit)
+        packet = JobRequest("f", b"w", b"u").packet(background=background)
+        self.job = JobRecord(packet, Candidates((), ()), resubmit=resubmit)
         self.resubmissions = MAX_RESUBMISSIONS if resubmit else 0
         self.records: OpenRequests[JobRecord] = OpenRequests(ClientConnection(), Address("a"))
 

@@ -66,7 +66,7 @@ OUTCOMES: list[tuple[Outcome, type[Exception], str]] = [
 
 def record(*, unique: bytes = b"", background: bool = False, resubmit: bool = False) -> JobRecord:
     """Return the record of a job that is not submitted yet."""
-    return JobRecord(JobRequest("f", b"w", unique), NOWHERE, background=background, resubmit=resubmit)
+    return JobRecord(JobRequest("f", b"w", unique).packet(background=background), NOWHERE, resubmit=resubmit)
 
 
 def connected() -> OpenRequests[JobRecord]:
@@ -126,7 +126,7 @@ def test_job_is_followed_from_its_handle_to_its_outcome() -> None:
     assert job.outcome == Completed(b"b")
     assert job.resolved
     assert job.result_data() == b"ab"
-    assert job.request is None
+    assert job.packet is None
     one = RequestId(1)
     expected = [Data(one, b"a"), Progress(one, 1, 2), Warned(one, b"w"), Completed(b"b")]
     assert events(cursor) == events(job.cursor()) == expected
@@ -242,7 +242,7 @@ def test_submission_of_which_no_byte_left_is_retryable() -> None:
     assert job.retryable == NotSent("gone")
     assert job.outcome is None
     assert not job.resolved
-    assert job.request is not None
+    assert job.packet is not None
 
 
 def test_submission_that_has_left_is_lost() -> None:
@@ -375,7 +375,7 @@ def test_retryable_job_may_end_as_its_submission_did() -> None:
     job.give_up()
     assert job.retryable is None
     assert job.outcome == NotSent("gone")
-    assert job.request is None
+    assert job.packet is None
 
 
 # Watching
@@ -437,9 +437,9 @@ def test_watcher_that_watches_no_more_is_not_called() -> None:
 
 
 def test_submission_that_breaks_a_rule_keeps_all_others_back() -> None:
-    connection = connected()
-    jobs = [JobRecord(JobRequest(name), NOWHERE) for name in ("f", "")]
-    with pytest.raises(LocalProtocolError):
+    connection: OpenRequests[JobRecord] = OpenRequests(ClientConnection(max_packet_size=10), SERVER)
+    jobs = [JobRecord(JobRequest("f", b"x" * size).packet(), NOWHERE) for size in (1, 10)]
+    with pytest.raises(LocalProtocolError, match="limit 10"):
         connection.submit(jobs)
     assert output(connection.conn) == []
     lose(connection)

@@ -163,7 +163,7 @@ def test_cursor_that_is_left_over_and_over_leaves_word_once() -> None:
 
 
 def streaming(unread: Unread, unique: bytes = b"") -> JobRecord:
-    return JobRecord(JobRequest("f", b"", unique), Candidates((), ()), unread=unread, resubmit=bool(unique))
+    return JobRecord(JobRequest("f", b"", unique).packet(), Candidates((), ()), unread=unread, resubmit=bool(unique))
 
 
 def submitted(*jobs: JobRecord) -> OpenRequests[JobRecord]:
@@ -190,7 +190,7 @@ def take_all(cursor: Cursor) -> list[JobEvent]:
 
 def test_connection_is_not_read_while_jobs_that_stream_hold_more_than_they_may() -> None:
     unread = Unread(1000)
-    stream, other = streaming(unread), JobRecord(JobRequest("g"), Candidates((), ()))
+    stream, other = streaming(unread), JobRecord(JobRequest("g").packet(), Candidates((), ()))
     records = submitted(stream, other)
     arrive(records, WorkData(b"H:0", bytes(1000 - EVENT)))
     assert not records.stopped
@@ -214,7 +214,7 @@ def test_connection_is_not_read_while_jobs_that_stream_hold_more_than_they_may()
 
 def test_what_other_connections_hold_stops_only_those_with_jobs_that_stream() -> None:
     unread = Unread(0)
-    first, second, third = streaming(unread), streaming(unread), JobRecord(JobRequest("g"), Candidates((), ()))
+    first, second, third = streaming(unread), streaming(unread), JobRecord(JobRequest("g").packet(), Candidates((), ()))
     connections = [submitted(job) for job in (first, second, third)]
     assert not any(records.stopped for records in connections)
     arrive(connections[0], WorkData(b"H:0", b"x"), WorkComplete(b"H:0", b"end"))
