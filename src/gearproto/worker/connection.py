@@ -24,7 +24,7 @@ What never happens:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import ClassVar, Final, Unpack
 
@@ -193,6 +193,15 @@ class WorkerConnection(Connection):
             LocalProtocolError: the name is too long or holds NUL, or the connection has ended.
         """
         self._send(SetClientId(client_id))
+
+    def introduce(self, packets: Iterable[SetClientId | CanDo | CanDoTimeout]) -> None:
+        """Tell the server who this worker is, and what it can run, in packets that were made before.
+
+        Raises:
+            LocalProtocolError: a packet breaks a rule, or the connection has ended. The packets before it are queued.
+        """
+        for packet in packets:
+            self._send(packet)
 
     def grab_job(self) -> None:
         """Want one more job (``GRAB_JOB``, ``GRAB_JOB_UNIQ`` or ``GRAB_JOB_ALL``). Does nothing while one is wanted.

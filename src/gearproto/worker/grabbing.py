@@ -7,7 +7,7 @@ from typing import Final
 
 from gearproto.errors import LocalProtocolError
 from gearproto.options import whole_number
-from gearproto.packets import SetClientId
+from gearproto.packets import CanDo, CanDoTimeout, SetClientId
 
 from .connection import WorkerConnection, ability
 from .cycle import Grab
@@ -40,13 +40,13 @@ class Grabber:
         Raises:
             LocalProtocolError: the name breaks a rule.
         """
-        if client_id is not None:
-            SetClientId(client_id).validate()
+        self._name = None if client_id is None else SetClientId(client_id)
+        if self._name is not None:
+            self._name.validate()
         self.stopping = False
         self.running = 0
         self._capacity = whole_number("capacity", capacity)
-        self._client_id = client_id
-        self._functions: dict[bytes, int | None] = {}
+        self._abilities: dict[bytes, CanDo | CanDoTimeout] = {}  # by the names of the functions
         self._turns: GrabTurns[WorkerConnection] = GrabTurns(attrgetter("state"), DEFAULT_GRAB_TIMEOUT)
         self._leaving: dict[WorkerConnection, set[bytes]] = {}  # functions to be taken back once their jobs have ended
 
@@ -56,11 +56,12 @@ class Grabber:
         Raises:
             LocalProtocolError: an argument breaks a rule; nothing has changed.
         """
-        ability(function, timeout_ms).validate()
-        self._functions[function] = timeout_ms
+        offer = ability(function, timeout_ms)
+        offer.validate()
+        self._abilities[function] = offer
         for conn in self._turns:
             self._leaving.get(conn, set()).discard(function)
-            conn.can_do(function, timeout_ms=timeout_ms)
+            conn.introduce([offer])
             if conn.state is Grab.ASLEEP and not self.stopping:
                 conn.stop_grabbing()  # there may be something for it now, so that it has to be asked again
 
@@ -74,9 +75,9 @@ class Grabber:
         Raises:
             LocalProtocolError: it was not offered.
         """
-        if function not in self._functions:
+        if function not in self._abilities:
             raise LocalProtocolError(f"worker: CANT_DO for {function!r}, which was not offered")
-        del self._functions[function]
+        del self._abilities[function]
         for conn in self._turns:
             if conn.state is Grab.ASKED or conn.has_job_of(function):
                 self._leaving.setdefault(conn, set()).add(function)
@@ -85,14 +86,13 @@ class Grabber:
 
     def may_assign(self, function: bytes) -> bool:
         """Tell whether a server may have assigned a job of a function, or may do so: it is offered, or was just now."""
-        return function in self._functions or any(function in functions for functions in self._leaving.values())
+        return function in self._abilities or any(function in functions for functions in self._leaving.values())
 
     def attach(self, conn: WorkerConnection) -> None:
         """Introduce the worker to a server that has just been reached: its name, its functions."""
-        if self._client_id is not None:
-            conn.set_client_id(self._client_id)
-        for function, timeout_ms in self._functions.items():
-            conn.can_do(function, timeout_ms=timeout_ms)
+        if self._name is not None:
+            conn.introduce([self._name])
+        conn.introduce(self._abilities.values())
         self._turns.add(conn)
 
     def detach(self, conn: WorkerConnection) -> None:
