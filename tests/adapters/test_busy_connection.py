@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from gear_sync import JobRequest
-from gearproto import ConnectionLost, GearmanError, Lost, NotSent
+from gearproto import ConnectionLost, GearmanError, JobNotSent, Lost, NotSent
 from gearproto.packets import JobCreated, OptionRes, SubmitJob, WorkData
 from tests.harness.hostile import HostileServer, Peer, bytes_of
 from tests.harness.idioms import AnyClient, Idiom, ThreadedClient, ThreadedJob, in_thread, make_client
@@ -50,21 +50,27 @@ class Site:
                 await anyio.lowlevel.checkpoint()
 
 
+async def submitted(client: Any, function: str) -> Any:
+    """Submit a job, however often a busy machine takes longer to connect than a call may."""
+    while True:
+        with contextlib.suppress(JobNotSent):
+            return await client.submit(function)
+
+
 @pytest.fixture(params=["nobody reads on", "another reads on"])
 async def site(anyio_backend: object, idiom: Idiom, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    with HostileServer(streams_without_end) as server:
+    with HostileServer(then=streams_without_end) as server:
         async with make_client(idiom, server.address, timeout=SOON) as client, anyio.create_task_group() as group:
-            site = Site(client, await client.submit("stream"), await client.submit("other"))
+            site = Site(client, await submitted(client, "stream"), await submitted(client, "other"))
             if request.param == "another reads on":
                 await group.start(site.iterate)
             yield site
             client.close()
             group.cancel_scope.cancel()
-        await in_thread(server.join)
 
 
 async def late(call: Awaitable[object]) -> None:
-    with pytest.raises((TimeoutError, ConnectionLost), match=r"within 0\.005 s"):
+    with pytest.raises((TimeoutError, ConnectionLost), match=r"within 0\.005 s|time was up before"):
         await call
 
 

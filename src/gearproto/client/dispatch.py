@@ -25,9 +25,9 @@ _R = TypeVar("_R", bound=JobRecord)
 
 
 def unreachable(failures: Iterable[tuple[Address, OSError]]) -> str:
-    """Say why no server could be reached."""
+    """Say why no server could be reached: none failed if the time was up before one could be tried."""
     text = "; ".join(f"{address}: {error.strerror or error}" for address, error in failures)
-    return f"no server could be reached: {text}"
+    return f"no server could be reached: {text or 'the time was up before one could be tried'}"
 
 
 def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceived:

@@ -178,7 +178,9 @@ def test_failure_that_nobody_knows_the_reason_of_is_left_out() -> None:
     assert job.outcome == NotSent("no server could be reached: a:4730: Connection refused")
 
 
-@given(st.lists(st.sampled_from([(A, REFUSED), (B, TimeoutError("no answer")), (C, ConnectionError("gone"))])))
+@given(
+    st.lists(st.sampled_from([(A, REFUSED), (B, TimeoutError("no answer")), (C, ConnectionError("gone"))]), min_size=1)
+)
 def test_reasons_are_told_in_the_systems_words_or_in_ours(failures: list[tuple[Address, OSError]]) -> None:
     words = {A: "a:4730: Connection refused", B: "b:4730: no answer", C: "c:4730: gone"}
     assert unreachable(failures) == "no server could be reached: " + "; ".join(words[server] for server, _ in failures)
@@ -254,6 +256,10 @@ def test_lost_submission_looks_for_a_server_as_long_as_it_may_and_tries_once_at_
     else:
         assert back_at is not None
         assert back_at <= tries[-1]
+
+
+def test_job_for_which_no_server_was_tried_in_time_is_told_so() -> None:
+    assert unreachable([]) == "no server could be reached: the time was up before one could be tried"
 
 
 def test_submission_that_was_never_lost_tries_each_server_once() -> None:
