@@ -8,8 +8,8 @@ import os
 import signal
 import ssl
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from types import FrameType
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
@@ -17,25 +17,24 @@ from typing import Any, Final, Literal, TypeVar, Unpack, overload
 import anyio
 import anyio.abc
 
+from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
-from gear_net.standing import LoggedStanding
-from gear_net.tls import TLS, ClientTLS
+from gear_net.tls import TLS
+from gear_net.worker_jobs import BytesLike, End
 from gearproto import Failed, GearmanError, WorkerConnection
-from gearproto.addresses import ServerAddresses, parse_addresses
-from gearproto.arguments import as_bytes
+from gearproto.addresses import ServerAddresses
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
-from gearproto.options import ConnectionOptions, connection_options, whole_number
+from gearproto.options import ConnectionOptions, whole_number
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.timeouts import setting
-from gearproto.worker import Grabber, server_timeout_ms, stopping, timed_out
+from gearproto.worker import WorkerJobs, stopping, timed_out
 
-from .calling import Call, End, call_of, is_blocking
+from .calling import Call, call_of, is_blocking
 from .connecting import Connect
 from .eventloop import clock
 from .task_pool import TaskPool
 from .threadsafe import ClosedError, ThreadsafeCalls
-from .worker_job import ThreadJob, WorkerJob
+from .worker_job import HeldJob, ThreadJob, WorkerJob
 from .worker_session import WorkerSession
 
 __all__ = ["Worker"]
@@ -43,7 +42,13 @@ __all__ = ["Worker"]
 _log = logging.getLogger(__name__)
 
 _LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
-_H = TypeVar("_H", bound=Callable[..., Any])
+
+_Handler = (
+    Callable[[WorkerJob], Awaitable[BytesLike | None]]
+    | Callable[[WorkerJob], AsyncIterator[BytesLike]]
+    | Callable[[ThreadJob], BytesLike | Iterator[BytesLike] | None]
+)
+_H = TypeVar("_H", bound=_Handler)
 _A = TypeVar("_A")
 _R = TypeVar("_R")
 
@@ -90,33 +95,29 @@ class Worker:
         Raises:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
-        self._options = connection_options(**options)
-        files = None if tls is None else ClientTLS(tls)
-        self._sessions = [
-            WorkerSession(
-                address,
-                self,
-                tls=files,
-                connect=connect,
-                connect_timeout=setting("connect_timeout", connect_timeout),
-                standing=LoggedStanding(address, _log, retry_pauses),
-            )
-            for address in parse_addresses(servers)
-        ]
-        self._by_conn: dict[WorkerConnection, WorkerSession] = {}
         self._concurrency = whole_number("concurrency", concurrency)
-        self._grabber = Grabber(concurrency, client_id=None if client_id is None else as_bytes(client_id))
-        self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
-        self._functions: dict[bytes, tuple[Call, float | None]] = {}
-        self._pool: TaskPool[WorkerJob] | None = None
-        self._retired: set[bytes] = set()  # those of the functions that are not offered any more
+        settings = WorkerSettings(
+            servers,
+            client_id=client_id,
+            jobs_at_once=concurrency,
+            tls=tls,
+            connect_timeout=connect_timeout,
+            retry_pauses=retry_pauses,
+            stop_timeout=stop_timeout,
+            **options,
+        )
+        self._jobs: WorkerJobs[HeldJob, Call] = WorkerJobs(settings.grabber)
+        self._grabber = settings.grabber
+        lost = self._jobs.lost
+        self._sessions = [WorkerSession(address, settings, connect, self, lost) for address in settings.addresses]
+        self._by_conn: dict[WorkerConnection, WorkerSession] = {}
+        self._stop_timeout = settings.stop_timeout
+        self._pool: TaskPool[HeldJob] | None = None
         self._calls: ThreadsafeCalls | None = None
         self._thread: int | None = None  # that of `run`
         self._process = 0
         self._signals = 0  # that the event loop has not taken yet
         self._interrupting = False  # a function that blocks the event loop
-        self._in_hand: dict[WorkerJob, None] = {}
-        self._assigned: deque[WorkerJob] = deque()  # that wait until others have ended
         self._running = 0
         self._now: Callable[[], float] = anyio.current_time  # from `run` on, what callbacks may call
         self._stopping = False
@@ -147,16 +148,12 @@ class Worker:
 
         return register
 
-    def register(
-        self, name: str | bytes | bytearray, handler: Callable[..., Any], *, timeout: float | None = None
-    ) -> None:
+    def register(self, name: str | bytes | bytearray, handler: _Handler, *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        function, call = as_bytes(name), call_of(handler)
+        call = call_of(handler)
 
         def register() -> None:
-            self._grabber.can_do(function, server_timeout_ms(timeout))
-            self._functions[function] = (call, timeout)
-            self._retired.discard(function)
+            self._jobs.register(name, call, timeout)
             self._settle_all()
 
         self._in_loop(register)
@@ -190,7 +187,10 @@ class Worker:
             def run_in_thread(job: ThreadJob) -> bytes:
                 return function.result_data(handler(function.value(job.workload), job))
 
-            self.register(function.name, run_in_thread if in_thread else run, timeout=function.timeout)
+            if in_thread:
+                self.register(function.name, run_in_thread, timeout=function.timeout)
+            else:
+                self.register(function.name, run, timeout=function.timeout)
             return handler
 
         return register
@@ -206,13 +206,11 @@ class Worker:
         Raises:
             LocalProtocolError: it is not registered.
         """
-        function = as_bytes(name)
 
         def unregister() -> None:
-            self._grabber.cant_do(function)
-            self._retired.add(function)  # a job may have been assigned just now
+            self._jobs.unregister(name)
             self._settle_all()
-            self._forget_functions()
+            self._jobs.forget_retired()
 
         self._in_loop(unregister)
 
@@ -334,8 +332,10 @@ class Worker:
             self._abort()
             return
         self._stop()
-        level = logging.WARNING if number == signal.SIGINT and self._in_hand else logging.INFO  # at a terminal, say
-        _log.log(level, stopping(self._in_hand, self._stop_timeout))
+        level = (
+            logging.WARNING if number == signal.SIGINT and self._jobs.in_hand else logging.INFO
+        )  # at a terminal, say
+        _log.log(level, stopping(self._jobs.in_hand, self._stop_timeout))
 
     async def _keep_time(self) -> None:
         """Do what is due, until the worker has stopped."""
@@ -352,7 +352,7 @@ class Worker:
             if self._now() >= self._abort_at:
                 _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
                 self._abort()
-            self.advance()
+            self._advance()
 
     async def _leave(self) -> None:
         """Send the last reports."""
@@ -363,65 +363,32 @@ class Worker:
 
     # What servers tell
 
-    def new_connection(self, session: WorkerSession, answer_timeout: float | None) -> WorkerConnection:
-        """Return a connection to a server that has just been reached, on which the worker has introduced itself.
+    def _on_connected(self, session: WorkerSession) -> None:
+        self._by_conn[session.conn] = session
+        self._advance()
 
-        Args:
-            session: the server.
-            answer_timeout: seconds in which the server has to answer; None if it need not.
-        """
-        now = self._now()
-        conn = WorkerConnection(asks_when_woken=False, now=now, **self._options)
-        if answer_timeout is not None:
-            conn.require_answer(now, answer_timeout)
-        self._grabber.attach(conn)
-        self._by_conn[conn] = session
-        return conn
-
-    def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
+    def _on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
         """Run a job, or let it wait: servers may assign more than can run at once."""
-        self._grabber.assigned()
         assert self._calls is not None
-        job = WorkerJob(event, session, self._calls)
-        self._in_hand[job] = None
-        self._assigned.append(job)
+        self._jobs.assigned(HeldJob(event, session, self._calls))
         self._start_jobs()
 
-    def _put_down(self, job: WorkerJob) -> None:
-        del self._in_hand[job]
-        self._grabber.ended()
-
-    def on_closed(self, session: WorkerSession) -> None:
-        """Handle a lost connection."""
-        self._grabber.detach(session.conn)
-        self._by_conn.pop(session.conn, None)
-        for job in [job for job in self._assigned if job.conn is session.conn]:
-            self._assigned.remove(job)
-            self._put_down(job)
+    def _on_closed(self, conn: WorkerConnection) -> None:
+        self._by_conn.pop(conn, None)
         self._changed.set()
 
-    def advance(self) -> None:
+    def _advance(self) -> None:
         """Ask servers for jobs, up to as many as can run, and none once the worker is to stop."""
-        if self._stopping and not self._grabber.stopping:
-            self._grabber.stop()
-        for conn in self._grabber.advance(self._now()):
+        for conn in self._jobs.advance(self._now(), stopping=self._stopping):
             self._by_conn[conn].settle()
-        if self._retired:
-            self._forget_functions()
         due_at = self._grabber.next_deadline()
         if self._stopping or (due_at is not None and due_at < self._due_at):
             self._changed.set()
 
-    def _forget_functions(self) -> None:
-        """Forget the functions of which no job can come any more."""
-        for function in [function for function in self._retired if not self._grabber.may_assign(function)]:
-            self._retired.remove(function)
-            del self._functions[function]
-
     def _settle_all(self) -> None:
         """Send what has been queued on any connection."""
         if self._by_conn:
-            self.advance()
+            self._advance()
             for session in self._sessions:
                 session.settle()
 
@@ -429,11 +396,11 @@ class Worker:
 
     def _start_jobs(self) -> None:
         assert self._pool is not None
-        while self._assigned and self._running < self._concurrency:
+        while self._jobs.waiting and self._running < self._concurrency:
             self._running += 1
-            self._pool.give(self._assigned.popleft())
+            self._pool.give(self._jobs.waiting.popleft())
 
-    async def _work(self, job: WorkerJob) -> None:
+    async def _work(self, job: HeldJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
         end = None
         try:
@@ -442,7 +409,7 @@ class Worker:
         finally:
             job.given_up = True
             self._running -= 1
-            self._put_down(job)
+            self._jobs.put_down(job)
             self._start_jobs()
         if end is None:
             self._changed.set()
@@ -457,12 +424,12 @@ class Worker:
             job.session.settle()
             self._changed.set()  # `run` waits until the report is sent, and leaves
             return
-        self.advance()
+        self._advance()
         await job.session.send(job.conn)
 
-    async def _run(self, job: WorkerJob) -> End:
+    async def _run(self, job: HeldJob) -> End:
         """Call a job's function; return how the job ended."""
-        call, timeout = self._functions.get(job.function, (None, None))
+        call, timeout = self._jobs.functions.get(job.function, (None, None))
         if call is None:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)
             return Failed()
@@ -470,6 +437,7 @@ class Worker:
             end, interrupt = await call(job)
         else:
             end, interrupt = timed_out(timeout), None
+            job.begin(timeout, time.monotonic())
             with anyio.move_on_after(timeout) as scope:
                 end, interrupt = await call(job)
             if scope.cancelled_caught:

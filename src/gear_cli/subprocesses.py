@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -102,8 +101,7 @@ class Commands:
             words = (_SHELL, "-c", *words)
         with self._start(words, job) as process:
             try:
-                left = None if job.until is None else max(0.0, job.until - time.monotonic())
-                output, _ = process.communicate(job.workload, left)
+                output, _ = process.communicate(job.workload, job.time_left)
             except subprocess.TimeoutExpired:
                 raise TimeoutError(f"the job has taken longer than {job.timeout:g} s") from None
             finally:

@@ -14,9 +14,9 @@ from gearproto import ClientConnection, WorkerConnection
 from gearproto.addresses import Address
 from gearproto.client import JobRecord, OpenRequests
 from gearproto.event import Event
-from gearproto.events import Answered, ConnectionClosed
+from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
 
-from .settings import ClientSettings
+from .settings import ClientSettings, WorkerSettings
 from .standing import LoggedStanding
 
 __all__ = ["ClientSessionBase", "SessionLink", "WorkerSessionBase"]
@@ -188,17 +188,68 @@ class WorkerSessionBase(SessionBase[_Link]):
     def __init__(
         self,
         address: Address,
-        standing: LoggedStanding,
-        connect_timeout: float,
-        clock: Callable[[], float],
+        settings: WorkerSettings,
         log: logging.Logger,
+        clock: Callable[[], float],
+        lost: Callable[[WorkerConnection], None],
     ) -> None:
-        """Begin without a connection; see `SessionBase`."""
-        super().__init__(address, standing, connect_timeout, clock)
+        """Begin without a connection.
+
+        Args:
+            address: the server.
+            settings: the options of the worker.
+            log: where to log.
+            clock: returns the monotonic time in seconds.
+            lost: called with each connection that has ended; see `gearproto.worker.WorkerJobs.lost`.
+        """
+        standing = LoggedStanding(address, log, settings.retry_pauses)
+        super().__init__(address, standing, settings.connect_timeout, clock)
         self.conn = WorkerConnection()
         self._log = log
+        self._options = settings.options
+        self._grabber = settings.grabber
+        self._lost = lost
 
     @property
     def connected(self) -> bool:
         """Whether the connection is open."""
         return self.link is not None
+
+    def _begin(self, endpoint: Hashable) -> WorkerConnection:
+        """Record that the server has been reached; return the connection, on which the worker has introduced itself."""
+        now = self._now()
+        self.standing.connected(now, endpoint)
+        self.conn = conn = WorkerConnection(asks_when_woken=False, now=now, **self._options)
+        if self.standing.suspect:
+            conn.require_answer(now, self._connect_timeout)
+        self._grabber.attach(conn)
+        return conn
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, JobAssigned):
+            self._on_assigned(event)
+        elif isinstance(event, ConnectionClosed):
+            link, self.link = self.link, None
+            self._lost(self.conn)
+            self._on_closed(event, None if link is None else link.error)
+        elif isinstance(event, Answered):
+            self.standing.answered()
+        elif isinstance(event, ReportRefused):
+            self._log.warning("%s: a report was refused: %r", self.address, event.text)
+        else:
+            self._log.warning("%s: %r", self.address, event)
+
+    def _on_assigned(self, event: JobAssigned) -> None:
+        """Take a job."""
+        raise NotImplementedError
+
+    def _on_closed(self, event: ConnectionClosed, error: Exception | None) -> None:
+        """Handle a lost connection, whose jobs that have not begun are gone."""
+        raise NotImplementedError
+
+    def _log_end(self, event: ConnectionClosed, error: Exception | None, *, expected: bool) -> None:
+        """Log the end of the connection, and record that the server was lost unless the end was expected."""
+        if expected:
+            self._log.info("%s: %s", self.address, event.reason)
+        else:
+            self.standing.lost(event, error, self._now())

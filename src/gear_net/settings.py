@@ -6,13 +6,15 @@ import ssl
 from typing import Unpack
 
 from gearproto.addresses import ServerAddresses, parse_addresses
+from gearproto.arguments import as_bytes
 from gearproto.client import Policy, Unread, check_max_unique_size
 from gearproto.options import ConnectionOptions, connection_options
 from gearproto.timeouts import setting
+from gearproto.worker import Grabber
 
 from .tls import TLS, ClientTLS
 
-__all__ = ["ClientSettings"]
+__all__ = ["ClientSettings", "WorkerSettings"]
 
 
 class ClientSettings:
@@ -64,3 +66,44 @@ class ClientSettings:
         self.unread = Unread(max_unread)
         self.policy = Policy(policy)
         self.retry_pauses = retry_pauses
+
+
+class WorkerSettings:
+    """The options of a worker, checked; what they mean is said where users give them, at `gear_sync.Worker`.
+
+    Attributes:
+        addresses: the servers.
+        grabber: asks servers for jobs.
+        tls: gives the context for TLS; None for plain TCP.
+        connect_timeout: seconds for each attempt to connect to a server.
+        retry_pauses: (initial, maximum) seconds before an unreachable server is retried.
+        stop_timeout: seconds that jobs have to end in once the worker is to stop; None for no limit.
+        options: options of the connections.
+    """
+
+    def __init__(
+        self,
+        servers: ServerAddresses,
+        *,
+        client_id: str | bytes | bytearray | None,
+        jobs_at_once: int,
+        tls: TLS | ssl.SSLContext | None,
+        connect_timeout: float,
+        retry_pauses: tuple[float, float],
+        stop_timeout: float | None,
+        **options: Unpack[ConnectionOptions],
+    ) -> None:
+        """Check the options.
+
+        Raises:
+            LocalProtocolError: the name breaks a rule of the protocol.
+            TypeError: there is no such option, or a number is something else.
+            ValueError: one makes no sense, or a file for TLS cannot be used.
+        """
+        self.options = connection_options(**options)
+        self.addresses = parse_addresses(servers)
+        self.tls = None if tls is None else ClientTLS(tls)
+        self.connect_timeout = setting("connect_timeout", connect_timeout)
+        self.stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
+        self.retry_pauses = retry_pauses
+        self.grabber = Grabber(jobs_at_once, client_id=None if client_id is None else as_bytes(client_id))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from .worker_job import WorkerJob
+from .worker_job import HeldJob
 
 __all__ = ["ThreadPool"]
 
@@ -16,15 +16,15 @@ class ThreadPool:
     """Threads that run jobs; none for a worker that runs them in its own thread."""
 
     def __init__(
-        self, threads: int, work: Callable[[WorkerJob], None], on_error: Callable[[BaseException], None]
+        self, threads: int, work: Callable[[HeldJob], None], on_error: Callable[[BaseException], None]
     ) -> None:
         self._work = work
         self._on_error = on_error
         self._count = threads
-        self._jobs: queue.SimpleQueue[WorkerJob | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[HeldJob | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Callable[[WorkerJob], None]:
+    def __enter__(self) -> Callable[[HeldJob], None]:
         """Start the threads, and return what hands a job over."""
         for number in range(self._count):
             thread = threading.Thread(target=self._run, name=f"gear worker {number}", daemon=True)

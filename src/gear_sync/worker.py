@@ -4,47 +4,43 @@ from __future__ import annotations
 
 import _thread
 import logging
-import selectors
+import math
 import signal
 import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack
 
 from gear_net.connecting import Connect
+from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
-from gear_net.standing import LoggedStanding
-from gear_net.tls import TLS, ClientTLS
-from gearproto import Completed, Failed, Raised, WorkerConnection
-from gearproto.addresses import ServerAddresses, parse_addresses
-from gearproto.arguments import as_bytes
-from gearproto.events import ConnectionClosed, JobAssigned
+from gear_net.tls import TLS
+from gear_net.worker_jobs import BytesLike, End
+from gearproto import Failed
+from gearproto.addresses import ServerAddresses
+from gearproto.events import JobAssigned
 from gearproto.functions import Function
-from gearproto.options import ConnectionOptions, connection_options, whole_number
+from gearproto.options import ConnectionOptions, whole_number
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.timeouts import setting
-from gearproto.worker import Grabber, server_timeout_ms, stopping, timed_out
+from gearproto.worker import WorkerJobs, stopping, timed_out
 
 from . import calling
 from .pump import Pump
 from .thread_pool import ThreadPool
-from .worker_job import WorkerJob
+from .worker_job import HeldJob, WorkerJob
 from .worker_session import WorkerSession
 
 __all__ = ["Worker"]
 
 _log = logging.getLogger(__name__)
 
-_READ: Final = selectors.EVENT_READ
-_NEVER: Final = float("inf")
 _LAST_WORDS: Final = 5.0  # seconds in which servers have to read some more of the last reports of a worker that stops
 
-Handler = Callable[[WorkerJob], "bytes | Generator[bytes, None, bytes | None] | None"]
-_H = TypeVar("_H", bound=Callable[..., Any])
+_Handler = Callable[[WorkerJob], BytesLike | Iterator[BytesLike] | None]
+_H = TypeVar("_H", bound=_Handler)
 _A = TypeVar("_A")
 _R = TypeVar("_R")
 
@@ -94,33 +90,32 @@ class Worker:
             ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
         """
         whole_number("threads", threads, 0)
-        self._options = connection_options(**options)
-        addresses = parse_addresses(servers)
-        files = None if tls is None else ClientTLS(tls)
-        connect_timeout = setting("connect_timeout", connect_timeout)
-        standings = [LoggedStanding(address, _log, retry_pauses) for address in addresses]
-        self._grabber = Grabber(max(1, threads), client_id=None if client_id is None else as_bytes(client_id))
-        self._pump = Pump(f"gear_sync.Worker of {', '.join(map(str, addresses))}")
+        settings = WorkerSettings(
+            servers,
+            client_id=client_id,
+            jobs_at_once=max(1, threads),
+            tls=tls,
+            connect_timeout=connect_timeout,
+            retry_pauses=retry_pauses,
+            stop_timeout=stop_timeout,
+            **options,
+        )
+        self._jobs: WorkerJobs[HeldJob, _Handler] = WorkerJobs(settings.grabber)
+        self._grabber = settings.grabber
+        self._pump = Pump(f"gear_sync.Worker of {', '.join(map(str, settings.addresses))}")
         self._sessions = [
-            WorkerSession(address, self, self._pump, standing, connect_timeout)
-            for address, standing in zip(addresses, standings, strict=True)
+            WorkerSession(address, settings, connect, self, self._jobs.lost) for address in settings.addresses
         ]
         for session in self._sessions:
             self._pump.add(session)
         self._threads = threads
-        self._tls = files
-        self._connect = connect
-        self._stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
-        self._functions: dict[bytes, tuple[Handler, float | None]] = {}
-        self._assigned: deque[WorkerJob] = deque()
-        self._retired: set[bytes] = set()  # those of the functions that are not offered any more
-        self._in_hand: dict[WorkerJob, None] = {}
-        self._running: dict[WorkerJob, None] = {}  # those that have a timeout
+        self._stop_timeout = settings.stop_timeout
+        self._running: dict[HeldJob, None] = {}  # those that have a timeout
         self._stopping = False
         self._aborting = False
         self._interrupt: BaseException | None = None  # that a function has raised in the main thread
-        self.abort_at = _NEVER
-        self._wake_at = _NEVER  # when `run` means to wake by itself
+        self._abort_at = math.inf
+        self._wake_at = math.inf  # when `run` means to wake by itself
         self._runner: threading.Thread | None = None
         self._at_work: set[threading.Thread] = set()  # those that run a function
         self._fault: BaseException | None = None  # of this module, in a thread of the pool
@@ -150,17 +145,12 @@ class Worker:
 
         return register
 
-    def register(
-        self, name: str | bytes | bytearray, handler: Callable[..., Any], *, timeout: float | None = None
-    ) -> None:
+    def register(self, name: str | bytes | bytearray, handler: _Handler, *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
         calling.check(handler)
-        function = as_bytes(name)
         self._pump.check_process()
         with self._pump.gate, self._pump.lock:
-            self._grabber.can_do(function, server_timeout_ms(timeout))
-            self._functions[function] = (handler, timeout)
-            self._retired.discard(function)
+            self._jobs.register(name, handler, timeout)
             self._settle_all()
         self._pump.wake()  # `run` has to know until when it waits for answers
 
@@ -200,13 +190,11 @@ class Worker:
         Raises:
             LocalProtocolError: it is not registered.
         """
-        function = as_bytes(name)
         self._pump.check_process()
         with self._pump.gate, self._pump.lock:
-            self._grabber.cant_do(function)
-            self._retired.add(function)  # a job may have been assigned just now
+            self._jobs.unregister(name)
             self._settle_all()
-            self._forget_functions()
+            self._jobs.forget_retired()
 
     def run(self) -> None:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
@@ -246,7 +234,7 @@ class Worker:
         """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
         if not self._stopping:
             if self._stop_timeout is not None:
-                self.abort_at = time.monotonic() + self._stop_timeout
+                self._abort_at = time.monotonic() + self._stop_timeout
             self._stopping = True
         self._pump.wake()
 
@@ -301,7 +289,7 @@ class Worker:
 
     def _tell_stop(self, number: int) -> None:
         with self._pump.gate, self._pump.lock:
-            jobs = list(self._in_hand)
+            jobs = list(self._jobs.in_hand)
         level = logging.WARNING if jobs and number == signal.SIGINT else logging.INFO  # somebody waits at a terminal
         _log.log(level, stopping(jobs, self._stop_timeout))
 
@@ -323,7 +311,7 @@ class Worker:
             return self._aborting or self._unsent_size() < size
 
         while not self._aborting and (size := self._unsent_size()):
-            if not self._pump.wait(some_has_left, min(_LAST_WORDS, self.abort_at - time.monotonic())):
+            if not self._pump.wait(some_has_left, min(_LAST_WORDS, self._abort_at - time.monotonic())):
                 return
 
     def _unsent_size(self) -> int:
@@ -335,11 +323,16 @@ class Worker:
         now = time.monotonic()
         for session in self._sessions:
             if session.link is None and session.due_at <= now:
-                session.connect(self._connect, self._tls)
+                session.connect()
 
     def _has_work(self) -> bool:
         """Tell whether `run` has to do something that a pump does not. With the lock held."""
-        if self._assigned or self._aborting or self._fault is not None or self._stopping is not self._grabber.stopping:
+        if (
+            self._jobs.waiting
+            or self._aborting
+            or self._fault is not None
+            or self._stopping is not self._grabber.stopping
+        ):
             return True
         if self._stopping and self._grabber.drained:
             return True
@@ -349,11 +342,11 @@ class Worker:
         """Return the longest time to wait, in seconds."""
         with self._pump.gate, self._pump.lock:
             when = self._wake_at = self._due_at()
-        return None if when == _NEVER else max(0.0, when - time.monotonic())
+        return None if when == math.inf else max(0.0, when - time.monotonic())
 
     def _due_at(self) -> float:
         """Return when `run` has to do something even if nothing happens."""
-        when = self.abort_at
+        when = self._abort_at
         due = self._grabber.next_deadline()
         if due is not None and due < when:
             when = due
@@ -366,25 +359,25 @@ class Worker:
                 when = job.until
         return when
 
-    def _turn(self, start: Callable[[WorkerJob], None]) -> None:
+    def _turn(self, start: Callable[[HeldJob], None]) -> None:
         now = time.monotonic()
         if now >= self._wake_at or self._stopping is not self._grabber.stopping:
             with self._pump.gate, self._pump.lock:
-                self.advance()
+                self._advance()
                 for job in [job for job in self._running if job.until is not None and job.until <= now]:
                     self._give_up(job)
-        if self.abort_if_overdue(now):
+        if self._abort_if_overdue(now):
             return
-        while self._assigned and not self._aborting and self._interrupt is None:
-            start(self._assigned.popleft())
-            if self._assigned:  # the job may have taken long, and the server of the next one be gone
+        while self._jobs.waiting and not self._aborting and self._interrupt is None:
+            start(self._jobs.waiting.popleft())
+            if self._jobs.waiting:  # the job may have taken long, and the server of the next one be gone
                 with self._pump.gate, self._pump.lock:
                     for session in self._sessions:
                         session.look()
 
-    def abort_if_overdue(self, now: float) -> bool:
+    def _abort_if_overdue(self, now: float) -> bool:
         """Abort if jobs have not ended in the time to stop; return whether that is so. Without the lock."""
-        if now < self.abort_at:
+        if now < self._abort_at:
             return False
         if not self._aborting:
             _log.warning("jobs have not ended within %g s: aborting", self._stop_timeout)
@@ -393,69 +386,28 @@ class Worker:
 
     def _settle_all(self) -> None:
         """Send what has been queued on any connection."""
-        self.advance()
+        self._advance()
         for session in self._sessions:
             session.settle()
 
     # What servers tell; with the lock held
 
-    def new_connection(self, answer_timeout: float | None) -> WorkerConnection:
-        """Return a connection to a server that has just been reached, on which the worker has introduced itself.
-
-        Args:
-            answer_timeout: seconds in which the server has to answer; None if it need not.
-        """
-        now = time.monotonic()
-        conn = WorkerConnection(asks_when_woken=False, now=now, **self._options)
-        if answer_timeout is not None:
-            conn.require_answer(now, answer_timeout)
-        self._grabber.attach(conn)
-        return conn
-
-    def advance(self) -> None:
+    def _advance(self) -> None:
         """Ask servers for jobs, up to as many as can run, and none once the worker is to stop."""
-        if self._stopping and not self._grabber.stopping:
-            self._grabber.stop()
-        for conn in self._grabber.advance(time.monotonic()):
+        for conn in self._jobs.advance(time.monotonic(), stopping=self._stopping):
             for session in self._sessions:
                 if session.conn is conn:
                     session.settle()
                     break
-        if self._retired:
-            self._forget_functions()
 
-    def _forget_functions(self) -> None:
-        """Forget the functions of which no job can come any more."""
-        for function in [function for function in self._retired if not self._grabber.may_assign(function)]:
-            self._retired.remove(function)
-            del self._functions[function]
-
-    def on_moved(self) -> None:
+    def _on_moved(self) -> None:
         """Ask for jobs after the events of a connection, unless `run` does so when it has done the job that came."""
-        if not self._assigned or self._threads:
-            self.advance()
+        if not self._jobs.waiting or self._threads:
+            self._advance()
 
-    def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
+    def _on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
         """Take a job."""
-        job = WorkerJob(event, session)
-        self._grabber.assigned()
-        self._in_hand[job] = None
-        self._assigned.append(job)
-
-    def _put_down(self, job: WorkerJob) -> None:
-        del self._in_hand[job]
-        self._grabber.ended()
-
-    def on_closed(self, session: WorkerSession, event: ConnectionClosed, error: Exception | None) -> None:
-        """Record that a connection was lost, and drop the jobs of it that have not begun."""
-        if self._stopping:
-            _log.info("%s: %s", session.address, event.reason)
-        else:
-            session.standing.lost(event, error, time.monotonic())
-        self._grabber.detach(session.conn)
-        for job in [job for job in self._assigned if job.conn is session.conn]:
-            self._assigned.remove(job)
-            self._put_down(job)
+        self._jobs.assigned(HeldJob(event, session))
 
     # Jobs
 
@@ -464,7 +416,7 @@ class Worker:
         self._fault = error
         self._pump.wake()
 
-    def _give_up(self, job: WorkerJob) -> None:
+    def _give_up(self, job: HeldJob) -> None:
         """Report a job whose time is over as ended by an exception."""
         if job.given_up:
             return
@@ -473,25 +425,24 @@ class Worker:
         _log.warning("job %r of %r has taken longer than %g s", job.handle, job.function, job.timeout)
         if job.connected:
             job.report_end(timed_out(job.timeout))
-            job._session.settle()
+            job.session.settle()
 
-    def _work(self, job: WorkerJob) -> None:
+    def _work(self, job: HeldJob) -> None:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
         if self._aborting:
             return
         if not job.connected:  # it is for another worker; nobody else has told of it, as it was on its way to a thread
             with self._pump.gate, self._pump.lock:
-                self._put_down(job)
-                self.advance()
+                self._jobs.put_down(job)
+                self._advance()
             self._pump.wake()
             return
-        handler, timeout = self._functions.get(job.function, (None, None))
+        handler, timeout = self._jobs.functions.get(job.function, (None, None))
         if timeout is not None:
             with self._pump.gate, self._pump.lock:
                 self._running[job] = None
-                job.timeout = timeout
-                job.until = time.monotonic() + timeout
-                if job.until < self._wake_at:
+                job.begin(timeout, now := time.monotonic())
+                if now + timeout < self._wake_at:
                     self._pump.wake()
         self._at_work.add(thread := threading.current_thread())
         try:
@@ -500,25 +451,25 @@ class Worker:
             self._at_work.discard(thread)
         with self._pump.gate, self._pump.lock:
             self._running.pop(job, None)
-            self._put_down(job)
+            self._jobs.put_down(job)
             if job.given_up:
                 pass
             elif job.connected:
                 if (wrong := job.report_end(end)) is not None:
-                    _log.error("%s: job %r: %s", job._session.address, job.handle, wrong)
+                    _log.error("%s: job %r: %s", job.session.address, job.handle, wrong)
             else:
                 level = logging.INFO if self._stopping else logging.WARNING
-                address = job._session.address
+                address = job.session.address
                 _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
-            self.advance()
+            self._advance()
             if job.conn.output_size:  # else it has left with the next GRAB_JOB
-                job._session.settle()
+                job.session.settle()
         if self._interrupt is None:  # else `run` waits, and not for long
-            job._session.wait_until_sent()
+            job.session.wait_until_sent()
         if self._threads:
             self._pump.wake()
 
-    def _run(self, job: WorkerJob, handler: Handler | None) -> Completed | Failed | Raised:
+    def _run(self, job: HeldJob, handler: _Handler | None) -> End:
         """Call a job's function; return how the job ended."""
         if handler is None:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)

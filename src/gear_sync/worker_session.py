@@ -3,96 +3,93 @@
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from gear_net.connecting import Connect, Dial, Endpoint, close_with, open_socket, resolve
 from gear_net.link import Link
-from gear_net.standing import LoggedStanding
-from gear_net.tls import ClientTLS
+from gear_net.sessions import WorkerSessionBase
+from gear_net.settings import WorkerSettings
 from gear_net.tunnel import TLSSocket
 from gearproto import WorkerConnection
 from gearproto.addresses import Address
-from gearproto.event import Event
-from gearproto.events import Answered, ConnectionClosed, JobAssigned, ReportRefused
+from gearproto.events import ConnectionClosed, JobAssigned
 
 from .pump import Pump
 
-__all__ = ["Owner", "WorkerSession"]
+__all__ = ["WorkerSession"]
 
-_log = logging.getLogger("gear_sync.worker")
+_log: Final = logging.getLogger("gear_sync.worker")
 
 _READ: Final = selectors.EVENT_READ
-_NEVER: Final = float("inf")
 
 
 class Owner(Protocol):
-    """The worker whose server it is."""
+    """What a session needs of its worker."""
 
-    abort_at: float
-    """Monotonic time in seconds at which the worker aborts; infinity for never."""
+    _pump: Pump
+    _stopping: bool
+    _abort_at: float  # monotonic time in seconds; infinity for never
 
-    def new_connection(self, answer_timeout: float | None) -> WorkerConnection:
-        """Return a connection on which the worker has introduced itself; a timeout in seconds puts it on trial."""
-        ...
-
-    def on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
+    def _on_assigned(self, event: JobAssigned, session: WorkerSession) -> None:
         """Take a job."""
-        ...
 
-    def on_moved(self) -> None:
+    def _on_moved(self) -> None:
         """Ask servers for jobs after the events of a connection."""
-        ...
 
-    def on_closed(self, session: WorkerSession, event: ConnectionClosed, error: Exception | None) -> None:
-        """Handle a lost connection."""
-        ...
+    def _advance(self) -> None:
+        """Ask servers for jobs, up to as many as the worker can run."""
 
-    def advance(self) -> None:
-        """Ask servers for jobs, as far as the worker can take more."""
-        ...
-
-    def abort_if_overdue(self, now: float) -> bool:
+    def _abort_if_overdue(self, now: float) -> bool:
         """Abort if jobs have not ended in the time to stop; return whether that is so. Without the lock."""
         ...
 
 
-class WorkerSession:
+class WorkerSession(WorkerSessionBase[Link]):
     """One job server of a worker, and what a `Pump` moves for it. Hold the pump's lock in every call."""
 
     def __init__(
-        self, address: Address, owner: Owner, pump: Pump, standing: LoggedStanding, connect_timeout: float
+        self,
+        address: Address,
+        settings: WorkerSettings,
+        connect: Connect | None,
+        worker: Owner,
+        lost: Callable[[WorkerConnection], None],
     ) -> None:
-        self.address = address
-        self.conn = WorkerConnection()
-        self.pump = pump
-        self.standing = standing
-        self._connect_timeout = connect_timeout
-        self.link: Link | None = None
+        """Begin without a connection.
+
+        Args:
+            address: the server.
+            settings: the options of the worker.
+            connect: opens a connected stream socket to the server, in place of TCP and TLS.
+            worker: the worker.
+            lost: called with each connection that has ended.
+        """
+        super().__init__(address, settings, _log, time.monotonic, lost)
+        self.pump: Pump = worker._pump
+        self._connect = connect
+        self._tls = settings.tls
         self._dial: Dial | None = None
         self._blocked = 0.0  # seconds that all servers had to wait for the last attempt to connect to this one
-        self._owner = owner
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection is open."""
-        return self.link is not None
+        self._worker = worker
 
     @property
     def due_at(self) -> float:
         """When to begin to connect: never while that is being done, or is done."""
-        return self.standing.retry_at if self.link is None and self._dial is None else _NEVER
+        return self.standing.retry_at if self.link is None and self._dial is None else math.inf
 
-    def connect(self, connect: Connect | None, tls: ClientTLS | None) -> None:
+    def connect(self) -> None:
         """Begin to connect. Looking up the name blocks, so that this is done without the lock."""
         began = time.monotonic()
         try:
             with self.pump.gate, self.pump.lock:
                 self.pump.open()
             try:
-                sock = None if connect is None else open_socket(connect, self.address)
+                sock = None if self._connect is None else open_socket(self._connect, self.address)
                 endpoints = resolve(self.address) if sock is None else []
             finally:
                 self._blocked = time.monotonic() - began
@@ -103,7 +100,7 @@ class WorkerSession:
             if sock is not None:
                 self._on_connected(sock)
             else:
-                self._dial = Dial(self.address, self.standing.order(endpoints), self._connect_timeout, tls)
+                self._dial = Dial(self.address, self.standing.order(endpoints), self._connect_timeout, self._tls)
                 self._on_dialed()
             self.pump.changed(watch=True)  # a thread that sends a report may be pumping
 
@@ -121,11 +118,9 @@ class WorkerSession:
             self._on_connected(dial.sock, dial.endpoint)
 
     def _on_connected(self, sock: socket.socket | TLSSocket, endpoint: Endpoint | None = None) -> None:
-        self.standing.connected(time.monotonic(), endpoint)
-        self.conn = self._owner.new_connection(self._connect_timeout if self.standing.suspect else None)
-        self.link = link = Link(sock, self.conn, self._on_event)
+        self.link = link = Link(sock, self._begin(endpoint), self._on_event)
         close_with(link, link.sock)
-        self._owner.advance()
+        self._worker._advance()
         link.start()
         self.pump.changed(watch=link.sending or link.closed)
 
@@ -137,9 +132,9 @@ class WorkerSession:
 
     def abort_if_overdue(self) -> None:
         """Abort if the time to stop is over: `run` cannot see to it while a function runs in its thread."""
-        self._owner.abort_if_overdue(time.monotonic())
+        self._worker._abort_if_overdue(time.monotonic())
 
-    def wait_until_sent(self, until: float = _NEVER) -> None:
+    def wait_until_sent(self, until: float = math.inf) -> None:
         """Wait until the socket has taken the output that there is by now. Without the lock.
 
         A server that does not read is found by probes.
@@ -147,33 +142,25 @@ class WorkerSession:
         Args:
             until: monotonic time in seconds at which to leave off.
         """
-        link, owner = self.link, self._owner
+        link, worker = self.link, self._worker
         if link is None or not link.sending:
             return
         sent = link.when_sent()
-        deadline = _NEVER
+        deadline = math.inf
 
         def changed() -> bool:
-            return sent() or owner.abort_at < deadline
+            return sent() or worker._abort_at < deadline
 
         while not (sent() or time.monotonic() >= until):
-            deadline = min(until, owner.abort_at)
-            self.pump.wait(changed, None if deadline == _NEVER else max(0.0, deadline - time.monotonic()))
+            deadline = min(until, worker._abort_at)
+            self.pump.wait(changed, None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
             self.abort_if_overdue()
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, JobAssigned):
-            self._owner.on_assigned(event, self)
-        elif isinstance(event, ConnectionClosed):
-            link, self.link = self.link, None
-            assert link is not None
-            self._owner.on_closed(self, event, link.error)
-        elif isinstance(event, Answered):
-            self.standing.answered()
-        elif isinstance(event, ReportRefused):
-            _log.warning("%s: a report was refused: %r", self.address, event.text)
-        else:
-            _log.warning("%s: %r", self.address, event)
+    def _on_assigned(self, event: JobAssigned) -> None:
+        self._worker._on_assigned(event, self)
+
+    def _on_closed(self, event: ConnectionClosed, error: Exception | None) -> None:
+        self._log_end(event, error, expected=self._worker._stopping)
 
     # What a Pump moves
 
@@ -195,7 +182,7 @@ class WorkerSession:
         """Read and write as far as the socket is ready."""
         if self.link is not None:
             self.link.on_ready(events)
-            self._owner.on_moved()
+            self._worker._on_moved()
         elif self._dial is not None:
             self._dial.advance(time.monotonic(), events)
             self._on_dialed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
@@ -60,7 +61,8 @@ async def test_memory_does_not_grow_with_jobs_that_have_ended(idiom: Idiom) -> N
     server = await in_thread(OurServer)
     try:
         worker = make_worker(idiom, server.address, concurrency=4)
-        for name, function in zip(("reverse", "talk", "fail"), FUNCTIONS[idiom != "gear_sync"], strict=True):
+        functions: Sequence[Any] = FUNCTIONS[idiom != "gear_sync"]
+        for name, function in zip(("reverse", "talk", "fail"), functions, strict=True):
             worker.register(name, function, timeout=LIMIT)
         async with make_client(idiom, server.address) as client, working(worker):
 

@@ -262,4 +262,4 @@ async def test_what_cannot_be_called_is_refused_at_once(idiom: Idiom, network: N
     for wrong in (None, b"bytes", [plain]):
         with pytest.raises(TypeError, match="cannot be called"):
             worker.register("f", wrong)  # type: ignore[arg-type]
-    assert not worker._functions if idiom != "gear_sync" else not worker.worker._functions  # type: ignore[union-attr]
+    assert not worker._jobs.functions if idiom != "gear_sync" else not worker.worker._jobs.functions  # type: ignore[union-attr]

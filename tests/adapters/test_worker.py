@@ -565,7 +565,7 @@ async def test_functions_that_were_unregistered_are_forgotten(client: AnyClient,
         assert await job.result(LIMIT) == b"ba"
         worker.unregister(f"f{number}")
     await (await client.submit("reverse")).result(LIMIT)
-    await until(lambda: {*worker._functions} == {b"reverse"})
+    await until(lambda: {*worker._jobs.functions} == {b"reverse"})
 
 
 async def test_job_whose_function_is_unregistered_meanwhile_runs_once_and_ends(

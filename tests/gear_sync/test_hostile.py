@@ -164,7 +164,7 @@ def test_worker_leaves_a_server_that_misbehaves_and_comes_back(misdeed: str, thr
             assert worker._grabber.running == 0
             assert not list(worker._grabber._turns)
             assert worker._running == {}
-            assert not worker._assigned
+            assert not worker._jobs.waiting
         poll_until(no_threads, "the threads have ended")
     assert {(report.packet, report.body) for report in reports} == {(WorkComplete, b"H:good\0cba")}
 

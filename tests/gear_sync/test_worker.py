@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-import gear_sync.worker
+import gear_net.sessions
 import gear_sync.worker_session
 import gearproto.worker.grabbing
 from gear_net.standing import LoggedStanding
@@ -82,7 +82,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     def impatient(address: Address, log: logging.Logger, _pauses: tuple[float, float]) -> LoggedStanding:
         return LoggedStanding(address, log, (0.001, 0.001))
 
-    monkeypatch.setattr(gear_sync.worker, "LoggedStanding", impatient)
+    monkeypatch.setattr(gear_net.sessions, "LoggedStanding", impatient)
 
 
 def reverse(job: WorkerJob) -> bytes:
@@ -123,14 +123,14 @@ def run_scripts(worker_of: Callable[[tuple[str, int]], Worker], *scripts: Callab
     ("result", "data"),
     [(b"bytes", b"bytes"), (bytearray(b"array"), b"array"), (memoryview(b"view"), b"view"), (b"", b""), (None, b"")],
 )
-def test_result_is_bytes_or_nothing(client: Client, worker: Worker, result: object, data: bytes) -> None:
+def test_result_is_bytes_or_nothing(client: Client, worker: Worker, result: Any, data: bytes) -> None:
     worker.register("f", lambda job: result)
     with working(worker):
         assert client.submit("f").result(LIMIT) == data
 
 
 def test_result_of_another_type_is_an_exception(client: Client, worker: Worker) -> None:
-    worker.register("f", lambda job: "text")
+    worker.register("f", lambda job: "text")  # type: ignore[arg-type, return-value]
     worker.register("reverse", reverse)
     with working(worker):
         with pytest.raises(JobRaised, match=r"^TypeError: f returned str; a result has to be bytes or None$"):
@@ -315,7 +315,7 @@ def test_wrong_function_is_an_error_at_once(worker: Worker) -> None:
     with pytest.raises(LocalProtocolError, match="CAN_DO: function must not be empty"):
         worker.register("", reverse)
     with pytest.raises(TypeError, match="coroutine is asynchronous"):
-        worker.register("f", coroutine)
+        worker.register("f", coroutine)  # type: ignore[arg-type]
     with pytest.raises(LocalProtocolError, match="CANT_DO for b'f', which was not offered"):
         worker.unregister("f")
 

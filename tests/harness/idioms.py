@@ -232,7 +232,7 @@ class ThreadedWorker:
     def __init__(self, worker: gear_sync.Worker) -> None:
         self.worker = worker
         self.function = worker.function
-        self.register = worker.register
+        self.register: Callable[..., None] = worker.register  # handlers of both idioms
         self.unregister = worker.unregister
         self.stop = worker.stop
         self.abort = worker.abort

@@ -4,6 +4,7 @@ from .assignments import Assignment, server_timeout_ms, stopping
 from .connection import MAX_UNASKED, WorkerConnection
 from .cycle import ASSIGNMENTS, Grab, grab_cycle
 from .grabbing import DEFAULT_GRAB_TIMEOUT, Grabber
+from .in_hand import WorkerJobs
 from .results import completed, described, ended_by, is_failure, is_interrupt, piece, raised, timed_out
 from .turns import GrabTurns
 
@@ -16,6 +17,7 @@ __all__ = [
     "GrabTurns",
     "Grabber",
     "WorkerConnection",
+    "WorkerJobs",
     "completed",
     "described",
     "ended_by",

@@ -68,27 +68,36 @@ class Assignment:
     Attributes:
         handle: the server's name for it.
         function: name of the function.
-        unique: the client's own name for it; may be empty.
-        reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
+        assigned: the rest of what the server has sent.
+        timeout: seconds that it may take; None for no limit.
         until: monotonic time in seconds at which its timeout ends; None if it has none.
         given_up: whether nothing is to be reported on it any more.
         conn: the connection that has assigned it.
     """
 
-    __slots__ = ("_run", "conn", "function", "given_up", "handle", "reducer", "unique", "until", "workload")
+    __slots__ = ("_run", "assigned", "conn", "function", "given_up", "handle", "timeout", "until")
 
     def __init__(self, assigned: JobAssigned, conn: WorkerConnection) -> None:
         """Take a job that a connection has assigned."""
+        self.assigned = assigned
         self.handle = assigned.handle
         self.function = assigned.function
-        self.unique = assigned.unique
-        self.reducer = assigned.reducer
-        self.workload = assigned.workload
+        self.timeout: float | None = None
         self.until: float | None = None
         self.given_up = False
         self.conn = conn
         self._run = conn.begin_run(assigned.handle)
+
+    def begin(self, timeout: float | None, now: float) -> None:
+        """Record that the job's function is called.
+
+        Args:
+            timeout: seconds that it may take; None for no limit.
+            now: monotonic time in seconds.
+        """
+        if timeout is not None:
+            self.timeout = timeout
+            self.until = now + timeout
 
     @property
     def superseded(self) -> bool:

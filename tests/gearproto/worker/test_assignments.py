@@ -191,8 +191,7 @@ def test_worker_that_stops_names_some_of_many_functions() -> None:
 def test_assignment_keeps_all_that_the_server_has_told(assigned: JobAssigned) -> None:
     conn = WorkerConnection()
     job = Assignment(assigned, conn)
-    kept = (job.handle, job.function, job.unique, job.reducer, job.workload)
-    assert kept == (assigned.handle, assigned.function, assigned.unique, assigned.reducer, assigned.workload)
+    assert (job.handle, job.function, job.assigned) == (assigned.handle, assigned.function, assigned)
     assert (job.conn, job.until, job.given_up) == (conn, None, False)
 
 
