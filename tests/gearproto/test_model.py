@@ -1,14 +1,14 @@
-"""The job server beside a naive model of one, and whole networks of clients, workers and a server under faults."""
+"""The job server beside a naive model of one, and beside hostile peers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gear_testing.model import Answers, ModelJob, ModelPeer, ModelServer
 from gearproto.admin import Shutdown
 from gearproto.codec import Packet
 from gearproto.packets import (
@@ -48,8 +48,6 @@ from gearproto.packets import (
 )
 from gearproto.server import JobGivenUp, ShutdownRequested
 from tests.harness.engine import Bench, Peer, nth_handle
-from tests.harness.links import run_schedule
-from tests.harness.model import Answers, ModelJob, ModelPeer, ModelServer
 from tests.harness.strategies import commands, mutated, requests
 
 # The server beside a naive one
@@ -76,7 +74,7 @@ class ServerBesideModel(RuleBasedStateMachine):
     )
     def begin(self, retries: int, wakeup: int, idle: int, round_robin: bool) -> None:
         self.bench = Bench(job_retries=retries, worker_wakeup=wakeup, max_idle_functions=idle, round_robin=round_robin)
-        self.model = ModelServer(job_retries=retries, wakeup_timeout=1.0)
+        self.model = ModelServer(handle_prefix=b"H", job_retries=retries, wakeup_timeout=1.0)
         self.peers: dict[int, Peer] = {}
         for _ in range(3):
             self.connect()
@@ -93,7 +91,7 @@ class ServerBesideModel(RuleBasedStateMachine):
             got = peer.received()
             for packet in got:
                 if isinstance(packet, Noop):
-                    self.model.check_noop(number, self.bench.now)
+                    assert self.model.wake(number, self.bench.now), f"peer {number} was woken without sleeping"
             assert [packet for packet in got if not isinstance(packet, Noop)] == answers.get(number, [])
         events = self.bench.events()
         assert all(isinstance(event, JobGivenUp) for event in events)
@@ -311,7 +309,11 @@ class ServerBesideModel(RuleBasedStateMachine):
         self.settle_time()
 
     def settle_time(self) -> None:
-        self.settle(self.model.advance(self.bench.now))
+        answers: Answers = {}
+        while (now := self.model.next_time(0.0)) is not None and now <= self.bench.now:
+            for client, packets in self.model.handle_timeout(now, 0.0).items():
+                answers.setdefault(client, []).extend(packets)
+        self.settle(answers)
 
     @rule(which=st.booleans())
     def tables(self, which: bool) -> None:
@@ -331,37 +333,12 @@ class ServerBesideModel(RuleBasedStateMachine):
 
     @invariant()
     def nobody_sleeps_beside_a_job(self) -> None:
-        self.model.check_sleepers(self.bench.now)
+        function = self.model.overslept(self.bench.now)
+        assert function is None, f"jobs of {function!r} wait beside sleeping workers, and too few are woken"
 
 
 TestServerBesideModel = ServerBesideModel.TestCase
 TestServerBesideModel.settings = settings(max_examples=2 * settings().max_examples)
-
-
-# Whole networks
-
-_BLOCK = 100  # schedules a test
-_SCHEDULES = 10 * settings().max_examples  # from 300 with the profile `quick` to 20,000 with `thorough`
-
-
-@pytest.mark.parametrize("first", range(0, _SCHEDULES, _BLOCK))
-def test_every_promise_is_kept_under_faults(first: int) -> None:
-    """Play schedules. ``run_schedule(seed)`` plays one that failed again."""
-    ended = 0
-    for seed in range(first, first + _BLOCK):
-        try:
-            world = run_schedule(seed)
-        except BaseException as error:
-            error.add_note(f"run_schedule({seed}) plays this again")
-            raise
-        ended += sum(len(submission.outcomes) for submission in world.submissions)
-    assert ended > _BLOCK
-
-
-def test_schedule_follows_from_its_seed() -> None:
-    worlds = [run_schedule(4730) for _ in range(2)]
-    one, two = ([(run.handle, run.workload, run.outcome) for run in world.runs] for world in worlds)
-    assert one == two
 
 
 # Hostile peers
