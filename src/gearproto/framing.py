@@ -99,6 +99,7 @@ class Decoder:
         partial = self._partial
         if self._big is not None:
             self._big.feed(data)
+            self.holds_back = True
             return
         if partial is None:
             self._data = self._data[self._cursor :] + data if self._cursor < len(self._data) else bytes(data)

@@ -132,6 +132,17 @@ def test_halves_of_packets_count_and_the_largest_goes_first() -> None:
     assert server.bench.engine.under_way == 30_000 - 12
 
 
+@pytest.mark.parametrize("cut", [0, 1, 11, 12, 13])
+def test_half_of_a_packet_counts_wherever_it_was_cut_before(cut: int) -> None:
+    server = Server()
+    peer = server.half(cut)
+    packet = EchoReq(bytes(10 * LIMIT)).encode()
+    for end in (30_000, 60_000):
+        peer.send(packet[cut:end])
+        assert server.bench.engine.under_way == end - 12
+        cut = end
+
+
 def test_answers_that_are_held_back_count() -> None:
     server = Server(work_limit=10**9)
     client, admin = server.bench.connect(), server.bench.connect()
