@@ -32,6 +32,7 @@ from gearproto.functions import BYTES, JSON, TEXT, Codec, CodecError, Function, 
 
 from .admin import Admin
 from .client import Client
+from .connecting import Connect
 from .job import Job, JobEvents
 from .server import Server
 from .worker import Worker
@@ -47,6 +48,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "Completed",
+    "Connect",
     "ConnectionLost",
     "Data",
     "Failed",

@@ -33,7 +33,7 @@ class Admin:
     """
 
     def __init__(self, ask: _Ask) -> None:
-        """Use a function that sends a command and tells what its answer says."""
+        """Use a function that sends a command and returns what its answer tells."""
         self._ask = ask
 
     async def status(self) -> tuple[FunctionStatus, ...]:

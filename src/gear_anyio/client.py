@@ -50,7 +50,8 @@ class Client:
     """A Gearman client, for as long as its ``async with`` block lasts. Tasks may share it.
 
     A call that needs a server connects to it, if there is no connection. If you cancel a call that waits, no packet is
-    truncated and no job is cancelled.
+    truncated and no job is cancelled. What of a submission is left to be sent when its time is over leaves in the
+    background.
 
     Attributes:
         admin: the text protocol for administrators, with the first server that can be reached; see `admin_of`.
@@ -78,7 +79,7 @@ class Client:
             servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
             policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
             tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens a connected stream socket to a server, in place of TCP and TLS. If it raises anything,
+            connect: opens the connection to a server, in place of TCP and TLS; see `Connect`. If it raises anything,
                 the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             timeout: seconds that each call may take to find a server and get its answer; None for no limit.
@@ -157,8 +158,8 @@ class Client:
     ) -> Job[Any]:
         """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for an answer.
 
-        Returns once the submission has left for the server, or when the client's ``timeout`` is over; what is left of
-        it then leaves while something else is waited for.
+        Waits while the network takes less than is submitted, but not longer than the client's ``timeout``; the rest is
+        sent later.
 
         Args:
             function: name of the function to run; or its declaration, for a result of its type.
@@ -242,7 +243,7 @@ class Client:
         priority: Priority | str = Priority.NORMAL,
         resubmit: bool = False,
     ) -> list[Job[Any]]:
-        """Submit many jobs, in one write for each server; returns when they have left, as `submit`.
+        """Submit many jobs, in one write for each server; waits as `submit` does.
 
         Args:
             requests: the jobs; or the declaration of a typed function.

@@ -23,10 +23,13 @@ _LINGER = 1.0  # seconds; how long a peer may take to read the rest of a connect
 
 
 class Server(ServerBase):
-    """A Gearman job server in an event loop: `gear_sync.Server` with the same options, as a task."""
+    """A Gearman job server in an event loop: `gear_sync.Server` with the same options, as a task.
+
+    With ``listen=[]`` it serves the peers of `serve_stream` alone.
+    """
 
     def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
-        """Listen; see `ServerBase`. ``listen=[]`` makes a server for `serve_stream` alone."""
+        """Listen; see `ServerBase`."""
         super().__init__(host, port, **options)
         self._closed = False
 
@@ -73,7 +76,7 @@ class Server(ServerBase):
                 await stream.aclose()
 
     def stop(self, *, graceful: bool = False) -> None:
-        """Make `serve` return soon.
+        """Make the server return soon from serving.
 
         Args:
             graceful: whether running jobs may end first; nothing new is taken meanwhile.
@@ -85,7 +88,7 @@ class Server(ServerBase):
         self._reactor.wake()
 
     def snapshot(self) -> Snapshot:
-        """Count what the server holds now."""
+        """Count what the server holds now; a closed server tells its last state."""
         return self._reactor.snapshot()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -12,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from types import FrameType
-from typing import Any, Final, Literal, TypeVar, Unpack, overload
+from typing import Any, Final, Protocol, TypeVar, Unpack, overload
 
 import anyio
 import anyio.abc
@@ -20,7 +21,7 @@ import anyio.abc
 from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
 from gear_net.tls import TLS
-from gear_net.worker_jobs import BytesLike, End
+from gear_net.worker_jobs import BytesLike, End, is_kind
 from gearproto import Failed, GearmanError, WorkerConnection
 from gearproto.addresses import ServerAddresses
 from gearproto.events import JobAssigned
@@ -53,6 +54,18 @@ _A = TypeVar("_A")
 _R = TypeVar("_R")
 
 
+class Serve(Protocol[_A, _R]):
+    """Registers a function, and returns it."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[[_A, WorkerJob], Awaitable[_R]], /
+    ) -> Callable[[_A, WorkerJob], Awaitable[_R]]: ...
+
+    @overload
+    def __call__(self, handler: Callable[[_A, ThreadJob], _R], /) -> Callable[[_A, ThreadJob], _R]: ...
+
+
 class Worker:
     """A Gearman worker: connects to all its servers and runs jobs, several at once.
 
@@ -60,6 +73,9 @@ class Worker:
     (or None for none); an asynchronous generator yields pieces of the result, each sent as it comes. Plain functions
     and generators take a `ThreadJob`, and run in a thread. All raise `JobFailed` for a job that has failed
     (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
+
+    Functions in tasks are cancelled when their timeout has passed, or the worker aborts; those in threads cannot be. A
+    worker that is cancelled aborts.
     """
 
     def __init__(
@@ -82,7 +98,7 @@ class Worker:
             client_id: the name that administrators see.
             concurrency: how many jobs to run at once.
             tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens the byte stream to a server, in place of TCP and TLS. If it raises anything,
+            connect: opens the connection to a server, in place of TCP and TLS; see `Connect`. If it raises anything,
                 the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
@@ -128,15 +144,17 @@ class Worker:
         self._due_at = math.inf  # until when `_keep_time` means to sleep
 
     def function(self, name: str | bytes | bytearray, *, timeout: float | None = None) -> Callable[[_H], _H]:
-        """Register the decorated function. From any thread, at any time.
+        """Register the decorated function. May be called from any thread, at any time.
 
         Args:
             name: what clients call it.
-            timeout: seconds that a job of it may take; then it is cancelled, and ends with an exception. Servers are
-                told of a second more, after which they give the job to another worker. None means no limit.
+            timeout: seconds that a job of it may take; then the job ends with an exception, and its reports raise
+                TimeoutError. Servers are told of a second more, after which they give the job to another worker. None
+                means no limit.
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
+            TypeError: the function is of a kind that this worker cannot run.
             ValueError: the timeout is not a number of seconds above 0.
         """
         if not isinstance(name, str | bytes | bytearray):
@@ -158,25 +176,15 @@ class Worker:
 
         self._in_loop(register)
 
-    @overload
-    def serve(
-        self, function: Function[_A, _R]
-    ) -> Callable[[Callable[[_A, WorkerJob], Awaitable[_R]]], Callable[[_A, WorkerJob], Awaitable[_R]]]: ...
-
-    @overload
-    def serve(
-        self, function: Function[_A, _R], *, in_thread: Literal[True]
-    ) -> Callable[[Callable[[_A, ThreadJob], _R]], Callable[[_A, ThreadJob], _R]]: ...
-
-    def serve(self, function: Function[_A, _R], *, in_thread: bool = False) -> Callable[..., Any]:
+    def serve(self, function: Function[_A, _R]) -> Serve[_A, _R]:
         """Register the decorated function as a typed one: it takes the value and the job, and returns the result.
 
         Args:
             function: the declaration that clients call.
-            in_thread: whether it is a plain function, which runs in a thread; otherwise it is a coroutine function.
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
+            TypeError: the function is of a kind that this worker cannot run.
             ValueError: the timeout is not a number of seconds above 0.
         """
 
@@ -187,10 +195,8 @@ class Worker:
             def run_in_thread(job: ThreadJob) -> bytes:
                 return function.result_data(handler(function.value(job.workload), job))
 
-            if in_thread:
-                self.register(function.name, run_in_thread, timeout=function.timeout)
-            else:
-                self.register(function.name, run, timeout=function.timeout)
+            in_task = is_kind(handler, inspect.iscoroutinefunction)
+            self.register(function.name, run if in_task else run_in_thread, timeout=function.timeout)
             return handler
 
         return register
@@ -198,10 +204,8 @@ class Worker:
     def unregister(self, name: str | bytes | bytearray) -> None:
         """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
-        May be called from any thread, at any time.
-
         gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once
-        they have ended, and asked for no job until then.
+        they have ended, and asked for no job until then. May be called from any thread, at any time.
 
         Raises:
             LocalProtocolError: it is not registered.
@@ -222,8 +226,7 @@ class Worker:
     ) -> None:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
 
-        Reconnects to lost servers with growing pauses, see ``retry_pauses``. A worker that is cancelled aborts: the
-        servers give its jobs to others.
+        Reconnects to lost servers with growing pauses, see ``retry_pauses``.
 
         Args:
             handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`; in the main thread
@@ -231,7 +234,7 @@ class Worker:
             task_status: told once functions and servers can be used.
 
         Raises:
-            KeyboardInterrupt: a function has raised it in the main thread; its job is reported, and others are aborted.
+            KeyboardInterrupt: a function has raised it in the main thread; its job is reported.
         """
         if self._pool is not None:
             raise RuntimeError("this worker runs already, or has run: make another one")
@@ -296,9 +299,9 @@ class Worker:
         self._changed.set()
 
     def abort(self) -> None:
-        """Stop without regard to the jobs in hand: cancel them, and cut the connections, so that others get them.
+        """Stop without regard to the jobs in hand: cut the connections, so that servers give them to other workers.
 
-        From any thread, from functions and signal handlers.
+        From then on their reports raise ConnectionLost. From any thread, from functions and signal handlers.
         """
         self.stop()
         self._aborting = True

@@ -1,5 +1,6 @@
 """Gearman over blocking sockets: client, worker, and a job server in one loop; needs the standard library only."""
 
+from gear_net.connecting import Connect
 from gear_net.listening import Keepalive
 from gear_net.reactor import ServerOptions, Snapshot, open_reactor
 from gear_net.tls import TLS
@@ -47,6 +48,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "Completed",
+    "Connect",
     "ConnectionLost",
     "Data",
     "Failed",

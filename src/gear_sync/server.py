@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 class Server(ServerBase):
     """A Gearman job server: one thread, one loop.
 
-    As a context manager it runs in a thread of its own; `serve_forever` runs it in the calling thread.
+    As a context manager it runs in a thread of its own; `serve_forever` runs it in the calling thread. `stop`,
+    `snapshot` and `call_soon` may be called from any thread, `stop` and `call_soon` from signal handlers too.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
@@ -55,7 +56,7 @@ class Server(ServerBase):
         self._reactor.wake()
 
     def stop(self, *, graceful: bool = False) -> None:
-        """Make `serve_forever` return soon. May be called from any thread and from signal handlers.
+        """Make the server return soon from serving.
 
         Args:
             graceful: whether running jobs may end first; nothing new is taken meanwhile.
@@ -67,7 +68,7 @@ class Server(ServerBase):
             self._reactor.wake()
 
     def snapshot(self) -> Snapshot:
-        """Count what the server holds now. May be called from any thread; a closed server tells its last state."""
+        """Count what the server holds now; a closed server tells its last state."""
         if self._thread is None or self._thread is threading.current_thread():
             return self._reactor.snapshot()
         result: list[Snapshot] = []

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
@@ -45,6 +45,10 @@ _A = TypeVar("_A")
 _R = TypeVar("_R")
 
 
+Serve = Callable[[Callable[[_A, WorkerJob], _R]], Callable[[_A, WorkerJob], _R]]
+"""Registers a function, and returns it."""
+
+
 class Worker:
     """A Gearman worker: connects to all its servers and runs jobs.
 
@@ -52,8 +56,12 @@ class Worker:
     for none); or it is a generator and yields pieces of the result, each sent as it comes. It raises `JobFailed` for a
     job that has failed (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
 
-    Without ``threads`` the thread that calls `run` runs one job after the other, and nothing else happens meanwhile.
-    With ``threads``, up to this many jobs run at once, in threads of their own.
+    Without ``threads`` the thread that calls `run` runs one job after the other, and nothing else happens meanwhile:
+    the end of a job whose timeout has passed is reported when its function returns. With ``threads``, up to this many
+    jobs run at once, in threads of their own.
+
+    A second signal raises KeyboardInterrupt from `run`. A worker belongs to the process that uses it first; in a forked
+    child every call raises `GearmanError`.
     """
 
     def __init__(
@@ -76,7 +84,7 @@ class Worker:
             client_id: the name that administrators see.
             threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
             tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens a connected stream socket to a server, in place of TCP and TLS. If it raises anything,
+            connect: opens the connection to a server, in place of TCP and TLS; see `Connect`. If it raises anything,
                 the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
@@ -127,14 +135,14 @@ class Worker:
 
         Args:
             name: what clients call it.
-            timeout: seconds that a job of it may take; then its reports raise TimeoutError, and with ``threads`` it
-                ends with an exception, whatever its thread still does. Servers are told of a second more, after which
-                they give the job to another worker. None means no limit.
+            timeout: seconds that a job of it may take; then the job ends with an exception, and its reports raise
+                TimeoutError. Servers are told of a second more, after which they give the job to another worker. None
+                means no limit.
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
+            TypeError: the function is of a kind that this worker cannot run.
             ValueError: the timeout is not a number of seconds above 0.
-            TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
         if not isinstance(name, str | bytes | bytearray):
             raise TypeError(f'{name!r} is not a name: write @worker.function("name")')
@@ -154,9 +162,7 @@ class Worker:
             self._settle_all()
         self._pump.wake()  # `run` has to know until when it waits for answers
 
-    def serve(
-        self, function: Function[_A, _R]
-    ) -> Callable[[Callable[[_A, WorkerJob], _R]], Callable[[_A, WorkerJob], _R]]:
+    def serve(self, function: Function[_A, _R]) -> Serve[_A, _R]:
         """Register the decorated function as a typed one: it takes the value and the job, and returns the result.
 
         Args:
@@ -164,8 +170,8 @@ class Worker:
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
+            TypeError: the function is of a kind that this worker cannot run.
             ValueError: the timeout is not a number of seconds above 0.
-            TypeError: the function is a coroutine function, which only `gear_anyio.Worker` runs.
         """
 
         def register(handler: Callable[[_A, WorkerJob], _R]) -> Callable[[_A, WorkerJob], _R]:
@@ -183,9 +189,7 @@ class Worker:
         """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
 
         gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once
-        they have ended, and asked for no job until then.
-
-        May be called from any thread, at any time.
+        they have ended, and asked for no job until then. May be called from any thread, at any time.
 
         Raises:
             LocalProtocolError: it is not registered.
@@ -196,15 +200,17 @@ class Worker:
             self._settle_all()
             self._jobs.forget_retired()
 
-    def run(self) -> None:
+    def run(self, *, handle_signals: bool = True) -> None:
         """Run jobs until `stop` is called; then finish the jobs in hand, send their results, and disconnect.
 
-        Reconnects to lost servers with growing pauses, see ``retry_pauses``. In the main thread SIGTERM and SIGINT
-        act as `stop`; a second one acts as `abort`, and raises KeyboardInterrupt.
+        Reconnects to lost servers with growing pauses, see ``retry_pauses``.
+
+        Args:
+            handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`; in the main thread
+                only. Handlers that the application has installed are called as well, and are back when this returns.
 
         Raises:
-            KeyboardInterrupt: as above; or a function has raised it in the main thread, and its job is reported.
-            GearmanError: this process has inherited the worker from its parent, which has used it.
+            KeyboardInterrupt: a function has raised it in the main thread; its job is reported.
         """
         self._pump.check_process()
         with self._pump.gate, self._pump.lock:
@@ -213,7 +219,8 @@ class Worker:
             self._runner = threading.current_thread()
         self._ended.clear()
         try:
-            with receiving_signals(self._on_signal), ThreadPool(self._threads, self._work, self._fail) as start:
+            signals = receiving_signals(self._on_signal) if handle_signals else nullcontext()
+            with signals, ThreadPool(self._threads, self._work, self._fail) as start:
                 while not self._is_over():
                     self._connect_due()
                     self._pump.wait(self._has_work, self._pause())
@@ -241,8 +248,7 @@ class Worker:
     def abort(self) -> None:
         """Stop without regard to the jobs in hand: cut the connections, so that servers give them to other workers.
 
-        `run` returns once the function in hand has returned, if it runs in the same thread; reports raise
-        ConnectionLost. May be called from any thread, and from functions.
+        From then on their reports raise ConnectionLost. From any thread, from functions and signal handlers.
         """
         self._pump.check_process()  # the connections are the parent's, too
         self._aborting = self._stopping = True

@@ -26,7 +26,7 @@ def test_value_and_result_are_what_the_declaration_says(backend: Loop) -> None:
             await job.progress(1, 1)
             return {"words": len(text.split())}
 
-        @worker.serve(reverse, in_thread=True)
+        @worker.serve(reverse)
         def reverse_text(text: str, job: ThreadJob) -> str:
             job.progress(1, 1)
             return text[::-1]
