@@ -16,7 +16,16 @@ import anyio.lowlevel
 
 from gear_net.client_servers import ClientServersBase
 from gear_net.settings import ClientSettings
-from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, NotSent, ServerError, StreamBlocked
+from gearproto import (
+    AlreadyClosed,
+    ClientConnection,
+    ConnectionLost,
+    GearmanError,
+    JobError,
+    NotSent,
+    ServerError,
+    StreamBlocked,
+)
 from gearproto.addresses import Address
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.client import (
@@ -87,7 +96,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
     async def open(self) -> None:
         """Begin: from now on the servers can be used."""
         if self._group is not None:
-            raise GearmanError("this client has been used already: make another one")
+            raise AlreadyClosed("this client has been used already: make another one")
         self._loop, self._thread = this_loop(), threading.get_ident()
         self._group = await anyio.create_task_group().__aenter__()
         self._starter = TaskStarter(self._group)
@@ -118,7 +127,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
             raise GearmanError("this client is not open: use it in its async with block")
         self.check_loop()
         if self._closed:
-            raise GearmanError("this client is closed")
+            raise AlreadyClosed("this client is closed: make another one")
 
     def check_loop(self) -> None:
         """Refuse to run in another event loop than that of the client's block.

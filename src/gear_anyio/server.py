@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 
 from gear_net.reactor import Reactor, ServerBase, ServerOptions, Snapshot
-from gearproto import DEFAULT_PORT
+from gearproto import DEFAULT_PORT, AlreadyClosed
 
 from .eventloop import asyncio_loop
 
@@ -37,7 +37,12 @@ class Server(ServerBase):
         """Serve until `stop` is called, an administrator shuts the server down, or the task is cancelled.
 
         Every socket is closed then.
+
+        Raises:
+            AlreadyClosed: the server has served before, or was closed.
         """
+        if self._closed:
+            raise AlreadyClosed("this server is closed: make another one")
         task_status.started()
         try:
             loop = asyncio_loop()

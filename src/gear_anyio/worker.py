@@ -22,7 +22,7 @@ from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
 from gear_net.tls import TLS
 from gear_net.worker_jobs import BytesLike, End, is_kind
-from gearproto import Failed, GearmanError, WorkerConnection
+from gearproto import AlreadyClosed, Failed, GearmanError, WorkerConnection
 from gearproto.addresses import ServerAddresses
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
@@ -235,9 +235,13 @@ class Worker:
 
         Raises:
             KeyboardInterrupt: a function has raised it in the main thread; its job is reported.
+            AlreadyClosed: the worker has run before, or was closed.
+            RuntimeError: it is running.
         """
-        if self._pool is not None:
-            raise RuntimeError("this worker runs already, or has run: make another one")
+        if self._pool is not None and self._thread is None:
+            raise AlreadyClosed("this worker is closed: make another one")
+        if self._thread is not None:
+            raise RuntimeError("this worker is running already")
         self._now = clock()
         self._thread, self._process = threading.get_ident(), os.getpid()
         self._calls = ThreadsafeCalls()

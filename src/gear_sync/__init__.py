@@ -5,6 +5,7 @@ from gear_net.listening import Keepalive
 from gear_net.reactor import ServerOptions, Snapshot, open_reactor
 from gear_net.tls import TLS
 from gearproto import (
+    AlreadyClosed,
     Completed,
     ConnectionLost,
     Failed,
@@ -44,6 +45,7 @@ __all__ = [
     "TEXT",
     "TLS",
     "Admin",
+    "AlreadyClosed",
     "Client",
     "Codec",
     "CodecError",

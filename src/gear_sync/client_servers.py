@@ -11,7 +11,15 @@ from typing import TypeVar
 from gear_net.client_servers import ClientServersBase
 from gear_net.connecting import Connect, open_socket, resolve
 from gear_net.settings import ClientSettings
-from gearproto import ClientConnection, ConnectionLost, GearmanError, JobError, NotSent, ServerError, StreamBlocked
+from gearproto import (
+    AlreadyClosed,
+    ClientConnection,
+    ConnectionLost,
+    JobError,
+    NotSent,
+    ServerError,
+    StreamBlocked,
+)
 from gearproto.addresses import Address
 from gearproto.admin import UNKNOWN_JOB, CancelJob, Command
 from gearproto.client import (
@@ -131,7 +139,7 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
     def check_open(self) -> None:
         """Refuse to work for a client that is closed."""
         if self.pump.closed:
-            raise GearmanError("this client is closed")
+            raise AlreadyClosed("this client is closed: make another one")
 
     def close(self) -> None:
         """Close the connections. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""

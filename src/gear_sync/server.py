@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from gear_net.reactor import ServerBase, ServerOptions, Snapshot
-from gearproto import DEFAULT_PORT
+from gearproto import DEFAULT_PORT, AlreadyClosed
 
 __all__ = ["Server"]
 
@@ -34,7 +34,13 @@ class Server(ServerBase):
         self._stopping = False
 
     def serve_forever(self) -> None:
-        """Serve until `stop` is called or an administrator shuts the server down; then close everything."""
+        """Serve until `stop` is called or an administrator shuts the server down; then close everything.
+
+        Raises:
+            AlreadyClosed: the server has served before, or was closed.
+        """
+        if self._closed:
+            raise AlreadyClosed("this server is closed: make another one")
         reactor = self._reactor
         self._thread = threading.current_thread()
         _log.info("listening on %s", self.addresses)
@@ -100,7 +106,9 @@ class Server(ServerBase):
             self._calls.popleft()()
 
     def __enter__(self) -> Self:
-        """Run the server in a thread."""
+        """Run the server in a thread; raises as `serve_forever`."""
+        if self._closed:
+            raise AlreadyClosed("this server is closed: make another one")
         self._thread = threading.Thread(target=self.serve_forever, name=f"gear server {self.addresses}", daemon=True)
         self._thread.start()
         return self

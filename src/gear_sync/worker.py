@@ -19,7 +19,7 @@ from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
 from gear_net.tls import TLS
 from gear_net.worker_jobs import BytesLike, End
-from gearproto import Failed
+from gearproto import AlreadyClosed, Failed
 from gearproto.addresses import ServerAddresses
 from gearproto.events import JobAssigned
 from gearproto.functions import Function
@@ -211,13 +211,17 @@ class Worker:
 
         Raises:
             KeyboardInterrupt: a function has raised it in the main thread; its job is reported.
+            AlreadyClosed: the worker has run before, or was closed.
+            RuntimeError: it is running.
         """
         self._pump.check_process()
         with self._pump.gate, self._pump.lock:
+            if self._pump.closed or (self._runner is not None and self._ended.is_set()):
+                raise AlreadyClosed("this worker is closed: make another one")
             if self._runner is not None:
-                raise RuntimeError("this worker runs already, or has run: make another one")
+                raise RuntimeError("this worker is running already")
             self._runner = threading.current_thread()
-        self._ended.clear()
+            self._ended.clear()
         try:
             signals = receiving_signals(self._on_signal) if handle_signals else nullcontext()
             with signals, ThreadPool(self._threads, self._work, self._fail) as start:

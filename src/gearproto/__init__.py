@@ -8,6 +8,7 @@ other events.
 from .addresses import DEFAULT_PORT
 from .client import ClientConnection
 from .errors import (
+    AlreadyClosed,
     ConnectionLost,
     GearmanError,
     JobError,
@@ -32,6 +33,7 @@ __all__ = [
     "DEFAULT_MAX_PACKET_SIZE",
     "DEFAULT_MAX_SERVER_PACKET_SIZE",
     "DEFAULT_PORT",
+    "AlreadyClosed",
     "ClientConnection",
     "Completed",
     "ConnectionLost",

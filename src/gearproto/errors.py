@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AlreadyClosed",
     "ConnectionLost",
     "GearmanError",
     "JobError",
@@ -49,6 +50,10 @@ class RemoteProtocolError(ProtocolError):
 
 class ConnectionLost(GearmanError):
     """The connection to the server is gone, and with it the answer to a request that is not a submission."""
+
+
+class AlreadyClosed(GearmanError):
+    """The client, worker or server was closed before the call, or its run is over: make another one."""
 
 
 class StreamBlocked(GearmanError):

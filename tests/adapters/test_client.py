@@ -12,10 +12,10 @@ import pytest
 
 import gear_sync
 from gearproto import (
+    AlreadyClosed,
     Completed,
     ConnectionLost,
     Failed,
-    GearmanError,
     JobFailed,
     JobLost,
     JobNotSent,
@@ -546,7 +546,7 @@ async def test_jobs_of_a_closed_client_are_lost(network: Network, server: Networ
         with pytest.raises(JobLost):
             await job.result()
         for call in (client.submit, client.submit_background, client.status_unique):
-            with pytest.raises(GearmanError, match="this client is closed"):
+            with pytest.raises(AlreadyClosed, match="this client is closed"):
                 await call("f")
 
 

@@ -21,6 +21,7 @@ from anyio.abc import AnyByteStream, TaskGroup
 from anyio.streams.stapled import StapledObjectStream
 
 import gear_anyio.server
+from gearproto import AlreadyClosed
 from gearproto.codec import Packet, Route, decoders
 from gearproto.event import Event
 from gearproto.events import Line
@@ -218,6 +219,13 @@ async def test_a_stream_past_the_limit_of_connections_is_closed() -> None:
             assert await other.receive(Error) == TURNED_AWAY
             await other.expect_end()
         await run_job(peer, peer)
+
+
+async def test_a_server_that_was_closed_does_not_serve() -> None:
+    server = gear_anyio.Server(listen=[])
+    server.close()
+    with pytest.raises(AlreadyClosed, match="this server is closed: make another one"):
+        await server.serve()
 
 
 async def test_a_server_without_addresses_serves_streams() -> None:

@@ -19,7 +19,7 @@ import pytest
 import gear_sync
 from gear_anyio import JobRequest, ThreadJob, Worker, WorkerJob
 from gear_anyio.threadsafe import ThreadsafeCalls
-from gearproto import ConnectionLost, JobRaised
+from gearproto import AlreadyClosed, ConnectionLost, JobRaised
 from gearproto.packets import (
     CanDo,
     EchoReq,
@@ -196,7 +196,7 @@ async def test_worker_runs_once(pipes: Pipes) -> None:
     worker = worker_of(pipes)
     worker.stop()
     await worker.run()
-    with pytest.raises(RuntimeError, match="make another one"):
+    with pytest.raises(AlreadyClosed, match="this worker is closed: make another one"):
         await worker.run()
 
 

@@ -22,6 +22,7 @@ from gear_net.standing import LoggedStanding
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import (
     DEFAULT_MAX_SERVER_PACKET_SIZE,
+    AlreadyClosed,
     ConnectionLost,
     JobFailed,
     JobLost,
@@ -407,12 +408,27 @@ def test_close_waits_for_the_job_in_hand_and_can_be_called_twice(client: Client,
 
 def test_worker_runs_once(worker: Worker) -> None:
     with working(worker) as call:
-        with pytest.raises(RuntimeError, match="this worker runs already, or has run: make another one"):
+        with pytest.raises(RuntimeError, match="this worker is running already"):
             worker.run()
         worker.stop()
         call.result()
-    with pytest.raises(RuntimeError, match="make another one"):
+    with pytest.raises(AlreadyClosed, match="this worker is closed: make another one"):
         worker.run()
+
+
+def test_worker_that_was_closed_does_not_run() -> None:
+    worker = Worker("127.0.0.1:1")
+    worker.close()
+    with pytest.raises(AlreadyClosed, match="this worker is closed: make another one"):
+        worker.run()
+
+
+def test_server_that_was_closed_does_not_serve() -> None:
+    server = Server(port=0)
+    server.close()
+    for serve in (server.serve_forever, server.__enter__):
+        with pytest.raises(AlreadyClosed, match="this server is closed: make another one"):
+            serve()
 
 
 @pytest.mark.parametrize("threads", [0, 2])
