@@ -20,8 +20,8 @@ Peers that speak packets:
   ``tests/behaviour`` says each clause once, for all three.
 - *bench* (`engine`): the pure server, its peers and its virtual clock. It checks the server's books after each move.
 - *hostile server* (`hostile`): plays a script with each connection, for every way in which a server can misbehave.
-- *link* (`links`): a simulated connection between pure clients, workers and servers, which may cut, delay and lose.
-- *model* (`model`): what a server promises, in a hundred lines; property tests compare the two.
+- *model* (`gear_testing.model`): what a server promises, in the plainest words; property tests and simulations compare
+  the two.
 
 Time and waiting:
 
