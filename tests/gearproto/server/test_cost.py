@@ -6,10 +6,8 @@ are replaced by ones that cannot be gone through.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -22,6 +20,7 @@ from gearproto.packets import (
     SubmitJobEpoch,
     WorkComplete,
 )
+from tests.harness.counting import calls
 from tests.harness.engine import Bench, Peer
 
 K = TypeVar("K")
@@ -57,23 +56,6 @@ def forbid_scans(bench: Bench) -> None:
     queue.functions = queue.table.by_name = Unscanned(queue.functions)
     queue._by_key = Unscanned(queue._by_key)
     engine._peers = Unscanned(engine._peers)
-
-
-def calls(action: Callable[[], None]) -> int:
-    """Count the function calls that an action makes, those of built-in functions included."""
-    count = 0
-
-    def profile(_frame: FrameType, event: str, _argument: Any) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        action()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 def many_functions(bench: Bench, count: int) -> list[Peer]:
