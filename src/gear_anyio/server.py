@@ -11,7 +11,8 @@ from typing import Unpack
 import anyio
 import anyio.abc
 
-from gear_net.reactor import Reactor, ServerBase, ServerOptions, Snapshot
+from gear_net.reactor import Reactor, Snapshot
+from gear_net.serving import ServerBase, ServerOptions
 from gearproto import DEFAULT_PORT, AlreadyClosed
 
 from .eventloop import asyncio_loop

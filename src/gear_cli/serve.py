@@ -22,7 +22,7 @@ from .stderr_log import StderrHandler
 from .stdio import printable, write_line
 
 if TYPE_CHECKING:
-    from gear_net.reactor import ServerOptions
+    from gear_net.serving import ServerOptions
     from gear_sync.server import Server
 
 __all__ = ["serve", "tune_memory"]

@@ -23,25 +23,34 @@ class Handshakes(Generic[_Peer]):
 
     Attributes:
         begun: when the handshake of each has begun, in monotonic seconds; the oldest first.
+        failed: the peers whose handshake has failed, and that may read why until this time; the earliest first.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, linger: float = 1.0) -> None:
         """Begin with none.
 
         Args:
             timeout: seconds within which a handshake has to be over.
+            linger: seconds that a peer may take to read why its handshake has failed.
         """
         self.begun: dict[_Peer, float] = {}
+        self.failed: dict[_Peer, float] = {}
         self._timeout = timeout
+        self._linger = linger
         self._steps_left = 0
 
     def begin(self, peer: _Peer, now: float) -> None:
         """Add a peer whose handshake begins."""
         self.begun[peer] = now
 
+    def fail(self, peer: _Peer, now: float) -> None:
+        """Give a peer whose handshake has failed some time to read why."""
+        del self.begun[peer]
+        self.failed[peer] = now + self._linger
+
     def end(self, peer: _Peer) -> bool:
         """Forget a peer whose handshake is over, or that has gone; return whether there was a handshake."""
-        return self.begun.pop(peer, None) is not None
+        return self.begun.pop(peer, self.failed.pop(peer, None)) is not None
 
     def new_turn(self) -> None:
         """Allow the steps of another turn."""
@@ -55,6 +64,11 @@ class Handshakes(Generic[_Peer]):
         return True
 
     @property
+    def waiting(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self.begun or self.failed)
+
+    @property
     def crowded(self) -> bool:
         """Whether too many handshakes are running for another one to begin."""
         return len(self.begun) >= _MANY
@@ -63,13 +77,23 @@ class Handshakes(Generic[_Peer]):
         return min(_SHORT_TIMEOUT, self._timeout) if self.crowded else self._timeout
 
     def next_deadline(self) -> float | None:
-        """Return the time at which the next one has taken too long; None if there is none."""
-        return next(iter(self.begun.values())) + self._timeout_now() if self.begun else None
+        """Return the time at which the next one has taken too long, or has had time to read; None if there is none."""
+        times = [next(iter(self.failed.values()))] if self.failed else []
+        if self.begun:
+            times.append(next(iter(self.begun.values())) + self._timeout_now())
+        return min(times, default=None)
 
-    def pop_overdue(self, now: float) -> Iterator[tuple[_Peer, float]]:
-        """Forget those that have taken too long, the oldest first; return each with the seconds that it had."""
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            timeout = self._timeout_now()
+    def pop_overdue(self, now: float) -> Iterator[tuple[_Peer, float | None]]:
+        """Forget those whose time is over, the oldest first.
+
+        Yields:
+            Each with the seconds that its handshake had; None if that had failed before.
+        """
+        while self.failed and next(iter(self.failed.values())) <= now:
+            peer = next(iter(self.failed))
+            del self.failed[peer]
+            yield peer, None
+        while self.begun and next(iter(self.begun.values())) + (timeout := self._timeout_now()) <= now:
             peer = next(iter(self.begun))
             del self.begun[peer]
             yield peer, timeout

@@ -1,57 +1,64 @@
-"""One connection of a server: its socket, its TLS, and how its output gets there."""
+"""One connection of a server: its socket, its TLS, and how bytes get to the socket.
+
+Theory of operation. `gearproto.server.Endpoint` decides what is sent and when; a `PeerSocket` sends it. Without TLS
+there is nothing to remember. With TLS, what has been encrypted has to leave as it is: `send` encrypts a part of what it
+is given, and counts that part as sent once all of it is with the system. If the system takes less, `send` has to be
+called with the same bytes again; an endpoint does that.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from gearproto.server import PeerId
-from gearproto.server.backlog import Backlog, Backlogs
 
-from .poller import READ
+from .poller import READ, WRITE
 from .tunnel import Tunnel
 
 __all__ = ["MIN_READ", "NOBODY", "PeerSocket"]
 
 NOBODY: Final = PeerId(0)
-"""What a connection is to the engine that does not know it yet."""
+"""What a connection is to the endpoint that does not know it yet."""
 
 MIN_READ: Final = 65536
 """Bytes that are read from a connection at once, as long as no more come."""
 
-_MAX_SEND: Final = 1024 * 1024  # bytes after which other peers have their turn; a fast reader could take all the time
+_MAX_SEND: Final = 1024 * 1024  # bytes that are encrypted in a turn, so that others have theirs
 _MAX_RECORDS: Final = 65536  # bytes encrypted at once
+_MAX_ANSWERS: Final = 65536  # bytes that TLS itself has to say, and above which nothing more is read
 
 
 class PeerSocket:
-    """A connection: its socket, what the socket has not taken yet, and what is watched.
+    """A connection: its socket, its TLS, and what is watched.
 
     Attributes:
         sock: the socket.
         host: the peer's address.
-        peer: what the engine knows it as; `NOBODY` until it does.
+        peer: what the endpoint knows it as; `NOBODY` until it does.
         on_close: called when the connection has been closed.
         tunnel: its TLS; None for plain TCP.
-        backlog: the output that the socket has not taken yet; None if there is none.
-        direct: whether output may go to the socket as it is: there is no backlog, and no TLS.
-        watched: what the selector watches.
+        watched: what the poller watches.
+        reading: whether the endpoint wants to have what the peer sends.
+        full: whether there is output for which the system has no room now.
         read_size: bytes to read at once.
-        ended: whether the peer sends no more, but still reads.
-        leave_at: set once the peer is only to read the rest, and go.
+        discards: whether what the peer sends is thrown away.
+        half_closed: whether the peer sends no more, but is kept for its results.
     """
 
     __slots__ = (
-        "_under_way",
-        "backlog",
-        "direct",
-        "ended",
+        "_encrypted",
+        "_plain",
+        "discards",
+        "full",
+        "half_closed",
         "host",
-        "leave_at",
         "on_close",
         "peer",
         "read_size",
+        "reading",
         "sock",
         "tunnel",
         "watched",
@@ -64,79 +71,82 @@ class PeerSocket:
         self.peer = NOBODY
         self.on_close = on_close
         self.tunnel: Tunnel | None = None
-        self.backlog: Backlog | None = None
-        self.direct = True
         self.watched = READ
+        self.reading = True
+        self.full = False
         self.read_size = MIN_READ
-        self.ended = False
-        self.leave_at: float | None = None
-        self._under_way: bytes | memoryview = b""  # what the socket gets next; encrypted if there is TLS
+        self.discards = False
+        self.half_closed = False
+        self._encrypted: bytes | memoryview = b""  # what the socket gets next
+        self._plain = 0  # bytes given to `send` that are in it
 
-    def send_raw(self, data: bytes, backlogs: Backlogs[PeerSocket]) -> None:
-        """Queue bytes of TLS itself, as they are, behind what has been encrypted."""
-        self._under_way = b"".join((self._under_way, data))
-        if self.backlog is None:
-            self.begin((), len(data), backlogs)
-        else:
-            backlogs.grow(self.backlog, len(data))
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 once it is closed."""
+        return self.sock.fileno()
 
-    def flush(self, backlogs: Backlogs[PeerSocket], now: float) -> tuple[int, str | None]:
-        """Send the backlog, as far as the socket takes it; not too much at a time, for the sake of others.
+    @property
+    def wanted(self) -> int:
+        """What has to be watched now."""
+        encrypted = len(self._encrypted)
+        wanted = READ if self.reading and encrypted <= _MAX_ANSWERS + _MAX_RECORDS else 0
+        return wanted | WRITE if self.full or encrypted else wanted
+
+    def send(self, tunnel: Tunnel, data: bytes | memoryview) -> int:
+        """Send data through TLS, as far as the socket takes it; not too much at a time.
+
+        Args:
+            tunnel: the TLS.
+            data: what to send; it begins with what an earlier call has not counted as sent.
 
         Returns:
-            How many bytes the socket has taken, and why the peer has to go, if it has to.
+            How many bytes of the data are with the system. If it is not all, `full` tells whether the system has no
+            room.
+
+        Raises:
+            OSError: the connection, or TLS, has failed.
+        """
+        view = memoryview(data)
+        total = 0
+        while total < len(view) and total < _MAX_SEND:
+            if not self._plain:
+                piece = view[total : total + _MAX_RECORDS]
+                self._encrypted = b"".join((self._encrypted, *tunnel.encrypt(piece)))
+                self._plain = len(piece)
+            if not self.flush():
+                break
+            total += self._plain
+            self._plain = 0
+        return total
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes of TLS itself, as they are, behind what has been encrypted.
 
         Raises:
             OSError: the connection has failed.
         """
-        backlog = self.backlog
-        assert backlog is not None
-        total = 0
-        while total < _MAX_SEND:
-            data = self._under_way or self._next(backlog, backlogs)
-            if not data:
-                backlogs.end(self)
-                self.backlog = None
-                self.direct = self.tunnel is None
-                break
+        if data:
+            self._encrypted = b"".join((self._encrypted, data))
+            self.flush()
+
+    def flush(self) -> bool:
+        """Send what has been encrypted; return whether the socket has taken all of it.
+
+        Raises:
+            OSError: the connection has failed.
+        """
+        while self._encrypted:
             try:
-                sent = self.sock.send(data)
+                sent = self.sock.send(self._encrypted)
             except BlockingIOError:
-                sent = 0
-            if sent:
-                total += sent
-                backlogs.sent(self, backlog, sent, now)
-            if sent < len(data):
-                self._under_way = memoryview(data)[sent:]
-                return total, self._rest(backlog, backlogs, now, full=True)
-            self._under_way = b""
-        else:  # the system may call the socket full before it is, and tell nothing until the peer reads
-            return total, self._rest(backlog, backlogs, now, full=False)
-        return total, None
+                return False
+            self._encrypted = memoryview(self._encrypted)[sent:]
+        self._encrypted = b""
+        return True
 
-    def begin(self, pieces: Iterable[bytes | memoryview], size: int, backlogs: Backlogs[PeerSocket]) -> Backlog:
-        """Begin a backlog."""
-        self.backlog = backlogs.begin(self, pieces, size)
-        self.direct = False
-        return self.backlog
-
-    def keep(self, data: bytes, sent: int, backlogs: Backlogs[PeerSocket], now: float) -> None:
-        """Begin a backlog with what the socket has not taken."""
-        rest = memoryview(data)[sent:]
-        self._rest(self.begin((rest,), len(rest), backlogs), backlogs, now, full=True)
-
-    def _rest(self, backlog: Backlog, backlogs: Backlogs[PeerSocket], now: float, *, full: bool) -> str | None:
-        buffer_size = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        return backlogs.rest(self, backlog, buffer_size, now, full=full)
-
-    def _next(self, backlog: Backlog, backlogs: Backlogs[PeerSocket]) -> bytes | memoryview:
-        """Take the next bytes for the socket from the backlog."""
-        if self.tunnel is None:
-            return backlog.take()
-        plain = backlog.take(_MAX_RECORDS)
-        encrypted = b"".join(self.tunnel.encrypt(plain))
-        backlogs.grow(backlog, len(encrypted) - len(plain))
-        return encrypted
+    @property
+    def all_sent(self) -> bool:
+        """Whether nothing that has been encrypted is left."""
+        return not self._encrypted
 
     def end_output(self) -> None:
         """Send no more."""
@@ -146,5 +156,5 @@ class PeerSocket:
 
     def say_end(self) -> None:
         """Say that nothing more comes, if TLS wants it said; a socket that cannot take it now stays without."""
-        if self.tunnel is not None and (data := self.tunnel.end()):
+        if self.tunnel is not None and self.all_sent and (data := self.tunnel.end()):
             self.sock.send(data)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import select
 import selectors
-import socket
 import sys
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 __all__ = ["READ", "WRITE", "Poller", "SelectorPoller"]
 
@@ -20,6 +19,13 @@ WRITE: Final = selectors.EVENT_WRITE
 """The socket can be written, or has failed."""
 
 _Item = TypeVar("_Item")
+
+
+class HasFileno(Protocol):
+    """What can be watched: sockets, and what has one."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch."""
 
 
 class SelectorPoller(Generic[_Item]):
@@ -33,15 +39,15 @@ class SelectorPoller(Generic[_Item]):
         """Return a descriptor that is readable as long as a socket is ready. Not on every system."""
         return self._selector.fileno()
 
-    def register(self, sock: socket.socket, events: int, item: _Item) -> None:
+    def register(self, sock: HasFileno, events: int, item: _Item) -> None:
         """Watch a socket, which `poll` calls by an item."""
         self._selector.register(sock, events, item)
 
-    def modify(self, sock: socket.socket, events: int, item: _Item) -> None:
+    def modify(self, sock: HasFileno, events: int, item: _Item) -> None:
         """Watch a socket for something else; 0 for nothing."""
         self._selector.modify(sock, events, item)
 
-    def unregister(self, sock: socket.socket) -> None:
+    def unregister(self, sock: HasFileno) -> None:
         """Watch a socket no longer."""
         self._selector.unregister(sock)
 
@@ -72,17 +78,17 @@ if sys.platform == "linux":
             """Return the descriptor of epoll."""
             return self._epoll.fileno()
 
-        def register(self, sock: socket.socket, events: int, item: _Item) -> None:
+        def register(self, sock: HasFileno, events: int, item: _Item) -> None:
             """Watch a socket, which `poll` calls by an item."""
             self._epoll.register(sock, _TO_EPOLL[events])
             self._items[sock.fileno()] = item
 
-        def modify(self, sock: socket.socket, events: int, item: _Item) -> None:
+        def modify(self, sock: HasFileno, events: int, item: _Item) -> None:
             """Watch a socket for something else; 0 for nothing."""
             self._epoll.modify(sock, _TO_EPOLL[events])
             self._items[sock.fileno()] = item
 
-        def unregister(self, sock: socket.socket) -> None:
+        def unregister(self, sock: HasFileno) -> None:
             """Watch a socket no longer."""
             del self._items[sock.fileno()]
             self._epoll.unregister(sock)
@@ -91,6 +97,9 @@ if sys.platform == "linux":
             """Wait until a socket is ready, or some seconds; tell of some that are ready."""
             items = self._items
             found = self._epoll.poll(timeout, _MOST)
+            if len(found) == 1:  # as if one job comes at a time; a comprehension would be 1 % of it
+                ((descriptor, bits),) = found
+                return [(items[descriptor], _FROM_EPOLL.get(bits, _FAILED))]
             return [(items[descriptor], _FROM_EPOLL.get(bits, _FAILED)) for descriptor, bits in found]
 
         def close(self) -> None:

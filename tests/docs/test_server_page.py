@@ -10,8 +10,9 @@ import pytest
 
 import gear_sync
 from gear_net.listening import DEFAULT_BACKLOG, Keepalive
-from gear_net.reactor import Reactor, ServerOptions
-from gearproto.server import Engine
+from gear_net.reactor import Reactor
+from gear_net.serving import ServerOptions
+from gearproto.server import Endpoint, Engine
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "server.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -27,11 +28,11 @@ def test_every_option_stands_in_the_table() -> None:
 def test_the_defaults_are_those_of_the_code() -> None:
     defaults = {
         name: parameter.default
-        for called in (Engine.__init__, Reactor.__init__, gear_sync.Server.__init__)
+        for called in (Engine.__init__, Endpoint.__init__, Reactor.__init__, gear_sync.Server.__init__)
         for name, parameter in inspect.signature(called).parameters.items()
         if parameter.default is not parameter.empty
     }
-    defaults["backlog"] = DEFAULT_BACKLOG
+    defaults |= {"backlog": DEFAULT_BACKLOG, "max_memory": None, "trim_memory": False}
     for name, text in OPTIONS.items():
         if name not in ("keepalive", "handle_prefix", "listen", "sockets", "tls"):
             shown = (

@@ -26,7 +26,7 @@ from gear_net.reactor import Reactor
 from gear_net.tls import TLS, client_context
 from gearproto import DEFAULT_PORT, JobRejected, ServerError
 from gearproto.packets import CanDo, GrabJob, JobAssign, JobCreated, SubmitJobBg, WorkComplete
-from gearproto.server import Engine
+from gearproto.server import Endpoint, Engine
 from tests.harness.certificates import authority, copy_files, replace_files
 from tests.harness.raw import RawConnection
 from tests.harness.servers import RunningServer, poll_until
@@ -399,8 +399,8 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
 
 def test_defaults_that_the_help_shows_are_those_of_the_library() -> None:
     shown = _defaults(serve)
-    library = {**_defaults(Engine), **_defaults(Reactor), **_defaults(gear_sync.Server)}
-    library |= {"backlog": DEFAULT_BACKLOG, "keepalive": Keepalive().idle}
+    library = {**_defaults(Engine), **_defaults(Endpoint), **_defaults(Reactor), **_defaults(gear_sync.Server)}
+    library |= {"max_memory": None, "trim_memory": False, "backlog": DEFAULT_BACKLOG, "keepalive": Keepalive().idle}
     apart = {"host", "port", "listen", "handle_prefix", "verbose", "tls_certificate", "tls_key", "tls_ca"}
     assert {name: shown[name] for name in shown.keys() - apart} == {
         name: library[name] for name in shown.keys() - apart

@@ -17,7 +17,7 @@ import pytest
 
 import gear_sync
 from gear_net.listening import DEFAULT_BACKLOG, Keepalive, inherited_sockets, listen
-from gear_net.reactor import open_reactor
+from gear_net.serving import open_reactor
 from gearproto.codec import RESPONSE
 from tests.harness.ports import HeldPort
 from tests.harness.raw import TURNED_AWAY

@@ -16,7 +16,9 @@ from typing import Any, Final
 import pytest
 
 import gear_net.reactor
-from gear_net.reactor import Reactor, open_reactor
+from gear_net.listening import listen
+from gear_net.reactor import Reactor
+from gear_net.serving import open_reactor
 from gearproto.codec import REQUEST, RESPONSE, Packet
 from gearproto.packets import (
     CanDo,
@@ -30,7 +32,7 @@ from gearproto.packets import (
     WorkComplete,
     WorkData,
 )
-from gearproto.server import Engine
+from gearproto.server import Endpoint, Engine
 from tests.harness.raw import TURNED_AWAY, RawConnection, packet_bytes
 from tests.harness.servers import RunningServer
 from tests.harness.threads import LIMIT, Call, nothing_left_open
@@ -161,8 +163,7 @@ def test_turns_under_load_are_limited(start: Open, monkeypatch: pytest.MonkeyPat
     assert 1 < len(turns) <= 100
     assert set(turns) == {0}
     turns.clear()
-    monkeypatch.setattr(gear_net.reactor, "_TIME_AT_ONCE", -1.0)
-    server.reactor.turn_while_busy()
+    server.reactor.turn_while_busy(-1.0)
     assert turns == [0]
     monkeypatch.setattr(server.reactor, "turn", lambda timeout: turns.clear())
     server.reactor.turn_while_busy()
@@ -171,7 +172,7 @@ def test_turns_under_load_are_limited(start: Open, monkeypatch: pytest.MonkeyPat
 
 def test_flood_leaves_others_their_turns(start: Open, stack: contextlib.ExitStack) -> None:
     server = start(handle_prefix="H:test")
-    engine = server.reactor.engine
+    engine = server.reactor.endpoint.engine
     other, *flooders = (server.connect(stack) for _ in range(5))
     data = SubmitJobBg(b"f", b"", b"").encode() * 10_000
     calls = [Call(lambda peer=peer: peer.send_bytes(data)) for peer in flooders]  # type: ignore[misc]
@@ -217,7 +218,6 @@ def test_peers_for_which_a_turn_has_no_time_come_first_in_the_next(
     for peer in peers:
         peer.send_bytes(b"version\n")
     while min(answers) < 3:
-        assert server.reactor.next_deadline() in (None, 0.0)
         server.reactor.turn(0)
         for number, peer in enumerate(peers):
             if select.select([peer.sock], [], [], 0)[0]:
@@ -236,33 +236,15 @@ def test_output_for_which_a_turn_has_no_time_leaves_in_the_next(
     handle = {server.served(lambda client=client: client.submit(request)) for client in clients}.pop()  # type: ignore[misc]
     worker.send(CanDo(b"f"))
     server.served(worker.grab)
-    monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.012))
+    monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.02))
     worker.send(WorkComplete(handle, b"result"))
     sizes = []
-    while server.reactor.turn(0) or server.reactor.next_deadline() == 0.0:
+    while server.reactor.turn(0) or server.reactor.next_deadline() is not None:
         sizes.append(len(select.select([client.sock for client in clients], [], [], 0)[0]))
     assert 0 < sizes[0] < count / 2
     assert sizes[-1] == count
     for client in clients:
         client.expect(WorkComplete(handle, b"result"))
-
-
-def test_peers_that_have_had_their_time_are_closed_in_several_turns_if_there_are_many(
-    start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = start()
-    peers = [server.connect(stack) for _ in range(30)]
-    for peer in peers:
-        peer.send_bytes(b"\0BAD\0\0\0\1\0\0\0\0")
-    server.settle()
-    monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.004, ahead=1000.0))
-    turns = 0
-    while server.reactor.connections:
-        server.reactor.turn(0)
-        turns += 1
-    assert turns > 3
-    for peer in peers:
-        peer.expect_closed()
 
 
 def test_deadline_is_that_of_the_next_delayed_job(start: Open, stack: contextlib.ExitStack) -> None:
@@ -308,19 +290,25 @@ class Listener(socket.socket):
         return super().accept()
 
 
-def driven_by(listener: Listener, stack: contextlib.ExitStack) -> Driven:
+def driven_by(listener: socket.socket, stack: contextlib.ExitStack, **options: Any) -> Driven:
     engine = Engine(handle_prefix=b"H:x", epoch_offset=0.0, version=b"1", pid=1)
-    return stack.enter_context(contextlib.closing(Driven(Reactor(engine, [listener]))))
+    return stack.enter_context(contextlib.closing(Driven(Reactor(Endpoint(engine), [listener], **options))))
+
+
+def impatient(stack: contextlib.ExitStack, **options: Any) -> Driven:
+    """Open a reactor whose endpoint has options of its own."""
+    endpoint = Endpoint(Engine(handle_prefix=b"H:x", epoch_offset=0.0), **options)
+    stack.enter_context(nothing_left_open())
+    return stack.enter_context(contextlib.closing(Driven(Reactor(endpoint, listen([("127.0.0.1", 0)])))))
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 def test_without_room_accepting_pauses_and_goes_on_later(
     stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(gear_net.reactor, "_ACCEPT_PAUSE", 1000.0)
     stack.enter_context(nothing_left_open())
     listener = Listener()
-    server = driven_by(listener, stack)
+    server = driven_by(listener, stack, accept_pause=1000.0)
     known = server.connect(stack)
     server.settle()
     listener.accepts = 0
@@ -332,19 +320,20 @@ def test_without_room_accepting_pauses_and_goes_on_later(
     assert not server.reactor.turn(0)
     assert server.reactor.next_deadline() is not None
     server.served(known.expect_nothing)
+    ahead = 0.0
     for _ in range(2):  # there is no room the first time, either
-        server.reactor._accept_at = time.monotonic()
+        ahead += 1001.0
+        monkeypatch.setattr(gear_net.reactor, "time", SlowClock(0.0, ahead))
         server.reactor.turn(0)
         server.reactor.turn(0)
     assert listener.accepts >= 3
     server.served(late.expect_nothing)
 
 
-def test_pause_ends_by_itself(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_net.reactor, "_ACCEPT_PAUSE", 0.01)
+def test_pause_ends_by_itself(stack: contextlib.ExitStack) -> None:
     listener = Listener()
     listener.failures = [errno.EMFILE] * 3
-    server = driven_by(listener, stack)
+    server = driven_by(listener, stack, accept_pause=0.01)
     peer = server.connect(stack)
     server.served(peer.expect_nothing)
 
@@ -395,7 +384,7 @@ def test_burst_of_connections_is_accepted_in_few_turns(start: Open, stack: conte
     request, answer = EchoReq(b"x").encode(), EchoRes(b"x").encode(b"\0RES")
     for sock in socks:
         sock.sendall(request)
-    turns = server.turn_until(lambda: server.reactor.received == count * len(request), "all are read")
+    turns = server.turn_until(lambda: server.reactor.snapshot().received == count * len(request), "all are read")
     assert turns <= count // 2
     server.settle()
     assert all(sock.recv(100) == answer for sock in socks)
@@ -502,10 +491,9 @@ def test_peer_that_sends_no_more_still_gets_all_its_answers(start: Open, stack: 
     ],
 )
 def test_peer_that_breaks_the_protocol_reads_why_and_is_closed_though_it_stays(
-    start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, data: bytes
+    stack: contextlib.ExitStack, data: bytes
 ) -> None:
-    monkeypatch.setattr(gear_net.reactor, "_LINGER", 0.02)
-    server = start()
+    server = impatient(stack, linger=0.02)
     peer, other = server.connect(stack), server.connect(stack)
     peer.send(EchoReq(b"before"))
     peer.send_bytes(data)
@@ -616,10 +604,9 @@ def test_draining_ends_when_no_job_runs_and_all_is_sent(start: Open, stack: cont
 
 
 def test_draining_does_not_wait_for_ever_for_a_peer_that_does_not_read(
-    start: Open, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+    stack: contextlib.ExitStack,
 ) -> None:
-    monkeypatch.setattr(gear_net.reactor, "_LAST_WORDS", 0.05)
-    server = start()
+    server = impatient(stack, last_words=0.05)
     _client, worker, handle = with_running_job(server, stack)
     server.reactor.drain()
     server.served(lambda: worker.send(WorkComplete(handle, bytes(16 * MIB))))

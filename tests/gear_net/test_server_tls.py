@@ -18,7 +18,7 @@ import pytest
 import gear_net.handshakes
 import gear_net.reactor
 import gear_sync
-from gear_net.reactor import open_reactor
+from gear_net.serving import open_reactor
 from gear_net.tls import TLS, client_context, server_context
 from gear_net.tunnel import Tunnel
 from gearproto.packets import CanDo, EchoReq, EchoRes, GrabJob, JobAssign, SubmitJob, WorkComplete, WorkData
@@ -333,7 +333,7 @@ def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gear_net.handshakes, "_MANY", 3)
-    monkeypatch.setattr(gear_net.handshakes, "_SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(gear_net.handshakes, "_SHORT_TIMEOUT", 0.05)
     monkeypatch.setattr(gear_net.reactor, "_CROWD_PAUSE", 0.005)
     server = start(handshake_timeout=1000)
     with contextlib.ExitStack() as stack:

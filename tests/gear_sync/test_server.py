@@ -214,12 +214,12 @@ def test_end_closes_every_connection_and_waiting_clients_are_told(start: Start) 
 
 def test_fault_of_the_server_comes_out_and_closes_everything(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """No peer can cause one; it must not leave a server behind that looks alive."""
-    server = start(serve=False)
 
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Engine, "receive_data", fail)
+    server = start(serve=False)
     with RawConnection(server) as peer:
         peer.send(EchoReq(b""))
         server.serve()

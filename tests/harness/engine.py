@@ -180,10 +180,10 @@ def check_books(engine: Engine) -> None:
             assert queue.jobs[job.handle] is job
             assert peer in (job.clients or ())
         _check_places(peer, queue.accepting)
-        assert (peer in engine.waking._woken) <= (peer.woken_for is not None)
+        assert (peer in engine.waking.woken) <= (peer.woken_for is not None)
         assert not (peer.asleep and peer.woken_for)
     assert queue.table.kept == sum(function.kept for function in queue.functions.values())
-    assert set(engine.waking._woken) <= peers
+    assert set(engine.waking.woken) <= peers
     assert set(engine._paused.values()) <= peers
     delayed = [job for job in queue.jobs.values() if job.state is JobState.DELAYED]
     assert len(queue._delayed) == sum(job.turn == 0 for job in delayed)
@@ -234,7 +234,7 @@ def _check_function(queue: JobQueue, function: FunctionQueue) -> None:
 
 def _check_sleepers(engine: Engine, function: FunctionQueue) -> None:
     asleep = sum(worker.asleep for worker in function.workers)
-    woken = sum(worker.woken_for is function for worker in engine.waking._woken)
+    woken = sum(worker.woken_for is function for worker in engine.waking.woken)
     if engine.queue.accepting and asleep and not engine.queue.scheduled:
         assert woken >= function.waiting, f"{asleep} sleep, {woken} woken, {function.waiting} jobs of {function.name!r}"
 

@@ -83,6 +83,7 @@ class Backlogs(Generic[_Peer]):
 
     Attributes:
         open: the backlogs there are.
+        far: those over ``max_unsent``, which are few.
         size: bytes in all of them.
         pause_at: bytes from which on a peer's requests have to wait.
     """
@@ -112,7 +113,7 @@ class Backlogs(Generic[_Peer]):
         self._drain_timeout = drain_timeout
         self._stall_timeout = stall_timeout
         self.open: dict[_Peer, Backlog] = {}
-        self._far: dict[_Peer, Backlog] = {}  # those over max_unsent, which are few
+        self.far: dict[_Peer, Backlog] = {}
 
     def begin(self, peer: _Peer, pieces: _Pieces, size: int) -> Backlog:
         """Begin a peer's backlog; it is not judged before the socket has been tried."""
@@ -124,7 +125,7 @@ class Backlogs(Generic[_Peer]):
         """Forget a peer's backlog: all has been sent, or the peer is gone."""
         if (backlog := self.open.pop(peer, None)) is not None:
             self.size -= backlog.size
-            self._far.pop(peer, None)
+            self.far.pop(peer, None)
 
     def grow(self, backlog: Backlog, size: int) -> None:
         """Count bytes that came to a backlog on its way to the socket, such as those of TLS."""
@@ -157,7 +158,7 @@ class Backlogs(Generic[_Peer]):
             backlog.taken += count
         if backlog.far_since is not None and backlog.size <= self._max_unsent:
             backlog.far_since = None
-            del self._far[peer]
+            del self.far[peer]
 
     def rest(self, peer: _Peer, backlog: Backlog, buffer_size: int, now: float, *, full: bool) -> str | None:
         """Note that no more is sent now: the socket takes no more, or others have their turn first.
@@ -183,7 +184,7 @@ class Backlogs(Generic[_Peer]):
     def _watch(self, peer: _Peer, backlog: Backlog, now: float) -> None:
         if backlog.far_since is None and backlog.size > self._max_unsent:
             backlog.far_since = now
-            self._far[peer] = backlog
+            self.far[peer] = backlog
 
     def keeps_waiting(self, peer: _Peer) -> bool:
         """Tell whether the requests of a peer have to wait until it has taken more."""
@@ -205,11 +206,11 @@ class Backlogs(Generic[_Peer]):
 
     def next_deadline(self) -> float | None:
         """Return the time at which a peer has to go that takes nothing until then; None if there is no such peer."""
-        return min(map(self._deadline, self._far.values()), default=None) if self._far else None
+        return min(map(self._deadline, self.far.values()), default=None) if self.far else None
 
     def overdue(self, now: float) -> Iterator[tuple[_Peer, str]]:
         """Return the peers that have to go, and why."""
-        for peer, backlog in list(self._far.items()):
+        for peer, backlog in list(self.far.items()):
             if self._deadline(backlog) <= now:
                 timeout = self._stall_timeout if backlog.drained else self._drain_timeout
                 yield peer, f"{_too_much(backlog.size, self._max_unsent)}: it has read nothing for {timeout:g} s"

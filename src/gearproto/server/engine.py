@@ -66,6 +66,8 @@ class Engine:
     raises out of the engine or disturbs another peer.
 
     Attributes:
+        clock: the time, as the driver has told it.
+        output: what is to be sent to peers.
         queue: the jobs; for schedulers and observers.
         waking: the sleeping workers; for wake policies.
     """
@@ -74,7 +76,6 @@ class Engine:
     __slots__ = (
         "_answering",
         "_chores",
-        "_clock",
         "_commands",
         "_events",
         "_exceptions",
@@ -84,13 +85,14 @@ class Engine:
         "_line_hook",
         "_max_output",
         "_new_decoder",
-        "_output",
         "_paused",
         "_peer_list",
         "_peers",
         "_request_hook",
         "_table",
         "_workers",
+        "clock",
+        "output",
         "queue",
         "waking",
     )
@@ -179,8 +181,8 @@ class Engine:
             raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 are allowed")
         if any(byte <= 32 or byte == 127 for byte in handle_prefix):
             raise ValueError(f"handle prefix {handle_prefix!r}: blanks and control characters are not allowed")
-        self._clock = clock = Clock(epoch_offset)
-        self._output = output = Output(work_limit)
+        self.clock = clock = Clock(epoch_offset)
+        self.output = output = Output(work_limit)
         self._events: deque[Event] = deque()
         if trace:
             observer = Tracer(self._events, observer)
@@ -269,20 +271,20 @@ class Engine:
 
         Set it before each turn: clocks are put right, and a system may have slept. Delayed jobs follow.
         """
-        return self._clock.epoch_offset
+        return self.clock.epoch_offset
 
     @epoch_offset.setter
     def epoch_offset(self, offset: float) -> None:
-        self._clock.epoch_offset = offset
+        self.clock.epoch_offset = offset
 
     @property
     def work_limit(self) -> int:
         """How many requests of a peer are dealt with before others have their turn; may be set at any time."""
-        return self._output.work_limit
+        return self.output.work_limit
 
     @work_limit.setter
     def work_limit(self, limit: int) -> None:
-        self._output.work_limit = limit
+        self.output.work_limit = limit
 
     def connect(self, now: float, *, address: bytes = b"-", descriptor: int = -1) -> PeerId:
         """Begin with a new connection.
@@ -292,7 +294,7 @@ class Engine:
             address: the peer's address, which ``workers`` shows.
             descriptor: a number for the connection, which ``workers`` shows; -1 means the peer's id.
         """
-        self._clock.now = now
+        self.clock.now = now
         self._last_peer += 1
         id_ = PeerId(self._last_peer)
         decoder = self._new_decoder()
@@ -301,25 +303,29 @@ class Engine:
         self._peer_list.add(peer)
         return id_
 
-    def receive_data(self, peer: PeerId, data: bytes, now: float) -> None:
+    def receive_data(self, peer: PeerId, data: bytes, now: float) -> bool:
         """Take what a peer has sent, and do what it asks; nothing once it has been disconnected.
 
         Args:
             peer: who sent it.
             data: what arrived.
             now: monotonic time in seconds.
+
+        Returns:
+            Whether the peer is one of `paused_peers` now.
         """
-        self._clock.now = now
+        self.clock.now = now
         try:
             sender = self._peers[peer]
         except KeyError:  # it is gone
-            return
-        if not sender.failed:
-            sender.decoder.feed(data)
-            if peer not in self._paused:
-                self._serve(sender)
-            else:
-                self._count_input(sender)
+            return False
+        if sender.failed:
+            return False
+        sender.decoder.feed(data)
+        if peer not in self._paused:
+            return self._serve(sender)
+        self._count_input(sender)
+        return True
 
     def disconnect(self, peer: PeerId, now: float) -> None:
         """Give up a connection that has gone, and do what follows from it; nothing the second time.
@@ -328,7 +334,7 @@ class Engine:
             peer: whose connection it was.
             now: monotonic time in seconds.
         """
-        self._clock.now = now
+        self.clock.now = now
         gone = self._peers.pop(peer, None)
         if gone is None:
             return
@@ -336,8 +342,8 @@ class Engine:
         gone.asleep = False
         self._peer_list.remove(gone)
         self._paused.pop(peer, None)
-        self._output.drop(gone)
-        self._output.under_way -= gone.input_size
+        self.output.drop(gone)
+        self.output.under_way -= gone.input_size
         self._answering.forget(gone)
         self._lifecycle.forget_cancelled(gone)
         self._chores.begin(self._clear_up_behind(gone))
@@ -364,14 +370,7 @@ class Engine:
 
     def next_transmit(self) -> tuple[PeerId, bytes] | None:
         """Return a peer and bytes to send to it, in their order; None if there is nothing to send."""
-        return self._output.next()
-
-    def next_output(self) -> tuple[PeerId, bytes | list[bytes]] | None:
-        """Return a peer and all that is queued for it, in pieces if it is much; None if there is nothing to send.
-
-        It is `next_transmit` for drivers that keep what a peer does not take: many peers may share a piece.
-        """
-        return self._output.take()
+        return self.output.next()
 
     def paused_peers(self) -> KeysView[PeerId]:
         """Return the peers whose requests are left unread for a while; see `resume`."""
@@ -384,7 +383,7 @@ class Engine:
             peer: one of `paused_peers`.
             now: monotonic time in seconds.
         """
-        self._clock.now = now
+        self.clock.now = now
         sender = self._paused.pop(peer, None)
         if sender is not None and not sender.failed:
             self._serve(sender)
@@ -392,11 +391,13 @@ class Engine:
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` has to be called, or None; at most a second ahead if there are delayed jobs."""
         if self._chores.waiting:
-            return self._clock.now
-        woken, due = self.waking.next_deadline(), self.queue.next_deadline(self._clock.epoch_offset)
-        if woken is None or (due is not None and due < woken):
-            return due
-        return woken
+            return self.clock.now
+        woken, queue = self.waking.woken, self.queue
+        due = queue.next_deadline(self.clock.epoch_offset) if queue.timed else None
+        if woken:
+            first = next(iter(woken.values()))
+            return first if due is None else min(first, due)
+        return due
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: delayed jobs, timeouts of running ones, wake-ups that nobody has followed.
@@ -406,12 +407,12 @@ class Engine:
         Args:
             now: monotonic time in seconds.
         """
-        self._clock.now = now
+        self.clock.now = now
         chores, queue, lifecycle = self._chores, self.queue, self._lifecycle
         chores.new_turn()
         chores.do_some(self.waking.pass_overslept_on())
         chores.do_some(map(lifecycle.give_back, queue.overrun(now)))
-        chores.do_some(map(lifecycle.queue_due, queue.queue_due(now, self._clock.epoch_offset)))
+        chores.do_some(map(lifecycle.queue_due, queue.queue_due(now, self.clock.epoch_offset)))
         chores.go_on()
 
     def refuse(self, full: bool) -> None:
@@ -439,12 +440,17 @@ class Engine:
     @property
     def under_way(self) -> int:
         """Bytes that peers have sent and that wait, and of answers that are not whole yet."""
-        return self._output.under_way
+        return self.output.under_way
 
     def under_way_of(self, peer: PeerId) -> int:
         """Return how much of `under_way` is a peer's."""
         known = self._peers[peer]
         return known.input_size + (0 if known.answer is None else known.answer.size)
+
+    def output_of(self, peer: PeerId) -> int:
+        """Return how many bytes of output are queued for a peer."""
+        known = self._peers.get(peer)
+        return 0 if known is None else known.output_size
 
     def stop_accepting(self) -> None:
         """Take no more submissions and hand out no more jobs; running ones may end."""
@@ -517,7 +523,7 @@ class Engine:
         """Queue bytes for a peer; nothing if it is gone."""
         receiver = self._peers.get(peer)
         if receiver is not None and data:
-            self._output.send(receiver, data)
+            self.output.send(receiver, data)
 
     def fail(self, peer: PeerId, reason: str) -> None:
         """Have a peer closed (`PeerFailed`), once it has been sent what is queued for it; nothing if it is gone."""
@@ -527,9 +533,9 @@ class Engine:
 
     # Input and output
 
-    def _serve(self, peer: Peer) -> None:
-        """Do what a peer's input asks for, until there is none, or its output or others have to come first."""
-        handlers, decoder, output = self._handlers, peer.decoder, self._output
+    def _serve(self, peer: Peer) -> bool:
+        """Do what a peer's input asks for; return whether some is left, as its output or others have to come first."""
+        handlers, decoder, output = self._handlers, peer.decoder, self.output
         next_packet = decoder.next
         limit, max_output = output.work_limit, self._max_output
         output.work = 0
@@ -541,27 +547,29 @@ class Engine:
                     if (packet := next_packet()) is None:
                         if decoder.holds_back:
                             self._count_input(peer)
-                        return
+                        return False
                     handlers[type(packet)](peer, packet)
                     if peer.output_size > max_output or output.work > limit:
                         break
             if not peer.failed:
                 self._paused[peer.id] = peer
                 self._count_input(peer)
+                return True
         except RemoteProtocolError as error:
             if error.code is not None:
-                self._output.send_error(peer, error.code, str(error).encode())
+                self.output.send_error(peer, error.code, str(error).encode())
             self._fail(peer, str(error))
         except BaseException:  # a hook's; what stands behind the request waits until the peer is resumed
             self._paused[peer.id] = peer
             self._count_input(peer)
             raise
+        return False
 
     def _count_input(self, peer: Peer) -> None:
         """Count what a peer has sent, and has not been dealt with."""
         size = peer.decoder.buffered
         peer.decoder.holds_back = size > 0
-        self._output.under_way += size - peer.input_size
+        self.output.under_way += size - peer.input_size
         peer.input_size = size
 
     def _fail(self, peer: Peer, reason: str) -> None:
@@ -591,15 +599,15 @@ class Engine:
 
     def _on_unexpected(self, peer: Peer, packet: UnexpectedPacket) -> None:
         if packet.response:
-            self._output.send_error(peer, b"INVALID_MAGIC", b"Request magic expected")
+            self.output.send_error(peer, b"INVALID_MAGIC", b"Request magic expected")
         else:
             self._on_unknown(peer, packet)
 
     def _on_unknown(self, peer: Peer, _packet: Event) -> None:
-        self._output.send_error(peer, b"INVALID_COMMAND", b"Command not expected")
+        self.output.send_error(peer, b"INVALID_COMMAND", b"Command not expected")
 
     def _on_malformed(self, peer: Peer, packet: MalformedPacket) -> None:
-        self._output.send_error(peer, b"INVALID_ARGUMENTS", f"{packet.packet}: {packet.reason}".encode())
+        self.output.send_error(peer, b"INVALID_ARGUMENTS", f"{packet.packet}: {packet.reason}".encode())
 
     def _shut_down(self, graceful: bool) -> None:
         if graceful:

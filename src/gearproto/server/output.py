@@ -69,25 +69,6 @@ class Output:
                 return peer.id, data
         return None
 
-    def take(self) -> tuple[PeerId, bytes | list[bytes]] | None:
-        """Take all that is queued for a peer: put together, or as it was queued if it is much; None if nothing is."""
-        while self.dirty:
-            peer = self.dirty.popleft()
-            output = peer.output
-            if not output or peer.gone:
-                self.drop(peer)
-                continue
-            data: bytes | list[bytes]
-            if peer.output_size > BIG and len(output) > 1:
-                data = output
-                peer.output = []
-            else:
-                data = output[0] if len(output) == 1 else b"".join(output)
-                output.clear()
-            peer.output_size = 0
-            return peer.id, data
-        return None
-
     def _next_piece(self, peer: Peer) -> tuple[PeerId, bytes]:
         """Take one big piece, or all small ones before the next big one."""
         output = peer.output

@@ -98,6 +98,7 @@ class JobQueue:
         "jobs",
         "size",
         "table",
+        "timed",
     )
 
     def __init__(
@@ -131,6 +132,7 @@ class JobQueue:
         self._resting: Deadlines[Job] = Deadlines()  # jobs that have lost many workers, until they are queued again
         self._look_at = 0.0  # when the clock is to be looked at again as long as there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
+        self.timed = False  # whether anything has been added to these three since they were all empty
 
     @property
     def full(self) -> bool:
@@ -224,6 +226,7 @@ class JobQueue:
         else:
             job.state = DELAYED
             job.deadline = self._delayed.add(due, job)
+            self.timed = True
             function.delayed[priority] += 1
         return job
 
@@ -312,6 +315,7 @@ class JobQueue:
         limit = worker.abilities[function]
         if limit is not None:
             job.deadline = self._limits.add(now + limit, job)
+            self.timed = True
         return job
 
     def function_for(self, worker: Worker) -> FunctionQueue | None:
@@ -427,6 +431,7 @@ class JobQueue:
             job.state = DELAYED
             job.deadline = self._resting.add(now + min(1 << min(job.losses - _REST_AFTER, 6), _LONGEST_REST), job)
             job.function.delayed[job.priority] += 1
+            self.timed = True
         return True
 
     def _take_from_worker(self, job: Job) -> None:
@@ -536,15 +541,12 @@ class JobQueue:
         Args:
             epoch_offset: what monotonic time lacks to be seconds since 1970.
         """
-        earliest: float | None = None
-        for deadlines in (self._limits, self._resting):
-            if (deadlines.heap or deadlines.old) and (when := deadlines.next()) is not None:
-                earliest = when if earliest is None else min(earliest, when)
-        delayed = self._delayed
-        if (delayed.heap or delayed.old) and (due := delayed.next()) is not None:
-            due = min(due - epoch_offset, self._look_at)
-            earliest = due if earliest is None else min(earliest, due)
-        return earliest
+        limits, resting, delayed = self._limits, self._resting, self._delayed
+        self.timed = bool(limits.heap or limits.old or resting.heap or resting.old or delayed.heap or delayed.old)
+        times = [limits.next(), resting.next()]
+        if (due := delayed.next()) is not None:
+            times.append(min(due - epoch_offset, self._look_at))
+        return min((when for when in times if when is not None), default=None)
 
     def queue_due(self, now: float, epoch_offset: float) -> Iterator[Job]:
         """Queue the jobs whose time has come, and return them."""

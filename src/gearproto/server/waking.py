@@ -27,7 +27,11 @@ _NOOP: Final = Noop().encode()
 
 
 class Waking:
-    """The sleeping workers of an engine, and those that have been woken and have not asked for a job yet."""
+    """The sleeping workers of an engine, and those that have been woken and have not asked for a job yet.
+
+    Attributes:
+        woken: the latter, and when each has to have asked; the oldest first.
+    """
 
     __slots__ = (
         "_chores",
@@ -37,8 +41,8 @@ class Waking:
         "_policy",
         "_queue",
         "_timeout",
-        "_woken",
         "_worker_wakeup",
+        "woken",
     )
 
     def __init__(
@@ -75,7 +79,7 @@ class Waking:
         self._observer = observer
         # When each has to have asked, the oldest first. Deleting the first of a plain dict again and again makes
         # finding the next one take long.
-        self._woken: OrderedDict[Worker, float] = OrderedDict()
+        self.woken: OrderedDict[Worker, float] = OrderedDict()
 
     # Falling asleep
 
@@ -164,8 +168,8 @@ class Waking:
         worker.asleep = False
         worker.woken_for = function
         worker.misses = misses
-        self._woken.pop(worker, None)
-        self._woken[worker] = self._clock.now + self._timeout
+        self.woken.pop(worker, None)
+        self.woken[worker] = self._clock.now + self._timeout
         self._output.send(worker, _NOOP)
         if self._observer is not None:
             self._observer.worker_awake(worker.id)
@@ -195,17 +199,13 @@ class Waking:
     def _stop_waiting_for(self, worker: Worker) -> FunctionQueue | None:
         function, worker.woken_for = worker.woken_for, None
         if function is not None:
-            self._woken.pop(worker, None)
+            self.woken.pop(worker, None)
         return function
-
-    def next_deadline(self) -> float | None:
-        """Return when `pass_overslept_on` may have something to do."""
-        return next(iter(self._woken.values())) if self._woken else None
 
     def pass_overslept_on(self) -> Iterator[None]:
         """Wake others where woken workers have not asked for a job in time; each step passes one wake-up on."""
-        while self._woken:
-            worker, deadline = next(iter(self._woken.items()))
+        while self.woken:
+            worker, deadline = next(iter(self.woken.items()))
             if deadline > self._clock.now:
                 return
             function = self._stop_waiting_for(worker)

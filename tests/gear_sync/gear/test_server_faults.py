@@ -260,7 +260,7 @@ def test_s19_jobs_of_one_unique_are_one_job(server: gear.Server, raw: Open) -> N
 
 
 def test_s20_what_a_client_does_not_read_is_limited(server: gear.Server, raw: Open) -> None:
-    server._reactor._backlogs = Backlogs(pause_at=2**20, max_unsent=2**20, max_behind=2**20)
+    server._reactor.endpoint._backlogs = Backlogs(pause_at=2**20, max_unsent=2**20, max_behind=2**20)
     client, worker = raw(), worker_for(raw, b"f")
     handle = client.submit(SubmitJob(b"f", b"", b""))
     grab(worker)

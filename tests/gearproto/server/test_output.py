@@ -1,52 +1,53 @@
-"""What an engine has to send, and how a driver takes it."""
+"""What an engine has to send, and how an endpoint hands it out."""
 
 from __future__ import annotations
 
+from gearproto.codec import RESPONSE
 from gearproto.packets import CanDo, EchoReq, EchoRes, GrabJob, SubmitJob, WorkData
-from gearproto.server import Engine, PeerId
-from tests.harness.engine import Bench
+from gearproto.server import Endpoint, Engine, PeerId
 
 BIG = 65536
 
 
-def pending(engine: Engine) -> list[tuple[PeerId, bytes | list[bytes]]]:
-    return list(iter(engine.next_output, None))
+def pending(endpoint: Endpoint) -> list[tuple[PeerId, bytes | memoryview]]:
+    return list(endpoint.sends())
+
+
+def new_endpoint(peers: int) -> tuple[Endpoint, list[PeerId]]:
+    endpoint = Endpoint(Engine(handle_prefix=b"H", epoch_offset=0.0))
+    return endpoint, [endpoint.accepted(0.0) for _ in range(peers)]
 
 
 def test_small_output_leaves_in_one_piece_for_each_peer() -> None:
-    bench = Bench()
-    first, second = bench.connect(), bench.connect()
+    endpoint, (first, second) = new_endpoint(2)
     for peer, text in ((first, b"a"), (second, b"b"), (first, b"c")):
-        bench.engine.receive_data(peer.id, EchoReq(text).encode(), 0.0)
-    assert pending(bench.engine) == [
-        (first.id, EchoRes(b"a").encode() + EchoRes(b"c").encode()),
-        (second.id, EchoRes(b"b").encode()),
+        endpoint.received(peer, EchoReq(text).encode(), 0.0)
+    assert pending(endpoint) == [
+        (first, EchoRes(b"a").encode() + EchoRes(b"c").encode()),
+        (second, EchoRes(b"b").encode()),
     ]
-    assert pending(bench.engine) == []
+    assert pending(endpoint) == []
 
 
 def test_big_output_leaves_in_pieces_that_peers_share() -> None:
-    bench = Bench()
-    clients, worker = [bench.connect() for _ in range(2)], bench.worker(b"f")
+    endpoint, (worker, *clients) = new_endpoint(3)
     for client in clients:
-        handle = client.submit(SubmitJob(b"f", b"u", b""))
-        client.submit(SubmitJob(b"f", b"u", b""))
-    worker.ask(GrabJob())
-    bench.engine.receive_data(worker.id, WorkData(handle, bytes(BIG)).encode(), 0.0)
-    outputs = dict(pending(bench.engine))
-    assert set(outputs) == {client.id for client in clients}
-    one, other = (outputs[client.id] for client in clients)
-    assert isinstance(one, list)
-    assert isinstance(other, list)
-    assert b"".join(one) == b"".join(other) == WorkData(handle, bytes(BIG)).encode(b"\0RES") * 2
-    assert {id(piece) for piece in one if len(piece) >= BIG} == {id(piece) for piece in other if len(piece) >= BIG}
-    assert len({id(piece) for piece in one}) < len(one)
+        endpoint.received(client, SubmitJob(b"f", b"u", b"").encode() * 2, 0.0)
+    handle = bytes(pending(endpoint)[0][1])[12:].partition(b"\0")[0]
+    endpoint.received(worker, CanDo(b"f").encode() + GrabJob().encode(), 0.0)
+    pending(endpoint)
+    endpoint.received(worker, WorkData(handle, bytes(BIG)).encode(), 0.0)
+    outputs: dict[PeerId, list[bytes | memoryview]] = {client: [] for client in clients}
+    for peer, data in pending(endpoint):
+        outputs[peer].append(data)
+    one, other = outputs.values()
+    assert b"".join(one) == b"".join(other) == WorkData(handle, bytes(BIG)).encode(RESPONSE) * 2
+    assert len({id(piece) for piece in (*one, *other) if len(piece) >= BIG}) == 1
 
 
 def test_output_for_a_peer_that_has_gone_is_dropped() -> None:
-    bench = Bench()
-    peer, other = bench.connect(), bench.worker(b"f")
-    bench.engine.receive_data(peer.id, EchoReq(b"x").encode(), 0.0)
-    bench.engine.receive_data(other.id, CanDo(b"g").encode() + EchoReq(b"y").encode(), 0.0)
-    bench.engine.disconnect(peer.id, 0.0)
-    assert pending(bench.engine) == [(other.id, EchoRes(b"y").encode())]
+    endpoint, (peer, other) = new_endpoint(2)
+    endpoint.received(peer, EchoReq(b"x").encode(), 0.0)
+    endpoint.received(other, CanDo(b"g").encode() + EchoReq(b"y").encode(), 0.0)
+    endpoint.lost(peer, 0.0)
+    assert pending(endpoint) == [(other, EchoRes(b"y").encode())]

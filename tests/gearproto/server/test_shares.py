@@ -19,25 +19,25 @@ from gearproto.packets import (
 from tests.harness.counting import calls
 from tests.harness.engine import Bench, Peer
 
-Scene = Callable[[Bench, int], list[Callable[[], None]]]
+Scene = Callable[[Bench, int], list[Callable[[], object]]]
 """Makes something much, and returns the calls with which it begins."""
 
 
-def disconnecting(bench: Bench, *peers: Peer) -> list[Callable[[], None]]:
-    def disconnect(peer: Peer) -> Callable[[], None]:
+def disconnecting(bench: Bench, *peers: Peer) -> list[Callable[[], object]]:
+    def disconnect(peer: Peer) -> Callable[[], object]:
         return lambda: bench.engine.disconnect(peer.id, bench.now)
 
     return [disconnect(peer) for peer in peers]
 
 
-def sending(bench: Bench, data: bytes, *peers: Peer) -> list[Callable[[], None]]:
-    def send(peer: Peer) -> Callable[[], None]:
+def sending(bench: Bench, data: bytes, *peers: Peer) -> list[Callable[[], object]]:
+    def send(peer: Peer) -> Callable[[], object]:
         return lambda: bench.engine.receive_data(peer.id, data, bench.now)
 
     return [send(peer) for peer in peers]
 
 
-def waiting(bench: Bench, seconds: float) -> list[Callable[[], None]]:
+def waiting(bench: Bench, seconds: float) -> list[Callable[[], object]]:
     def wait() -> None:
         bench.now += seconds
         bench.engine.handle_timeout(bench.now)
@@ -51,47 +51,47 @@ def jobs(bench: Bench, count: int, kind: type[SubmitJob | SubmitJobBg] = SubmitJ
     return client
 
 
-def delayed_jobs_are_due(bench: Bench, count: int) -> list[Callable[[], None]]:
+def delayed_jobs_are_due(bench: Bench, count: int) -> list[Callable[[], object]]:
     for _ in range(10):
         bench.worker(b"f").fall_asleep()
     bench.connect().send(*[SubmitJobEpoch(b"f", b"", 1010, b"")] * count).raw()
     return waiting(bench, 10)
 
 
-def jobs_are_late(bench: Bench, count: int) -> list[Callable[[], None]]:
+def jobs_are_late(bench: Bench, count: int) -> list[Callable[[], object]]:
     jobs(bench, count)
     bench.connect().send(CanDoTimeout(b"f", 1000), *[GrabJobUniq()] * count).raw()
     return waiting(bench, 1)
 
 
-def jobs_of_a_client(bench: Bench, count: int) -> list[Callable[[], None]]:
+def jobs_of_a_client(bench: Bench, count: int) -> list[Callable[[], object]]:
     return disconnecting(bench, jobs(bench, count, SubmitJob))
 
 
-def clients_of_one_job(bench: Bench, count: int) -> list[Callable[[], None]]:
+def clients_of_one_job(bench: Bench, count: int) -> list[Callable[[], object]]:
     clients = [bench.connect() for _ in range(50)]
     for client in clients:
         client.send(*[SubmitJob(b"f", b"one", b"")] * (count // 50)).raw()
     return disconnecting(bench, *clients)
 
 
-def jobs_of_a_worker(bench: Bench, count: int) -> list[Callable[[], None]]:
+def jobs_of_a_worker(bench: Bench, count: int) -> list[Callable[[], object]]:
     jobs(bench, count)
     return disconnecting(bench, bench.connect().send(CanDo(b"f"), *[GrabJobUniq()] * count))
 
 
-def functions_of_workers(bench: Bench, count: int) -> list[Callable[[], None]]:
+def functions_of_workers(bench: Bench, count: int) -> list[Callable[[], object]]:
     workers = [bench.worker(*(b"%d" % number for number in range(count // 20))) for _ in range(20)]
     return disconnecting(bench, *workers)
 
 
-def functions_are_taken_back(bench: Bench, count: int) -> list[Callable[[], None]]:
+def functions_are_taken_back(bench: Bench, count: int) -> list[Callable[[], object]]:
     worker = bench.worker(*(b"%d" % number for number in range(count)))
     bench.engine.work_limit = 500
     return sending(bench, ResetAbilities().encode(), worker)
 
 
-def sleepers_do_not_come(bench: Bench, count: int) -> list[Callable[[], None]]:
+def sleepers_do_not_come(bench: Bench, count: int) -> list[Callable[[], object]]:
     for _ in range(count):
         bench.connect().send(CanDo(b"f"), GrabJobUniq(), PreSleep()).raw()
     jobs(bench, 1)
@@ -99,7 +99,7 @@ def sleepers_do_not_come(bench: Bench, count: int) -> list[Callable[[], None]]:
     return waiting(bench, 1)
 
 
-def woken_workers_do_not_come(bench: Bench, count: int) -> list[Callable[[], None]]:
+def woken_workers_do_not_come(bench: Bench, count: int) -> list[Callable[[], object]]:
     for _ in range(count):
         bench.connect().send(CanDo(b"f"), GrabJobUniq(), PreSleep()).raw()
     jobs(bench, count)
@@ -107,7 +107,7 @@ def woken_workers_do_not_come(bench: Bench, count: int) -> list[Callable[[], Non
 
 
 def lists(line: bytes) -> Scene:
-    def scene(bench: Bench, count: int) -> list[Callable[[], None]]:
+    def scene(bench: Bench, count: int) -> list[Callable[[], object]]:
         bench.worker(*(b"function %d" % number for number in range(count // 2)))
         for _ in range(count // 2):
             bench.connect()

@@ -7,8 +7,9 @@ import ssl
 from collections.abc import Iterable
 
 from gear_net.listening import Keepalive
+from gear_net.machine import machine_memory
 from gear_net.reactor import Reactor
-from gearproto.server import PeerId
+from gearproto.server import Endpoint, PeerId
 
 from .engine import ServerEngine
 from .peer import Peer, PeerOwner
@@ -37,7 +38,7 @@ def make_reactor(
         engine.connected(Peer(server, id_, host, port, subject, sock))
 
     reactor = Reactor(
-        engine.engine,
+        Endpoint(engine.engine, max_memory=machine_memory() // 2),
         listeners,
         keepalive=keepalive,
         tls=tls,

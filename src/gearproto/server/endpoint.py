@@ -1,0 +1,677 @@
+"""The job server without its sockets: an engine, and all that is decided about its connections.
+
+Theory of operation. The driver owns the transports: it accepts, reads, sends and closes. The endpoint owns every
+decision. A turn of the driver's loop has three parts:
+
+1. `begin_turn`, then `received`, `ended`, `lost` and `writable` for the peers that are ready;
+2. `settle`, which does what is due, resumes peers that had to wait, and takes the engine's events;
+3. output (`sends`), then `changes`, then `next_deadline`.
+
+A connection is *open* until `Close` is among the changes; the endpoint has forgotten it then. Meanwhile it may be
+
+- *paused* (`PauseReading`): its output or others come first. A peer that has read enough is resumed in one of the
+  next turns (`_resumable`), and is a reason for a deadline. One that does not read is none.
+- *behind*: the transport has not taken all of its output. The rest is a `Backlog`, which says when the peer has to go.
+  It is tried again when the driver calls `writable`, or in the next turn if it had its share of this one (`_later`).
+- *ended*: the peer sends no more. It is closed once it has been sent the answers to all that it has sent.
+- *leaving*: it has broken the protocol. It is sent what is queued for it (then `CloseWrite`), what it sends is thrown
+  away, and it is closed when it ends, or `linger` seconds later.
+
+What is out of the ordinary sets `_attention`; as long as it is not set, a turn looks at none of it.
+
+The last two move on in `_advance`, which looks at a connection when one of the reasons to wait may be gone (`_check`).
+No other part closes a connection because of its end. The output of a peer leaves in the order in which the engine made
+it; what a transport has left is offered again first, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, TypedDict
+
+from gearproto.connection import TOO_MANY_CONNECTIONS
+from gearproto.packets import Error
+
+from .backlog import Backlogs
+from .changes import (
+    Change,
+    Close,
+    CloseWrite,
+    MemoryLimitReached,
+    PauseReading,
+    PeerGivenUp,
+    ResumeReading,
+    Stopped,
+    TrimMemory,
+)
+from .connections import Connection
+from .engine import Engine
+from .events import JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
+from .jobs import PeerId
+from .memory import MemoryLimit
+from .output import BIG
+from .trimming import Trimming
+from .turns import CLOSES, READ_TIME, SEND_TIME, Turns
+
+__all__ = ["TURNED_AWAY", "Endpoint", "EndpointOptions"]
+
+TURNED_AWAY: Final = Error(TOO_MANY_CONNECTIONS, b"too many connections").encode()
+"""What to send a peer that is not accepted, before its connection is closed."""
+
+_MAX_SEND: Final = 1024 * 1024  # bytes after which others have their turn; a peer that reads fast could take all of it
+_BUFFER: Final = 4 * 1024 * 1024  # bytes that a transport may hold, unless the driver knows: the most that Linux gives
+_NOTHING: Final = (PeerId(0), b"")
+
+
+class EndpointOptions(TypedDict, total=False):
+    """The options of `Endpoint` that a server may pass on; their meaning stands there."""
+
+    max_connections: int
+    pause_at: int
+    max_unsent: int
+    max_behind: int
+
+
+class Endpoint:
+    """A job server without any I/O: an `Engine`, and the limits and the end of its connections.
+
+    Attributes:
+        engine: the job server's logic.
+        changes: what the driver has to do, the oldest first; take each out.
+        stopped: whether the server has come to its end.
+        bytes_received: bytes received since the start.
+        bytes_sent: bytes sent since the start.
+        max_read: bytes to read from one peer in this turn.
+        tunnels: how many connections have TLS; the driver counts them, as their memory counts.
+        on_half_close: as given.
+    """
+
+    __slots__ = (
+        "_attention",
+        "_backlogs",
+        "_check",
+        "_clock",
+        "_connections",
+        "_draining",
+        "_due",
+        "_finish_at",
+        "_half_closed",
+        "_handed",
+        "_last",
+        "_last_words",
+        "_later",
+        "_leaving",
+        "_linger",
+        "_max_connections",
+        "_memory",
+        "_now",
+        "_output",
+        "_paused",
+        "_queue",
+        "_receive",
+        "_resumable",
+        "_sending",
+        "_stopping",
+        "_timeout_at",
+        "_trimming",
+        "_turns",
+        "bytes_received",
+        "bytes_sent",
+        "changes",
+        "engine",
+        "max_read",
+        "on_half_close",
+        "stopped",
+        "tunnels",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_connections: int = 100_000,
+        pause_at: int = 1024 * 1024,
+        max_unsent: int = 64 * 1024 * 1024,
+        max_behind: int = 1024 * 1024 * 1024,
+        max_memory: int = 1024 * 1024 * 1024,
+        trim_step: int | None = None,
+        linger: float = 1.0,
+        last_words: float = 5.0,
+        on_half_close: Callable[[PeerId], bool] | None = None,
+    ) -> None:
+        """Begin without connections.
+
+        Args:
+            engine: the job server's logic.
+            max_connections: how many connections are served.
+            pause_at: bytes of output that a peer has not read above which its requests wait.
+            max_unsent: bytes of output above which a peer is closed that reads nothing.
+            max_behind: bytes of output above which a peer is closed that reads too slowly.
+            max_memory: bytes that peers may make the server keep, estimated.
+            trim_step: bytes by which jobs and unread output have to shrink before `TrimMemory`; None for never.
+            linger: seconds that a peer which has broken the protocol may take to read why.
+            last_words: seconds that peers may take to read what is for them when a server that drains ends.
+            on_half_close: called when a peer sends no more, has been sent all that was for it, but waits for the
+                results of jobs. Returns whether to keep it until it waits for nothing any more. None closes it.
+        """
+        self.engine = engine
+        self.changes: deque[Change] = deque()
+        self.stopped = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.tunnels = 0
+        self.on_half_close = on_half_close
+        self._max_connections = max_connections
+        self._linger = linger
+        self._last_words = last_words
+        self._backlogs: Backlogs[Connection] = Backlogs(pause_at=pause_at, max_unsent=max_unsent, max_behind=max_behind)
+        self._memory = MemoryLimit(max_memory)
+        self._trimming = None if trim_step is None else Trimming(step=trim_step)
+        self._turns = Turns()
+        self._clock = engine.clock
+        self._output = engine.output
+        self._queue = engine.queue
+        self._receive = engine.receive_data
+        self._paused = engine.paused_peers()
+        self._output.work_limit = self._turns.work_limit
+        self.max_read = self._turns.max_read
+        self._connections: dict[PeerId, Connection] = {}
+        self._resumable: dict[PeerId, Connection] = {}  # paused, and not because of their output
+        self._due: list[Connection] = []  # those of them that are resumed in this turn
+        self._sending: deque[Connection] = deque()  # with a backlog that is tried in this turn
+        self._later: list[Connection] = []  # with one that is tried in the next turn
+        self._handed: Connection | None = None  # whose backlog the last output was from
+        self._last: tuple[PeerId, bytes | memoryview] = _NOTHING  # what it was
+        self._check: dict[Connection, None] = {}  # whose end may have come
+        self._leaving: dict[Connection, None] = {}  # in the order of their leave_at
+        self._half_closed: dict[Connection, None] = {}
+        self._attention = False  # whether there may be anything of what `_settle_rest` looks at
+        self._draining = False
+        self._stopping = False
+        self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
+        self._timeout_at: float | None = None  # when the engine wants to be called
+        self._now = 0.0
+
+    # Connections
+
+    @property
+    def unread(self) -> int:
+        """Bytes of output that peers have not read yet."""
+        return self._backlogs.size
+
+    def refusal(self, pending: int = 0) -> str | None:
+        """Return why no further connection may be accepted; None if it may.
+
+        Send a peer that you turn away `TURNED_AWAY`, so that it tries another server.
+
+        Args:
+            pending: how many connections there are of which the endpoint does not know yet.
+        """
+        if len(self._connections) + pending >= self._max_connections:
+            return f"limit {self._max_connections}"
+        return f"memory limit {self._memory.limit}" if self._memory.full else None
+
+    def accepted(self, now: float, *, address: bytes = b"-", descriptor: int = -1) -> PeerId:
+        """Begin with a new connection; see `Engine.connect`."""
+        peer = self.engine.connect(now, address=address, descriptor=descriptor)
+        self._connections[peer] = Connection(peer)
+        return peer
+
+    def lost(self, peer: PeerId, now: float, reason: str = "lost") -> None:
+        """Give up a connection that has failed; `Close` follows. Nothing if it is not known."""
+        self._now = now
+        connection = self._connections.get(peer)
+        if connection is not None:
+            self._close(connection, reason)
+
+    def close_all(self, now: float, reason: str = "the server stops") -> None:
+        """Close every connection."""
+        self._now = now
+        for connection in list(self._connections.values()):
+            self._close(connection, reason)
+
+    # A turn
+
+    def begin_turn(self, now: float, wall: float, ready: int = 1) -> None:
+        """Begin a turn.
+
+        Args:
+            now: monotonic time in seconds.
+            wall: seconds since 1970, read after ``now``, so that no job is early.
+            ready: how many peers are ready, which share the turn.
+        """
+        self._now = now
+        self._clock.epoch_offset = wall - now
+        turns = self._turns
+        busy = ready + len(self._resumable)
+        if busy != turns.busy:
+            turns.begin(busy)
+            self._output.work_limit = turns.work_limit
+            self.max_read = turns.max_read
+        if self._attention:
+            self._due = [*islice(self._resumable.values(), turns.resumes)]
+            for connection in self._later:
+                self._send_soon(connection)
+            self._later.clear()
+
+    def may_read(self, now: float) -> bool:
+        """Return whether this turn has time to read from further peers; those left over come first in the next."""
+        return now <= self._now + READ_TIME
+
+    def may_send(self, now: float) -> bool:
+        """Return whether this turn has time to send more; what is left over comes first in the next."""
+        return now <= self._now + SEND_TIME or self._stopping
+
+    def received(self, peer: PeerId, data: bytes, now: float) -> None:
+        """Take what a peer has sent; nothing if it is not known.
+
+        Args:
+            peer: who sent it.
+            data: what arrived.
+            now: monotonic time in seconds.
+        """
+        self.bytes_received += len(data)
+        try:
+            paused = self._receive(peer, data, now)
+        except BaseException:  # a hook's
+            self._review(self._connections[peer])
+            raise
+        if paused:
+            self._review(self._connections[peer])
+
+    def ended(self, peer: PeerId, now: float) -> None:
+        """Handle the end of what a peer sends; it is closed once it has been sent all answers."""
+        self._now = now
+        connection = self._connections.get(peer)
+        if connection is not None and not connection.ended:
+            connection.ended = True
+            self._check[connection] = None
+            self._attention = True
+            self._review(connection)
+
+    def writable(self, peer: PeerId) -> None:
+        """Try to send to a peer again, whose transport has taken less than all of its output before."""
+        connection = self._connections.get(peer)
+        if connection is not None and connection.backlog is not None and not connection.queued:
+            self._send_soon(connection)
+
+    def settle(self, now: float) -> None:
+        """Do what is due, resume peers that had to wait, and take the engine's events."""
+        engine = self.engine
+        if self._timeout_at is not None and self._timeout_at <= now:
+            self._timeout_at = None
+            engine.handle_timeout(now)
+        if self._attention:
+            self._settle_rest(now)
+        while (event := engine.next_event()) is not None:
+            self._on_event(event, now)
+        memory = self._memory
+        if self.bytes_received >= memory.look_at or self._output.under_way + self._backlogs.size > memory.mark:
+            self._look_at_memory(now)
+
+    def _settle_rest(self, now: float) -> None:
+        """Do what is seldom due."""
+        if self._due:
+            self._resume(now)
+        if self._leaving or self._backlogs.far:
+            self._close_overdue(now)
+        if self._check or self._half_closed:
+            self._end_some()
+        if self._trimming is not None:
+            self._trim(self._trimming, now)
+        if self._draining and not self.stopped and not self.engine.running_jobs:
+            self._finish(now)
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic time of the next turn if nothing happens before; None if there need be none.
+
+        Call it once in each turn, at the end.
+        """
+        if self._output.dirty or self._sending:
+            self._timeout_at = self._now
+            return self._now
+        self._timeout_at = deadline = self.engine.next_deadline()
+        if not self._attention:
+            return deadline
+        if self._resumable or self._later or self._ends_now():
+            self._timeout_at = self._now
+            return self._now
+        times = [deadline, self._finish_at, self._backlogs.next_deadline()]
+        times.append(None if self._trimming is None else self._trimming.due)
+        if self._leaving:
+            times.append(next(iter(self._leaving)).leave_at)
+        self._attention = bool(self._check or self._half_closed or self._backlogs.open or self._draining) or any(
+            when is not None for when in times[1:]
+        )
+        return min((when for when in times if when is not None), default=None)
+
+    # Requests that wait
+
+    def _resume(self, now: float) -> None:
+        """Resume peers that had to wait for others; those that are paused again come last."""
+        due, self._due = self._due, []
+        for connection in due:
+            peer = connection.id
+            if self._resumable.pop(peer, None) is None or self._backlogs.keeps_waiting(connection):
+                continue
+            try:
+                self.engine.resume(peer, now)
+            finally:  # a hook may have raised
+                if connection.ended:
+                    self._check[connection] = None
+                self._review(connection)
+
+    def _review(self, connection: Connection) -> None:
+        """Decide whether a peer is read, and whether it may be resumed."""
+        waits = connection.backlog is not None and connection.backlog.size > self._backlogs.pause_at
+        paused = connection.id in self._paused
+        if paused and not waits:
+            self._resumable.setdefault(connection.id, connection)
+            self._attention = True
+        reading = not (waits or paused or connection.ended)
+        if reading is not connection.reading:
+            connection.reading = reading
+            self.changes.append(ResumeReading(connection.id) if reading else PauseReading(connection.id))
+
+    # Output
+
+    def sends(self) -> Iterator[tuple[PeerId, bytes | memoryview]]:
+        """Yield what there is to send in this turn: a peer, and bytes to send to it now.
+
+        They count as sent unless you call `sent` before you take the next. You may stop before the end.
+        """
+        dirty, sending, behind = self._output.dirty, self._sending, self._backlogs.open
+        while True:
+            while sending or self._handed is not None:
+                kept = self._next_kept()
+                if kept is not None:
+                    yield kept
+            if not dirty:
+                if not (self._attention and self._end_turn()):
+                    return
+                continue
+            peer = dirty.popleft()
+            if peer.gone:
+                self._output.drop(peer)
+                continue
+            output, size = peer.output, peer.output_size
+            peer.output_size = 0
+            if len(output) == 1:
+                data = output.pop()
+            elif size <= BIG:
+                data = b"".join(output)
+                output.clear()
+            else:
+                peer.output = []
+                self._keep(self._connections[peer.id], output, size)
+                continue
+            if behind and size and (connection := self._connections[peer.id]).backlog is not None:
+                self._keep(connection, [data], size)
+            elif size:
+                self._last = last = peer.id, data
+                self.bytes_sent += size
+                yield last
+
+    def _end_turn(self) -> bool:
+        """Do what has to wait until all output has been handed out; return whether there is more of it then."""
+        self._end_some()
+        while (event := self.engine.next_event()) is not None:
+            self._on_event(event, self._now)
+        if self._output.dirty or self._sending:
+            return True
+        if not self.stopped and (self._stopping or (self._finish_at is not None and not self._backlogs.open)):
+            self.stopped = True
+            self._finish_at = None
+            self.changes.append(Stopped())
+        return False
+
+    def sent(self, peer: PeerId, count: int, now: float, *, full: bool = True, buffer_size: int = _BUFFER) -> None:
+        """Report how much of the last of `sends` the transport has taken; you may leave this out if it is all.
+
+        The rest is offered again once you call `writable`.
+
+        Args:
+            peer: whose it was.
+            count: how many bytes.
+            now: monotonic time in seconds.
+            full: whether the transport takes no more now. If not, the rest is offered again in the next turn.
+            buffer_size: bytes that the transport's buffer may hold.
+        """
+        id_, data = self._last
+        missing = len(data) - count
+        connection = self._connections.get(peer)
+        if id_ != peer or missing <= 0 or connection is None:
+            return
+        self._last = _NOTHING
+        self.bytes_sent -= missing
+        if self._handed is connection:
+            self._handed = None
+            self._sending.popleft()
+            connection.queued = False
+            self._count(connection, count)
+        else:
+            connection.backlog = self._backlogs.begin(connection, (), missing)
+            self._attention = True
+        connection.rest = memoryview(data)[count:]
+        self._rest(connection, now, buffer_size, full=full)
+
+    def _next_kept(self) -> tuple[PeerId, bytes | memoryview] | None:
+        """Return the next bytes of a backlog that is to be tried; None if there is none."""
+        sending = self._sending
+        if self._handed is not None:
+            handed, self._handed = self._handed, None
+            self._count(handed, len(self._last[1]))
+        while sending:
+            connection = sending[0]
+            backlog = connection.backlog
+            if backlog is not None and connection.taken < _MAX_SEND:
+                data = connection.rest or backlog.take()
+                if data:
+                    connection.rest = data
+                    self._handed = connection
+                    self._last = connection.id, data
+                    self.bytes_sent += len(data)
+                    return self._last
+            sending.popleft()
+            connection.queued = False
+            if backlog is None:  # it has been closed
+                continue
+            if connection.taken < _MAX_SEND:
+                self._end_backlog(connection)
+            else:
+                self._rest(connection, self._now, _BUFFER, full=False)
+        return None
+
+    def _count(self, connection: Connection, count: int) -> None:
+        """Count bytes of a backlog that the transport has taken."""
+        connection.rest = b""
+        if count and connection.backlog is not None:
+            connection.taken += count
+            self._backlogs.sent(connection, connection.backlog, count, self._now)
+
+    def _keep(self, connection: Connection, pieces: list[bytes], size: int) -> None:
+        """Queue output behind what the transport has not taken; or as a backlog, as it is much."""
+        backlog = connection.backlog
+        self._attention = True
+        if backlog is None:
+            connection.backlog = self._backlogs.begin(connection, pieces, size)
+            self._send_soon(connection)
+        elif self._backlogs.may_be_stuck(backlog) and not connection.queued:
+            connection.pending = pieces
+            self._send_soon(connection)
+        else:
+            self._add(connection, pieces, size)
+
+    def _add(self, connection: Connection, pieces: list[bytes], size: int) -> None:
+        assert connection.backlog is not None
+        why = self._backlogs.add(connection, connection.backlog, pieces, size, self._now)
+        if why is None:
+            self._review(connection)
+        else:
+            self._give_up(connection, why)
+
+    def _send_soon(self, connection: Connection) -> None:
+        """Have the transport tried in this turn."""
+        connection.queued = True
+        connection.taken = 0
+        self._sending.append(connection)
+
+    def _rest(self, connection: Connection, now: float, buffer_size: int, *, full: bool) -> None:
+        """Leave a backlog until the transport takes more, or until the next turn."""
+        assert connection.backlog is not None
+        why = self._backlogs.rest(connection, connection.backlog, buffer_size, now, full=full)
+        if why is not None:
+            self._give_up(connection, why)
+            return
+        if not full:
+            connection.queued = True
+            self._later.append(connection)
+        pending, connection.pending = connection.pending, None
+        if pending is None:
+            self._review(connection)
+        else:
+            self._add(connection, pending, sum(map(len, pending)))
+
+    def _end_backlog(self, connection: Connection) -> None:
+        """The transport has taken all: go on as if there had been no backlog."""
+        self._backlogs.end(connection)
+        connection.backlog = None
+        pending, connection.pending = connection.pending, None
+        if pending is not None:
+            self._keep(connection, pending, sum(map(len, pending)))
+        elif connection.ended or connection.leave_at is not None:
+            self._check[connection] = None
+        self._review(connection)
+
+    # The end of connections
+
+    def _on_event(self, event: object, now: float) -> None:
+        assert isinstance(event, PeerFailed | ShutdownRequested | JobGivenUp | JobChanged)
+        if isinstance(event, PeerFailed):
+            connection = self._connections.get(event.peer)
+            if connection is None:
+                return
+            connection.leave_at = now + self._linger
+            self._leaving[connection] = None
+            self._check[connection] = None
+            self._attention = True
+        elif isinstance(event, ShutdownRequested):
+            if event.graceful:
+                self.drain()
+            else:
+                self.stop()
+        self.changes.append(event)
+
+    def _end_some(self) -> None:
+        """Take the next step with each connection that may have come to its end."""
+        check, self._check = self._check, {}
+        for connection in check:
+            self._advance(connection)
+        for connection in list(self._half_closed):
+            self._end_half_closed(connection)
+
+    def _advance(self, connection: Connection) -> None:
+        """Take the next step to the end of a connection, if nothing is left to be sent to it."""
+        peer = connection.id
+        if connection.backlog is not None:
+            return  # `_end_backlog` has it looked at again
+        if self.engine.output_of(peer):
+            self._check[connection] = None
+        elif connection.leave_at is not None:
+            if connection.ended:
+                self._close(connection, "it broke the protocol")
+            elif not connection.write_closed:
+                connection.write_closed = True
+                self.changes.append(CloseWrite(peer))
+        elif peer not in self._paused:  # `_resume` has it looked at again otherwise
+            if self.on_half_close is not None and self.engine.waits(peer) and self.on_half_close(peer):
+                connection.half_closed = True
+                self._half_closed[connection] = None
+            else:
+                self._close(connection, "by the peer")
+
+    def _end_half_closed(self, connection: Connection) -> None:
+        """Close a connection whose peer sends no more once it has been sent its results."""
+        engine, peer = self.engine, connection.id
+        if connection.backlog is None and not engine.waits(peer) and not engine.output_of(peer):
+            self._close(connection, "by the peer")
+
+    def _close_overdue(self, now: float) -> None:
+        """Close those whose time is over; not all at once, if there are many."""
+        for connection in list(islice(self._leaving, CLOSES)):
+            assert connection.leave_at is not None
+            if now < connection.leave_at:
+                break
+            self._close(connection, "it broke the protocol")
+        for connection, why in self._backlogs.overdue(now):
+            self._give_up(connection, why)
+
+    def _give_up(self, connection: Connection, why: str) -> None:
+        self.changes.append(PeerGivenUp(connection.id, why))
+        self._close(connection, "it does not read")
+
+    def _close(self, connection: Connection, reason: str) -> None:
+        """Forget a connection, and have it closed."""
+        peer = connection.id
+        del self._connections[peer]
+        for table in (self._leaving, self._half_closed, self._check):
+            table.pop(connection, None)
+        self._resumable.pop(peer, None)
+        unread = self.engine.output_of(peer) + (0 if connection.backlog is None else connection.backlog.size)
+        if connection.backlog is not None:
+            self._backlogs.end(connection)
+            connection.backlog = None
+        connection.pending = None
+        self.changes.append(Close(peer, reason, unread))
+        self.engine.disconnect(peer, self._now)
+
+    # What is kept
+
+    def _look_at_memory(self, now: float) -> None:
+        """Close peers that keep too much under way, if there is too much of everything."""
+        memory, was_full = self._memory, self._memory.full
+        for connection, why in memory.look(
+            self.engine, self._backlogs, self._connections, self.bytes_received, self.tunnels
+        ):
+            self._give_up(connection, why)
+        if memory.full is not was_full:
+            self.changes.append(MemoryLimitReached(memory.full, memory.limit))
+        if self._trimming is not None:
+            self._trim(self._trimming, now)
+
+    def _trim(self, trimming: Trimming, now: float) -> None:
+        """Have memory given back to the system if it is time for that."""
+        held = self._queue.jobs_size + self._backlogs.size
+        if trimming.note(held, self.bytes_received, now):
+            self.engine.compact()
+            self.changes.append(TrimMemory())
+        self._attention = self._attention or trimming.due is not None
+
+    # The end of the server
+
+    def drain(self) -> None:
+        """Take no new jobs; `Stopped` follows once no job runs any more and all output is sent.
+
+        Accept no connections any more. Peers that do not read what is for them are waited for a few seconds.
+        """
+        self.engine.stop_accepting()
+        self._draining = self._attention = True
+
+    def stop(self) -> None:
+        """Stop without waiting for jobs: `Stopped` follows once all output has been tried to be sent."""
+        self._stopping = self._attention = True
+
+    def _finish(self, now: float) -> None:
+        """Let peers read the last results of a server that drains, but not for ever."""
+        if self._finish_at is None:
+            self._finish_at = now + self._last_words
+        elif now >= self._finish_at:
+            self._stopping = True
+
+    def _ends_now(self) -> bool:
+        """Return whether a turn has to see that the end has come."""
+        if self.stopped or not (self._draining or self._stopping):
+            return False
+        return self._stopping or (self._finish_at is None and not self.engine.running_jobs)
