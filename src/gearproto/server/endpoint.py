@@ -535,7 +535,7 @@ class Endpoint:
             self._add(connection, pending, sum(map(len, pending)))
 
     def _end_backlog(self, connection: Connection) -> None:
-        """The transport has taken all: go on as if there had been no backlog."""
+        """Forget a backlog all of which the transport has taken."""
         self._backlogs.end(connection)
         connection.backlog = None
         pending, connection.pending = connection.pending, None
