@@ -28,7 +28,7 @@ from gearproto.events import JobAssigned
 from gearproto.functions import Function
 from gearproto.options import ConnectionOptions, whole_number
 from gearproto.standing import DEFAULT_PAUSES
-from gearproto.worker import WorkerJobs, stopping, timed_out
+from gearproto.worker import DEFAULT_GRAB_TIMEOUT, WorkerJobs, stopping, timed_out
 
 from .calling import Call, call_of, is_blocking
 from .connecting import Connect
@@ -87,6 +87,7 @@ class Worker:
         tls: TLS | ssl.SSLContext | None = None,
         connect: Connect | None = None,
         connect_timeout: float = 5.0,
+        grab_timeout: float = DEFAULT_GRAB_TIMEOUT,
         retry_pauses: tuple[float, float] = DEFAULT_PAUSES,
         stop_timeout: float | None = None,
         **options: Unpack[ConnectionOptions],
@@ -101,6 +102,8 @@ class Worker:
             connect: opens the connection to a server, in place of TCP and TLS; see `Connect`. If it raises anything,
                 the server cannot be reached.
             connect_timeout: seconds for each attempt to connect to a server, TLS included.
+            grab_timeout: seconds that a server may take to say whether it has a job, before others are asked in its
+                place.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
                 long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
             stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
@@ -118,6 +121,7 @@ class Worker:
             jobs_at_once=concurrency,
             tls=tls,
             connect_timeout=connect_timeout,
+            grab_timeout=grab_timeout,
             retry_pauses=retry_pauses,
             stop_timeout=stop_timeout,
             **options,

@@ -7,13 +7,9 @@ the steps, and handshakes get less time while very many of them are running.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 __all__ = ["Handshakes"]
-
-_STEPS_PER_TURN: Final = 16
-_MANY: Final = 2048  # handshakes that run at a time
-_SHORT_TIMEOUT: Final = 1.0  # seconds; for handshakes while `_MANY` of them are running
 
 _Peer = TypeVar("_Peer")
 
@@ -26,17 +22,31 @@ class Handshakes(Generic[_Peer]):
         failed: the peers whose handshake has failed, and that may read why until this time; the earliest first.
     """
 
-    def __init__(self, timeout: float, linger: float = 1.0) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        linger: float = 1.0,
+        *,
+        most: int = 2048,
+        short_timeout: float = 1.0,
+        steps_per_turn: int = 16,
+    ) -> None:
         """Begin with none.
 
         Args:
             timeout: seconds within which a handshake has to be over.
             linger: seconds that a peer may take to read why its handshake has failed.
+            most: how many handshakes may run at a time.
+            short_timeout: seconds that they have, the longest first, while so many are running.
+            steps_per_turn: how many steps of handshakes a turn of the server may take.
         """
         self.begun: dict[_Peer, float] = {}
         self.failed: dict[_Peer, float] = {}
         self._timeout = timeout
         self._linger = linger
+        self._most = most
+        self._short_timeout = min(short_timeout, timeout)
+        self._steps_per_turn = steps_per_turn
         self._steps_left = 0
 
     def begin(self, peer: _Peer, now: float) -> None:
@@ -54,7 +64,7 @@ class Handshakes(Generic[_Peer]):
 
     def new_turn(self) -> None:
         """Allow the steps of another turn."""
-        self._steps_left = _STEPS_PER_TURN
+        self._steps_left = self._steps_per_turn
 
     def may_step(self) -> bool:
         """Take one of the turn's steps; return whether there was one left."""
@@ -71,10 +81,10 @@ class Handshakes(Generic[_Peer]):
     @property
     def crowded(self) -> bool:
         """Whether too many handshakes are running for another one to begin."""
-        return len(self.begun) >= _MANY
+        return len(self.begun) >= self._most
 
     def _timeout_now(self) -> float:
-        return min(_SHORT_TIMEOUT, self._timeout) if self.crowded else self._timeout
+        return self._short_timeout if self.crowded else self._timeout
 
     def next_deadline(self) -> float | None:
         """Return the time at which the next one has taken too long, or has had time to read; None if there is none."""

@@ -89,6 +89,7 @@ class WorkerSettings:
         jobs_at_once: int,
         tls: TLS | ssl.SSLContext | None,
         connect_timeout: float,
+        grab_timeout: float,
         retry_pauses: tuple[float, float],
         stop_timeout: float | None,
         **options: Unpack[ConnectionOptions],
@@ -106,4 +107,8 @@ class WorkerSettings:
         self.connect_timeout = setting("connect_timeout", connect_timeout)
         self.stop_timeout = None if stop_timeout is None else setting("stop_timeout", stop_timeout)
         self.retry_pauses = retry_pauses
-        self.grabber = Grabber(jobs_at_once, client_id=None if client_id is None else as_bytes(client_id))
+        self.grabber = Grabber(
+            jobs_at_once,
+            client_id=None if client_id is None else as_bytes(client_id),
+            grab_timeout=setting("grab_timeout", grab_timeout),
+        )

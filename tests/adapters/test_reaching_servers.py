@@ -13,7 +13,6 @@ from typing import Any, Final
 import anyio
 import pytest
 
-import gearproto.worker.grabbing
 from gear_sync import TLS, JobRequest, Server
 from gearproto import ConnectionLost, JobLost, JobNotSent, LocalProtocolError, NotSent
 from gearproto.addresses import Address
@@ -178,15 +177,11 @@ silences = pytest.mark.parametrize("silence", [hangs_in_connect, says_nothing])
 
 @silences
 async def test_silent_server_keeps_no_job_of_a_worker_waiting(
-    idiom: Idiom,
-    server: OurServer,
-    silence: Callable[[], contextlib.AbstractContextManager[tuple[str, int]]],
-    monkeypatch: pytest.MonkeyPatch,
+    idiom: Idiom, server: OurServer, silence: Callable[[], contextlib.AbstractContextManager[tuple[str, int]]]
 ) -> None:
-    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
     with silence() as address:
         async with (
-            running(make_worker(idiom, [address, server.address], connect_timeout=2 * LIMIT)),
+            running(make_worker(idiom, [address, server.address], connect_timeout=2 * LIMIT, grab_timeout=0.01)),
             make_client(idiom, server.address) as client,
         ):
             for job in await client.submit_many([JobRequest("reverse", b"ab")] * 5):

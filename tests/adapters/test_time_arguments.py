@@ -15,7 +15,7 @@ from tests.harness.network import Network, NetworkServer
 pytestmark = pytest.mark.anyio
 
 CLIENT: Final = ("connect_timeout", "timeout", "resubmit_timeout", "probe_interval", "probe_timeout")
-WORKER: Final = ("connect_timeout", "stop_timeout", "probe_interval", "probe_timeout")
+WORKER: Final = ("connect_timeout", "grab_timeout", "stop_timeout", "probe_interval", "probe_timeout")
 LONG: Final = (1e9, 1e300, math.inf)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gear_net.handshakes
 from gear_net.handshakes import Handshakes
 
 
-def begun(timeout: float, *times: float) -> Handshakes[int]:
+def begun(timeout: float, *times: float, **options: Any) -> Handshakes[int]:
     """Return handshakes of peers 0, 1, ... that have begun at these times."""
-    handshakes: Handshakes[int] = Handshakes(timeout)
+    handshakes: Handshakes[int] = Handshakes(timeout, **options)
     for peer, when in enumerate(times):
         handshakes.begin(peer, when)
     return handshakes
@@ -42,11 +43,8 @@ def test_handshake_that_is_over_is_not_overdue_and_ends_once() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "shortened"), [(10.0, 1.0), (0.5, 0.5)])
-def test_very_many_have_less_time_until_there_are_fewer(
-    monkeypatch: pytest.MonkeyPatch, timeout: float, shortened: float
-) -> None:
-    monkeypatch.setattr(gear_net.handshakes, "_MANY", 3)
-    handshakes = begun(timeout, 0.0, 0.0)
+def test_very_many_have_less_time_until_there_are_fewer(timeout: float, shortened: float) -> None:
+    handshakes = begun(timeout, 0.0, 0.0, most=3)
     assert not handshakes.crowded
     handshakes.begin(2, 0.0)
     handshakes.begin(3, 0.0)
@@ -57,9 +55,8 @@ def test_very_many_have_less_time_until_there_are_fewer(
     assert list(handshakes.pop_overdue(now)) == expected
 
 
-def test_turn_takes_so_many_steps_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_net.handshakes, "_STEPS_PER_TURN", 2)
-    handshakes = begun(10.0)
+def test_turn_takes_so_many_steps_and_no_more() -> None:
+    handshakes = begun(10.0, steps_per_turn=2)
     for _turn in range(2):
         handshakes.new_turn()
         assert [handshakes.may_step() for _ in range(4)] == [True, True, False, False]

@@ -10,14 +10,15 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-import gear_net.handshakes
 import gear_net.reactor
 import gear_sync
+from gear_net.handshakes import Handshakes
 from gear_net.serving import open_reactor
 from gear_net.tls import TLS, client_context, server_context
 from gear_net.tunnel import Tunnel
@@ -242,7 +243,7 @@ def test_peer_that_has_said_its_last_gets_its_answers(start: Start) -> None:
 
 
 def test_many_at_once_are_all_served(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_net.handshakes, "_STEPS_PER_TURN", 2)
+    monkeypatch.setattr(gear_net.reactor, "Handshakes", partial(Handshakes, steps_per_turn=2))
     server = start()
 
     def echo() -> None:
@@ -332,8 +333,7 @@ def test_handshake_that_stalls_ends(start: Start, caplog: pytest.LogCaptureFixtu
 def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gear_net.handshakes, "_MANY", 3)
-    monkeypatch.setattr(gear_net.handshakes, "_SHORT_TIMEOUT", 0.05)
+    monkeypatch.setattr(gear_net.reactor, "Handshakes", partial(Handshakes, most=3, short_timeout=0.05))
     monkeypatch.setattr(gear_net.reactor, "_CROWD_PAUSE", 0.005)
     server = start(handshake_timeout=1000)
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,6 @@ import pytest
 
 import gear_net.sessions
 import gear_sync.worker_session
-import gearproto.worker.grabbing
 from gear_net.standing import LoggedStanding
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import (
@@ -463,8 +462,7 @@ def test_job_that_is_being_assigned_while_the_worker_stops_is_done() -> None:
     assert seen == [b"cba", "closed"]
 
 
-def test_server_that_does_not_answer_does_not_keep_a_worker_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+def test_server_that_does_not_answer_does_not_keep_a_worker_from_stopping() -> None:
     asked = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -472,7 +470,7 @@ def test_server_that_does_not_answer_does_not_keep_a_worker_from_stopping(monkey
         asked.set()
         peer.wait_for_end()
 
-    with HostileServer(script) as server, Worker(server.address) as worker, working(worker) as call:
+    with HostileServer(script) as server, Worker(server.address, grab_timeout=0.01) as worker, working(worker) as call:
         assert asked.wait(LIMIT)
         worker.stop()
         call.result()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-import gearproto.worker.grabbing
 from gear_sync import Client, Server, Worker, WorkerJob
 from gearproto import ConnectionLost, Grab, JobFailed, JobRaised, LocalProtocolError
 from gearproto.events import Data, Progress, Warned
@@ -388,7 +387,8 @@ def test_report_to_a_server_that_does_not_read_waits_no_longer_than_the_function
         with working(worker):
             assert over.wait(LIMIT)
             worker.abort()
-    assert waited == ["job b'H:1' has taken longer than its function may"]
+    (reason,) = waited  # which of two threads is the first to notice decides whether the job has ended by then
+    assert reason.endswith("has taken longer than its function may")
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -481,23 +481,19 @@ def test_full_worker_asks_no_server() -> None:
     assert seen == [GrabJobAll(), "asked"]
 
 
-def test_silent_server_does_not_stall_work_on_the_others(
-    monkeypatch: pytest.MonkeyPatch, server: Server, client: Client
-) -> None:
-    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+def test_silent_server_does_not_stall_work_on_the_others(server: Server, client: Client) -> None:
 
     def silent(peer: Peer) -> None:
         peer.wait_for_end()
 
-    with HostileServer(silent) as blackhole, Worker([blackhole.address, server.address]) as worker:
+    with HostileServer(silent) as blackhole, Worker([blackhole.address, server.address], grab_timeout=0.01) as worker:
         worker.register("reverse", reverse)
         with working(worker):
             for _ in range(5):
                 assert client.submit("reverse", b"ab").result(LIMIT) == b"ba"
 
 
-def test_silent_server_does_not_keep_a_new_function_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gearproto.worker.grabbing, "DEFAULT_GRAB_TIMEOUT", 0.01)
+def test_silent_server_does_not_keep_a_new_function_from_the_others() -> None:
     reports: list[Report] = []
     first_asked = threading.Event()
 
@@ -522,7 +518,7 @@ def test_silent_server_does_not_keep_a_new_function_from_the_others(monkeypatch:
     with (
         HostileServer(falls_silent) as first,
         HostileServer(has_a_job_of_the_new_function) as second,
-        Worker([first.address, second.address]) as worker,
+        Worker([first.address, second.address], grab_timeout=0.01) as worker,
         working(worker),
     ):
         poll_until(lambda: all(server.conn.state is Grab.ASLEEP for server in worker._sessions), "the worker sleeps")

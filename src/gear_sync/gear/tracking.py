@@ -20,8 +20,6 @@ _ENDS: Final = frozenset((constants.WORK_COMPLETE, constants.WORK_FAIL, constant
 REPORTS: Final = _ENDS | {constants.WORK_DATA, constants.WORK_WARNING, constants.WORK_STATUS}
 """The types of packets that are about a job."""
 
-_MAX_EARLY_SIZE: Final = 64 * 1024**2
-
 
 class JobTracker:
     """The jobs of a client that one server has.
@@ -32,8 +30,13 @@ class JobTracker:
         raised: the handle whose ``WORK_EXCEPTION`` came last: some workers send ``WORK_FAIL`` behind it.
     """
 
-    def __init__(self) -> None:
-        """Begin without jobs."""
+    def __init__(self, max_early_size: int = 64 * 1024**2) -> None:
+        """Begin without jobs.
+
+        Args:
+            max_early_size: bytes of reports that are kept for jobs whose handle has not come yet.
+        """
+        self._max_early_size = max_early_size
         self.known: WeakValueDictionary[bytes, Job] = WeakValueDictionary()
         self.raised: bytes | None = None
         self._matcher: ReportMatcher[Job, Packet] = ReportMatcher(lambda packet: packet.ptype in _ENDS)
@@ -64,7 +67,7 @@ class JobTracker:
             return [packet.about(job) for job in jobs]
         elif matcher.repeated(handle) or (packet.ptype == constants.WORK_FAIL and handle == self.raised):
             return []
-        if matcher.awaiting and handle not in self.known and matcher.early_size < _MAX_EARLY_SIZE:
+        if matcher.awaiting and handle not in self.known and matcher.early_size < self._max_early_size:
             matcher.keep(handle, packet, len(packet.data))
             return []
         return [packet]

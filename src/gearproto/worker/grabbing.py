@@ -30,12 +30,15 @@ class Grabber:
         running: how many jobs the worker has; see `assigned` and `ended`.
     """
 
-    def __init__(self, capacity: int = 1, *, client_id: bytes | None = None) -> None:
+    def __init__(
+        self, capacity: int = 1, *, client_id: bytes | None = None, grab_timeout: float = DEFAULT_GRAB_TIMEOUT
+    ) -> None:
         """Begin without servers and functions.
 
         Args:
             capacity: how many jobs the worker can run at once.
             client_id: the name that administrators see (``SET_CLIENT_ID``).
+            grab_timeout: seconds that a server may take to answer ``GRAB_JOB`` before others are asked in its place.
 
         Raises:
             LocalProtocolError: the name breaks a rule.
@@ -47,7 +50,7 @@ class Grabber:
         self.running = 0
         self._capacity = whole_number("capacity", capacity)
         self._abilities: dict[bytes, CanDo | CanDoTimeout] = {}  # by the names of the functions
-        self._turns: GrabTurns[WorkerConnection] = GrabTurns(attrgetter("state"), DEFAULT_GRAB_TIMEOUT)
+        self._turns: GrabTurns[WorkerConnection] = GrabTurns(attrgetter("state"), grab_timeout)
         self._leaving: dict[WorkerConnection, set[bytes]] = {}  # functions to be taken back once their jobs have ended
 
     def can_do(self, function: bytes, timeout_ms: int | None = None) -> None:

@@ -70,9 +70,9 @@ def test_each_submission_that_shares_a_job_gets_a_copy_of_early_reports() -> Non
         assert [jobs_of(tracker, packet) for packet in early] == [[job], [job]]
 
 
-def test_early_reports_take_limited_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gear_sync.gear.tracking._MAX_EARLY_SIZE", 10)
-    tracker = submitted()
+def test_early_reports_take_limited_memory() -> None:
+    tracker = JobTracker(max_early_size=10)
+    tracker.submitted()
     packet = report(constants.WORK_DATA, data=bytes(20))
     assert tracker.route(packet) == []
     assert tracker.route(packet) == [packet]
