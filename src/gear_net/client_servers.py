@@ -26,7 +26,9 @@ class _Session(ServerStanding, Protocol):
     """What is asked of a session here; see `gear_net.sessions.ClientSessionBase`."""
 
     address: Address
-    failure: OSError | None
+
+    @property
+    def failure(self) -> OSError | None: ...
 
     @property
     def dialing(self) -> bool: ...

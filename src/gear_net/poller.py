@@ -26,6 +26,7 @@ class HasFileno(Protocol):
 
     def fileno(self) -> int:
         """Return the descriptor to watch."""
+        ...
 
 
 class SelectorPoller(Generic[_Item]):

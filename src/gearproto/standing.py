@@ -84,8 +84,8 @@ class Standing:
         try:
             first, longest = pauses
             in_order = 0 < first <= longest
-        except (TypeError, ValueError):
-            in_order = False
+        except (TypeError, ValueError):  # not two numbers
+            first, longest, in_order = 0.0, 0.0, False
         if not in_order:
             raise ValueError(f"retry_pauses is {pauses!r}, not two numbers of seconds above 0, the second not smaller")
         self._chance = chance

@@ -31,12 +31,15 @@ class ListOwner(Protocol):
 
     def call(self, call: Callable[[], _T]) -> _T:
         """Call something in the server's thread; return, or raise, what it does."""
+        ...
 
     def withdraw(self, job: ServerJob) -> None:
         """Take a job out of its queue; the server still knows it."""
+        ...
 
     def restore(self, job: ServerJob, priority: int) -> bool:
         """Queue a job that was taken out, perhaps with another priority; return whether it waits there now."""
+        ...
 
 
 class JobList(list[ServerJob]):
