@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gearproto
@@ -150,7 +151,7 @@ class ACL:
         Raises:
             ACLError: the pattern is not a valid regular expression.
         """
-        self._edit(subject, register=register)
+        self._grant(subject, lambda entry: entry.setRegister(register))
 
     def grantInvoke(self, subject: str, invoke: Pattern) -> None:
         """Let a subject submit jobs.
@@ -158,11 +159,11 @@ class ACL:
         Raises:
             ACLError: the pattern is not a valid regular expression.
         """
-        self._edit(subject, invoke=invoke)
+        self._grant(subject, lambda entry: entry.setInvoke(invoke))
 
     def grantGrant(self, subject: str) -> None:
         """Let a subject change the list."""
-        self.subjects.setdefault(subject, ACLEntry(subject)).setGrant(True)
+        self._grant(subject, lambda entry: entry.setGrant(True))
 
     def revokeRegister(self, subject: str) -> None:
         """Let a subject register nothing any more."""
@@ -185,14 +186,10 @@ class ACL:
     def _find(self, subject: str | None) -> ACLEntry | None:
         return None if subject is None else self.subjects.get(subject)
 
-    def _edit(self, subject: str, *, register: Pattern | None = None, invoke: Pattern | None = None) -> None:
-        entry = self.subjects.get(subject)
-        if entry is None:
-            self.subjects[subject] = ACLEntry(subject, register, invoke)
-        elif register is not None:
-            entry.setRegister(register)
-        else:
-            entry.setInvoke(invoke)
+    def _grant(self, subject: str, change: Callable[[ACLEntry], None]) -> None:
+        entry = self.subjects.get(subject) or ACLEntry(subject)
+        change(entry)
+        self.subjects[subject] = entry
 
     def _drop_if_empty(self, entry: ACLEntry) -> None:
         if entry.isEmpty():

@@ -345,3 +345,7 @@ def _set_progress(job: Job, *numbers: bytes | bytearray) -> None:
     """Note the progress of a job, unless it takes more bytes than any number does."""
     if max(map(len, numbers)) <= MAX_NUMBER_SIZE:
         job.numerator, job.denominator = map(bytes, numbers)
+        try:
+            job.fraction_complete = float(job.numerator) / float(job.denominator)
+        except (ValueError, ZeroDivisionError):
+            job.fraction_complete = None

@@ -182,6 +182,7 @@ class Job(BaseJob):
         failure: whether it has ended without a result.
         numerator: progress as the worker told it, in bytes; None until it does.
         denominator: what the progress is to be divided by.
+        fraction_complete: how much of the job is done, between 0 and 1, as last reported; None if that is unknown.
         known: whether the server had the job when it was last asked; None if it was not.
         running: whether a worker had it then.
     """
@@ -193,6 +194,7 @@ class Job(BaseJob):
     failure = False
     numerator: bytes | None = None
     denominator: bytes | None = None
+    fraction_complete: float | None = None
     known: bool | None = None
     running: bool | None = None
 
@@ -231,16 +233,6 @@ class Job(BaseJob):
     @exception.setter
     def exception(self, value: Any) -> None:
         self._exception = value
-
-    @property
-    def fraction_complete(self) -> float | None:
-        """How much of the job is done, between 0 and 1; None if that is unknown."""
-        if self.numerator is None or self.denominator is None:
-            return None
-        try:
-            return float(self.numerator) / float(self.denominator)
-        except (ValueError, ZeroDivisionError):
-            return None
 
     def lose(self) -> None:
         """Record that the server was lost before the job had ended."""

@@ -66,10 +66,10 @@ class Packet(Event):
         """
         if not isinstance(code, _BINARY):
             raise TypeError(f"packet code must be bytes, not {type(code).__name__}")
-        if not isinstance(data, _BINARY):
-            raise TypeError(f"packet data must be bytes, not {type(data).__name__}")
         if code[:1] != _NUL:
             raise InvalidDataError(f"packet code {bytes(code)!r} does not begin with NUL")
+        if not isinstance(data, _BINARY):
+            raise TypeError(f"packet data must be bytes, not {type(data).__name__}")
         self.code = code
         self.ptype = ptype
         self.data = data
@@ -81,13 +81,17 @@ class Packet(Event):
         return f"<gear.Packet 0x{id(self):x} type: {name}{self._described()}>"
 
     def _described(self) -> str:
-        """Return what the packet says of itself."""
+        """Return what the packet says of itself; nothing if some of that is missing."""
         if self.ptype not in PACKETS:
             return ""
         names = [name for name, _kind, _rule in PACKETS[self.ptype].spec.arguments]
+        if self.ptype == constants.JOB_ASSIGN:
+            del names[1:]  # as `gear` shows it
         values = self.data.split(_NUL, len(names))
-        shown = [(_SHOWN[name], value) for name, value in zip(names, values, strict=False) if name in _SHOWN]
-        return "".join(f" {label}: {bytes(value)!r}" for label, value in shown)
+        shown = [index for index, name in enumerate(names) if name in _SHOWN]
+        if shown and shown[-1] >= len(values):
+            return ""
+        return "".join(f" {_SHOWN[names[index]]}: {values[index]!r}" for index in shown)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Packet):
@@ -105,13 +109,13 @@ class Packet(Event):
 
         Args:
             index: which one, from 0.
-            last: whether it is the last one, to which all NULs behind belong.
+            last: whether it is the last one, to which all NULs behind belong; empty if it is missing.
 
         Raises:
             IndexError: the packet has fewer arguments.
         """
         parts = self.data.split(_NUL, index if last else index + 1)
-        return parts[index]
+        return b"" if last and index >= len(parts) else parts[index]
 
     def getJob(self) -> Job:
         """Return the job that the packet is about.

@@ -35,6 +35,7 @@ from .tls import server_context
 __all__ = ["Server"]
 
 _IDLE_FUNCTIONS: Final = 100  # how many functions without jobs and workers are remembered
+_WAKEUP_TIMEOUT: Final = 0.1  # seconds; some programs sleep before they ask, so that others come first
 _DENIED: Final = "Permission denied by ACL"
 
 _T = TypeVar("_T")
@@ -122,6 +123,7 @@ class Server(ServerCommands):
             epoch_offset=time.time() - time.monotonic(),
             exceptions=True,
             max_idle_functions=_IDLE_FUNCTIONS,
+            wakeup_timeout=_WAKEUP_TIMEOUT,
         )
         self.jobs = self._engine.jobs
         looks = Keepalive(tcp_keepidle, tcp_keepintvl, tcp_keepcnt) if keepalive else None

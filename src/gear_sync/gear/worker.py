@@ -206,6 +206,8 @@ class Worker(BaseClient):
             if threading.current_thread() is not self.poll_thread:
                 self._jobs_changed.wait_for(lambda: not self._asked(), _LAST_WAIT)
             late = self._asked()
+            if not self.waiting_for_jobs:
+                self._sleep_no_longer()  # where the answer was NO_JOB
         for connection in late:
             self._give_up(connection, "no answer to GRAB_JOB_UNIQ")
 

@@ -23,6 +23,8 @@ def test_patterns_may_be_named() -> None:
     acl.grantInvoke("s", invoke="g")
     entry = acl.subjects["s"]
     assert (entry.register, entry.invoke) == ("f", "g")
+    acl.grantRegister("s", register="")
+    assert (entry.register, entry.invoke) == ("", "g")
     entry.setRegister(register="h")
     entry.setInvoke(invoke=None)
     assert (entry.register, entry.invoke) == ("h", None)

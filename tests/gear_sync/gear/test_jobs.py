@@ -8,6 +8,7 @@ import pytest
 
 from gear_sync import gear
 from gear_sync.gear import constants
+from tests.harness.gear_api import Shop
 
 
 class Recorder(gear.Connection):
@@ -55,12 +56,15 @@ def test_attributes_can_be_set() -> None:
 
 @pytest.mark.parametrize(
     ("numerator", "denominator", "fraction"),
-    [(b"1", b"4", 0.25), (b"1", b"0", None), (b"x", b"1", None), (b"", b"", None), (None, b"1", None)],
+    [(b"1", b"4", 0.25), (b"1", b"0", None), (b"x", b"1", None), (b"", b"", None)],
 )
-def test_fraction_complete(numerator: bytes | None, denominator: bytes | None, fraction: float | None) -> None:
+def test_fraction_complete(shop: Shop, numerator: bytes, denominator: bytes, fraction: float | None) -> None:
     job = gear.Job("f", b"")
-    job.numerator, job.denominator = numerator, denominator
-    assert job.fraction_complete == fraction
+    job.fraction_complete = 0.5
+    data = b"H:1\0%b\0%b" % (numerator, denominator)
+    packet = gear.Packet(gear.constants.RES, gear.constants.WORK_STATUS, data).about(job)
+    assert shop.client().handleWorkStatus(packet) is job
+    assert (job.numerator, job.denominator, job.fraction_complete) == (numerator, denominator, fraction)
 
 
 def test_text_jobs() -> None:
