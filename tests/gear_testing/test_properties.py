@@ -13,7 +13,6 @@ from gear_testing.properties import Parser, parser_of
 from gearproto import ClientConnection, RemoteProtocolError, WorkerConnection
 from gearproto.codec import Packet, Route, decoders
 from gearproto.framing import Decoder
-from gearproto.packets import EchoReq
 
 SERVER = partial(Decoder, decoders(Route.TO_SERVER))
 LIMIT = 64  # bytes of a packet, or of a line
@@ -128,7 +127,10 @@ class Misreads(Wrapped):
 
     def next(self) -> object | None:
         event = super().next()
-        return EchoReq(event.data.partition(b"\0")[0]) if isinstance(event, EchoReq) else event
+        if not isinstance(event, Packet) or not event.spec.arguments:
+            return event
+        *leading, last = (getattr(event, name) for name, _kind, _rule in event.spec.arguments)
+        return type(event)(*leading, last.partition(b"\0")[0] if isinstance(last, bytes) else last)
 
 
 @pytest.mark.parametrize(
