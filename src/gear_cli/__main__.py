@@ -6,12 +6,12 @@ import sys
 
 
 def _leave(number: int, _frame: object) -> None:
-    """Leave at once, without a word."""
+    """Exit at once, without a message."""
     os._exit(128 + number)
 
 
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    # Before everything else is imported: Python cannot be interrupted cleanly while it imports, or ends. It prints a
+    # Before anything else is imported: Python cannot be interrupted cleanly while it imports or exits. It prints a
     # traceback, or loses the signal.
     _signal.signal(_signal.SIGINT, _leave)
 
@@ -25,7 +25,7 @@ def run() -> None:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open what the shell has closed (``>&-``): a socket could get that number, and the peer what was for a person."""
+    """Open descriptors that the shell has closed (``>&-``): a socket could get the number, and its peer our output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

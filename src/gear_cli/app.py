@@ -23,7 +23,7 @@ app = App(
     name="gear",
     help="""Gearman job queues from the shell: a job server, workers and clients.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no result in time, 130 interrupted.""",
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no server could be reached, 4 timeout, 130 interrupted.""",
     version=f"gear {gearproto.__version__}",
     help_format="markdown",
     default_parameter=Parameter(negative=()),
@@ -32,7 +32,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server could be reached, 4 no 
 _ARGUMENTS = {"demo": "[FILE]", "serve": "", "submit": "FUNCTION [WORKLOAD]", "work": "FUNCTION [COMMAND...]"}
 for _name in COMMANDS:
     _usage = f"Usage: gear {_name} [OPTIONS] {_ARGUMENTS[_name]}".rstrip()
-    # By name: a command imports what it needs only when it is called for, so that a server stays small.
+    # By name: a command is only imported when it is called, so that a server stays small.
     app.command(f"gear_cli.{_name}:{_name}", name=_name, usage=_usage)
 
 
@@ -40,17 +40,17 @@ _NO_CONSOLE = cast("Console", object())  # never used, as `main` shows errors; a
 
 
 def parse(words: Sequence[str]) -> Callable[[], int]:
-    """Return what runs a command line.
+    """Return a function that runs a command line.
 
     Args:
         words: the words after ``gear``.
 
     Raises:
-        UsageError: the words make no sense.
+        UsageError: the command line is not valid.
     """
     if not words or words[0] in app.help_flags:
         for name in COMMANDS:
-            app[name]  # the list of commands shows what each is for, so all have to be there
+            app[name]  # the list of commands shows what each one does, so all have to be imported
     elif words[0] == "submit":
         end = words.index("--") if "--" in words else len(words)
         words = [STDIN if word == "-" else word for word in words[:end]] + list(words[end:])
@@ -61,7 +61,7 @@ def parse(words: Sequence[str]) -> Callable[[], int]:
     except CycloptsError as error:
         hint = ""
         if isinstance(error, UnknownOptionError) and words[0] == "work":
-            hint = " Put -- before a command that has options of its own."
+            hint = " Put -- before a command that has options."
         raise UsageError(f"{error}{hint}") from error
     if "console" in bound.arguments:  # a page of help, or the version
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""``gear demo``: a server, two workers and a client in one process, and a worker that is cut off in the middle."""
+"""``gear demo``: a server, two workers and a client in one process; one worker is disconnected during a job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Count = Callable[[str], "Counter[str]"]
 
 
 def count_words(text: str) -> Counter[str]:
-    """Count the words of a text, without regard to case."""
+    """Count the words of a text, ignoring case."""
     return Counter(word.lower() for word in _WORDS.findall(text))
 
 
@@ -58,16 +58,16 @@ def demo(
     *,
     pieces: Annotated[int, Parameter(name=["--pieces", "-n"], validator=validators.Number(gte=1, lte=1000))] = 8,
 ) -> int:
-    """Count the words of a text with a job server and two workers, one of which is cut off in the middle of a job.
+    """Count the words of a text with a job server and two workers, one of which is disconnected in the middle of a job.
 
-    Everything runs in this process, over real connections on this machine's loopback, slowed down to be seen. The
-    results are compared with a count without any jobs.
+    Everything runs in this process, over real connections on the loopback interface, and slow enough to watch. The
+    results are compared with a count without jobs.
 
-    Exit codes: 0 every result is right; 1 one is not; 2 wrong usage, or the file cannot be read.
+    Exit codes: 0 every result is right; 1 a result is wrong; 2 wrong usage, or the file cannot be read.
 
     Args:
-        file: The text, in UTF-8; one that is shipped with the command unless given.
-        pieces: How many jobs to split it into, 1 to 1000.
+        file: The text, in UTF-8; by default, a text that comes with the command.
+        pieces: Number of jobs to split the text into, 1 to 1000.
     """
     text = _text(file)
     logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # what goes wrong here is shown below
@@ -75,7 +75,7 @@ def demo(
 
 
 def stdout_console() -> Console:
-    """Return what draws on stdout."""
+    """Return a console that draws on stdout."""
     return Console(file=cast("IO[str]", Stdout()), highlight=False)
 
 
@@ -89,11 +89,11 @@ def _text(file: Path | None) -> str:
 
 
 class _Accident:
-    """Cuts off one worker that is halfway through a job, once.
+    """Disconnects one worker that is halfway through a job, once.
 
     Attributes:
         victim: the worker's name; None before the accident.
-        handle: the job that it had in hand.
+        handle: the job that it was running.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -103,7 +103,7 @@ class _Accident:
         self._lock = threading.Lock()
 
     def strike(self, name: str, worker: Worker, job: WorkerJob) -> None:
-        """Cut the connection of a worker, between two reports of its job, if it is the one to be cut off."""
+        """Cut the connection of a worker, between two reports of its job, if no worker was disconnected before."""
         with self._lock:
             if self.victim is not None:
                 return
@@ -118,8 +118,8 @@ def run_demo(text: str, pieces: int, console: Console, *, count: Count = count_w
     """Run the demonstration.
 
     Args:
-        text: what to count the words of.
-        pieces: how many jobs to split it into; fewer if it has fewer lines.
+        text: the text whose words are counted.
+        pieces: number of jobs to split it into; fewer if it has fewer lines.
         console: where to show it.
         count: how the workers count.
         pace: longest pause between two steps of a job, in seconds.
@@ -137,7 +137,7 @@ def run_demo(text: str, pieces: int, console: Console, *, count: Count = count_w
     started = time.monotonic()
     with Server(port=0) as server:
         number = f"{len(parts)} jobs" if len(parts) > 1 else "1 job"
-        console.print(f"A server on 127.0.0.1:{server.port}, the workers anna and boris, a client: {number}.")
+        console.print(f"A server on 127.0.0.1:{server.port}, two workers (anna, boris), {number}.")
         with (
             _worker("anna", server, accident, count, pace),
             _worker("boris", server, accident, count, pace),
@@ -146,7 +146,7 @@ def run_demo(text: str, pieces: int, console: Console, *, count: Count = count_w
             try:
                 jobs = client.submit_many(JobRequest(function=_FUNCTION, workload=part.encode()) for part in parts)
             except LocalProtocolError as error:
-                raise Failure(f"a piece of the text is too large for a job, split it into more: {error}.") from error
+                raise Failure(f"a piece of the text is too large for a job; use more --pieces: {error}.") from error
             _watch(jobs, accident, finished, console)
     return _summarise(parts, jobs, finished, accident, time.monotonic() - started, console)
 
@@ -188,13 +188,13 @@ def _worker(name: str, server: Server, accident: _Accident, count: Count, pace: 
 
 
 class _Display:
-    """What people see of the jobs: bars on a terminal, elsewhere lines."""
+    """What the user sees of the jobs: bars on a terminal, lines otherwise."""
 
     def __init__(self, jobs: list[Job], console: Console) -> None:
         self._console = console
         self._live = console.is_terminal
         bar = 24 if console.width >= _WIDE else 8
-        self._room = max(0, console.width - len(f"all jobs {'-' * bar} 100% "))  # else rich leaves the bars out
+        self._room = max(0, console.width - len(f"all jobs {'-' * bar} 100% "))  # else rich drops the bars
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=bar),
@@ -223,16 +223,16 @@ class _Display:
             self._bars.stop()
 
     def progress(self, job: Job, done: int, victim: str | None) -> None:
-        """Show how far a job is; the victim is the worker that was cut off with it in hand, if any was."""
-        note = "" if victim is None else f"[yellow]{victim} was cut off; again from the start"
+        """Show how far a job is; the victim is the worker that was disconnected while it ran the job, if any was."""
+        note = "" if victim is None else f"[yellow]{victim} was lost; starts again"
         self._update(job, done, note)
         if victim is not None and not self._told:
             self._told = True
-            self._line(job, f"{victim} was cut off in the middle; it begins again")
+            self._line(job, f"{victim} was lost in the middle of the job, which starts again")
 
     def finished(self, job: Job, worker: str, victim: str | None) -> None:
-        """Show who has finished a job."""
-        again = "" if victim is None else f", after {victim} was cut off"
+        """Show which worker has finished a job."""
+        again = "" if victim is None else f", after {victim} was lost"
         self._update(job, _STEPS, f"[green]done by {worker}[/][yellow]{again}")
         self._line(job, f"done by {worker}{again}")
         self._bars.advance(self._all)
@@ -255,11 +255,11 @@ class _Display:
 
 
 _Notes = queue.SimpleQueue[Callable[[_Display], object] | None]
-"""What to show next, from the threads that follow the jobs; None where one has come to its end."""
+"""What to show next, from the threads that follow the jobs; None when a job has ended."""
 
 
 def _watch(jobs: list[Job], accident: _Accident, finished: dict[Job, str], console: Console) -> None:
-    """Show how the jobs come on, until all have ended, and note who finished which."""
+    """Show the progress of the jobs until all have ended, and record which worker finished which job."""
     notes = _Notes()
     for job in jobs:
         threading.Thread(target=_follow, args=(job, notes, accident, finished), daemon=True).start()
@@ -275,7 +275,7 @@ def _watch(jobs: list[Job], accident: _Accident, finished: dict[Job, str], conso
 
 
 def _follow(job: Job, notes: _Notes, accident: _Accident, finished: dict[Job, str]) -> None:
-    """Tell what happens to one job; progress that falls back is a second beginning."""
+    """Show what happens to one job; progress that goes backwards means that the job has started again."""
     last, victim = 0, None
     try:
         for event in job.events(_WAIT):
@@ -302,7 +302,7 @@ def _summarise(
     elapsed: float,
     console: Console,
 ) -> int:
-    """Compare the results with a count of our own, and print a summary; return the exit code."""
+    """Compare the results with a count without jobs, and print a summary; return the exit code."""
     total: Counter[str] = Counter()
     wrong: list[int] = []
     retried: int | None = None
@@ -320,7 +320,7 @@ def _summarise(
     )
     rescuer = None if retried is None else finished.get(jobs[retried - 1])
     if retried is not None:
-        table.add_row("job retried", f"piece {retried}: {accident.victim} was cut off, {rescuer} finished it")
+        table.add_row("job retried", f"piece {retried}: {accident.victim} was lost, {rescuer} finished it")
     table.add_row("words", f"{total.total():,}, {len(total):,} different")
     table.add_row("most frequent", ", ".join(f"{word} {number}" for word, number in total.most_common(5)))
     table.add_row("elapsed", f"{elapsed:.1f} s")
@@ -329,7 +329,7 @@ def _summarise(
         console.print(f"[bold red]Wrong:[/] piece {', '.join(map(str, wrong))} differs from a count without jobs.")
         return Exit.FAILED
     if rescuer in {None, accident.victim}:
-        console.print("[bold red]Wrong:[/] no job was cut off and finished by the other worker.")
+        console.print("[bold red]Wrong:[/] no job was interrupted and finished by the other worker.")
         return Exit.FAILED
-    console.print("[green]Every result is the same as that of a count without jobs.")
+    console.print("[green]Every result is the same as in a count without jobs.")
     return Exit.DONE

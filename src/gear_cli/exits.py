@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """The command cannot do what it was asked for; the message is one sentence for people.
+    """The command cannot do what it was asked to; the message is one sentence for the user.
 
     Attributes:
         code: the exit code.
@@ -34,7 +34,7 @@ class Failure(Exception):
 
 
 class UsageError(Failure):
-    """The command line makes no sense, or names a file that cannot be used."""
+    """The command line is not valid, or names a file that cannot be used."""
 
     def __init__(self, message: str) -> None:
         """Store the message."""
@@ -42,7 +42,7 @@ class UsageError(Failure):
 
 
 def reason(error: OSError) -> str:
-    """Say in a few words what an error of the system is."""
+    """Return a short description of an operating system error."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or (str(error.args[0]) if error.args else type(error).__name__)

@@ -1,7 +1,7 @@
-"""The command ``gear``: which command it is, and how it ends.
+"""The command ``gear``: finds the subcommand, runs it, and turns errors into messages and exit codes.
 
-Nothing is imported here that takes time or could be missing. So the version and a wrong word are answered at once, and
-whatever happens while a command is imported is caught.
+This module imports nothing that takes time or could be missing. So ``--version`` and wrong commands are answered at
+once, and errors while a subcommand is imported are caught.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _run(words: list[str]) -> int:
     try:
         from .app import parse
     except ImportError as error:
-        raise Failure(f"this command needs more than the library: pip install 'gearproto[cli]' ({error}).") from error
+        raise Failure(f"this command needs the extra cli: pip install 'gearproto[cli]' ({error}).") from error
     command = parse(words)
     try:
         with _interruptible():
@@ -83,7 +83,7 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let signals raise exceptions while a command runs, so that it leaves servers and the terminal in order."""
+    """Let signals raise exceptions while a command runs, so that it can clean up servers and the terminal."""
     handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate}
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 LONGEST_WAIT: Final = 1e9
-"""Seconds that an option may ask to wait at most, some 30 years."""
+"""Longest time in seconds that an option may ask for, about 30 years."""
 
 DEFAULT_SERVER: Final = "127.0.0.1:4730"
 SERVERS_VARIABLE: Final = "GEAR_SERVERS"
@@ -49,7 +49,7 @@ _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 STDIN: Final = "\0"
-"""What the word ``-`` of ``gear submit`` is handed on as: cyclopts takes it for an option. No argument can be this."""
+"""Stands for the word ``-`` of ``gear submit``, which cyclopts takes for an option. No argument can have this value."""
 
 
 Servers = Annotated[
@@ -57,15 +57,15 @@ Servers = Annotated[
     Parameter(
         name=["--server", "-s"],
         show_default=False,
-        help="A job server, as host, host:port or unix:PATH; repeat the option, or put commas between several. Without "
-        f"it the environment variable {SERVERS_VARIABLE} names them, with commas or blanks between them; if that is "
-        f"unset or empty, it is {DEFAULT_SERVER}.",
+        help="A job server: host, host:port or unix:PATH. Repeat the option, or separate servers by commas. Without "
+        f"it, the environment variable {SERVERS_VARIABLE} names the servers, separated by commas or spaces. The "
+        f"default is {DEFAULT_SERVER}.",
     ),
 ]
 
 
 def seconds(limit: float) -> Parameter:
-    """Return what makes an option a time of more than 0 seconds, and at most ``limit``."""
+    """Return a parameter that accepts a time of more than 0 and up to ``limit`` seconds."""
 
     def check(_type: Any, value: float | None) -> None:
         if value is not None and not 0 < value <= limit:  # which is false for nan, too
@@ -84,7 +84,7 @@ TlsFlag = Annotated[
         name="--tls",
         group=_TLS,
         show_default=False,
-        help="Speak TLS with the servers; the other TLS options imply it.",
+        help="Use TLS; the other TLS options imply it.",
     ),
 ]
 TlsCa = Annotated[
@@ -92,15 +92,15 @@ TlsCa = Annotated[
     Parameter(
         name="--tls-ca",
         group=_TLS,
-        help="File with the CA certificates that servers' certificates are checked against; the system's by default.",
+        help="PEM file with the CA certificates that verify the servers; those of the system by default.",
     ),
 ]
 TlsCertificate = Annotated[
     Path | None,
-    Parameter(name="--tls-certificate", group=_TLS, help="File with the certificate to show, in PEM form."),
+    Parameter(name="--tls-certificate", group=_TLS, help="PEM file with your own certificate."),
 ]
 TlsKey = Annotated[
-    Path | None, Parameter(name="--tls-key", group=_TLS, help="File with the private key of the certificate.")
+    Path | None, Parameter(name="--tls-key", group=_TLS, help="PEM file with the private key of the certificate.")
 ]
 
 Verbose = Annotated[
@@ -109,13 +109,13 @@ Verbose = Annotated[
         name=["--verbose", "-v"],
         count=True,
         show_default=False,
-        help="Log what happens to stderr, with -vv in every detail; by default only warnings are logged.",
+        help="Log to stderr what happens, with -vv in detail. By default, only warnings are logged.",
     ),
 ]
 
 
 def server_addresses(servers: Sequence[str]) -> list[Address]:
-    """Read the option ``--server``; without it the environment says where the servers are.
+    """Read the option ``--server``, or the environment variable if it is not given.
 
     Raises:
         UsageError: one of them is not an address.
@@ -133,10 +133,10 @@ def _addresses(servers: Sequence[str], source: str) -> list[Address]:
 
 
 def from_environment(variable: str) -> list[str]:
-    """Return the addresses that a variable holds, parted by commas or blanks; none if it is unset or empty.
+    """Return the addresses in a variable, separated by commas or spaces; none if it is unset or empty.
 
     Raises:
-        UsageError: it comes from Kubernetes, not from somebody who knows ``gear``.
+        UsageError: the variable was set by Kubernetes for a Service, and not for this program.
     """
     found = os.environ.get(variable, "").replace(",", " ").split()
     for address in found:
@@ -164,8 +164,8 @@ def log_to_stderr(verbose: int, handler: logging.Handler | None = None, *, trace
 
     Args:
         verbose: the option.
-        handler: what writes to stderr; one that waits until it can unless given.
-        tracebacks: whether to log where in the code an exception was raised.
+        handler: what writes to stderr; by default one that blocks while stderr is not read.
+        tracebacks: whether to log the traceback of an exception.
     """
     level = _LEVELS[min(verbose, len(_LEVELS) - 1)]
     written = handler or logging.StreamHandler()
@@ -174,7 +174,7 @@ def log_to_stderr(verbose: int, handler: logging.Handler | None = None, *, trace
 
 
 class _Formatter(logging.Formatter):
-    """Keeps each record on its line, and from the terminal what peers have put into it."""
+    """Writes each record in one line, and escapes what peers have put into it, for the terminal's sake."""
 
     def __init__(self, tracebacks: bool) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -202,10 +202,10 @@ def read_file(path: Path) -> bytes:
 
 
 def read_whole(file: IO[bytes], name: str) -> bytes:
-    """Read all that a job may have; of what never ends, such as ``/dev/zero``, no more.
+    """Read a whole file, but no more than fits into a job: a file such as ``/dev/zero`` never ends.
 
     Raises:
-        UsageError: there is more.
+        UsageError: the file is larger.
     """
     data = file.read(DEFAULT_MAX_SERVER_PACKET_SIZE + 1)
     if len(data) > DEFAULT_MAX_SERVER_PACKET_SIZE:

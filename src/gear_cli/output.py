@@ -1,4 +1,4 @@
-"""What ``gear submit`` tells of its jobs: results to stdout, everything else to stderr; and the exit code."""
+"""What ``gear submit`` writes about its jobs: results to stdout, everything else to stderr; and the exit code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Output:
 
     @property
     def place(self) -> str:
-        """What to begin a sentence on the present job with."""
+        """Start of a message about the current job."""
         return f"line {self._line}: " if self.many else ""
 
     def next_line(self) -> None:
@@ -112,7 +112,7 @@ class Output:
         """
         self._pieces.clear()
         if self._begun:
-            text = "the worker was lost and the job runs again: what has been written is not a part of its result."
+            text = "the worker was lost and the job runs again: the output so far is not part of its result."
             raise Failure(text, Exit.FAILED)
 
     def queued(self, handle: bytes) -> None:

@@ -86,49 +86,51 @@ def serve(
 ) -> int:
     """Run a job server until SIGTERM or SIGINT.
 
-    It prints where it listens, one line for each address, and serves only this machine unless told otherwise. If
-    neither --host nor --port nor --listen is given, the environment variable GEAR_SERVE_LISTEN may hold what --listen
-    takes, with commas or blanks between several addresses. Sockets opened by a service manager (LISTEN_FDS, as from
-    systemd) are used instead of all other addresses.
+    The server prints the addresses that it listens on, one in each line. By default, only programs on this machine can
+    connect. Without --host, --port and --listen, it uses the addresses in the environment variable GEAR_SERVE_LISTEN,
+    in the form of --listen, separated by commas or spaces. If a service manager such as systemd passes sockets
+    (LISTEN_FDS), they are used instead of all other addresses.
 
-    SIGUSR1 stops it gracefully: it takes nothing new, and ends once no job runs any more.
+    SIGUSR1 stops the server gracefully: it accepts nothing new, and exits when no job is running.
 
-    With --tls-certificate and --tls-key it speaks TLS on all addresses, and nothing else; with --tls-ca it serves only
-    peers that show a certificate from that authority. SIGHUP makes it read these files again, for new connections.
+    With --tls-certificate and --tls-key, the server speaks TLS on all addresses, and nothing else. With --tls-ca, it
+    only serves peers that present a certificate from this authority. On SIGHUP, it reads these files again, for new
+    connections.
 
-    Exit codes: 0 stopped, 1 an address cannot be listened on, 2 wrong usage.
+    Exit codes: 0 stopped, 1 cannot listen on an address, 2 wrong usage.
 
     Args:
-        host: Address or name to listen on; 0.0.0.0 or :: for all of this machine's.
+        host: Address or name to listen on; 0.0.0.0 or :: for all addresses of this machine.
         port: TCP port; 0 lets the system choose one.
-        listen: Address to listen on instead of host and port, as host:port, [IPv6]:port or unix:PATH; may be repeated.
-        backlog: How many connections may wait to be accepted.
+        listen: Address to listen on instead of host and port: host:port, [IPv6]:port or unix:PATH. Can be repeated.
+        backlog: Number of connections that may wait to be accepted.
         keepalive: Seconds of silence after which TCP probes a peer; 0 for never.
-        tls_certificate: File with the certificate to show, in PEM form, followed by those that lead to its authority.
-        tls_key: File with the private key of the certificate.
-        tls_ca: File with the CA certificates that the certificates of clients and workers are checked against.
+        tls_certificate: PEM file with the server's certificate, followed by the intermediate certificates.
+        tls_key: PEM file with the private key of the certificate.
+        tls_ca: PEM file with the CA certificates that verify clients and workers.
         handshake_timeout: Seconds within which a TLS handshake has to complete.
-        job_retries: How often a job is given to another worker when its worker is lost or its timeout passes; then
-            it fails, with a warning. -1 for any number of times. From the third time on it waits first: 1, 2, 4
-            seconds, up to 60.
-        worker_wakeup: How many sleeping workers are woken for a job; 0 for all.
-        wakeup_timeout: Seconds after which others are woken if a woken worker has not asked for a job: twice as many
-            each time, and all the fourth time.
-        round_robin: Whether a worker's functions take turns within a priority; otherwise the one that has had jobs
-            longest is served until it has none.
+        job_retries: How often a job is given to another worker if its worker is lost or its timeout passes; after that
+            it fails, with a warning. -1 means no limit. From the third time on, the job waits first: 1, 2, 4 seconds,
+            up to 60.
+        worker_wakeup: Number of sleeping workers that are woken for a job; 0 means all.
+        wakeup_timeout: Seconds after which other workers are woken if a woken worker has not asked for a job: twice as
+            many each time, and all of them the fourth time.
+        round_robin: Whether the functions of a worker take turns within a priority. If not, the function that has had
+            jobs for the longest time is served until it has none.
         exceptions: Send exceptions of workers to every client, even if it has not asked for them.
-        handle_prefix: What job handles begin with; H: and the host's name unless given.
-        max_jobs: Number of jobs that the server holds; more are refused.
-        max_queue_size: Bytes of workloads, names and uniques of jobs that the server holds; more are refused.
-        max_packet_size: Bytes of a packet; a peer that sends a larger one gets an error, and is closed.
+        handle_prefix: Start of every job handle; H: and the host name by default.
+        max_jobs: Number of jobs in the server; more are refused.
+        max_queue_size: Bytes of the workloads, names and uniques of all jobs; more are refused.
+        max_packet_size: Bytes of a packet; a peer that sends a larger one gets an error, and is disconnected.
         max_connections: Number of connections; more are closed at once.
-        max_unsent: Bytes of output that a peer may have that reads nothing; with more it is closed.
-        max_behind: Bytes of output that a peer may have that reads slowly; with more it is closed.
-        max_memory: Bytes that everybody together may make the server keep; half of the machine's memory unless given.
-        max_functions: Number of functions that one worker may register.
-        max_idle_functions: Number of functions without jobs and workers that are remembered.
-        max_kept_functions: Number of functions that administrators may create or limit, which are never forgotten.
-        allow_shutdown: Let everybody who can connect stop the server with the command shutdown.
+        max_unsent: Bytes of unread output; a peer that reads nothing is disconnected when it has more.
+        max_behind: Bytes of unread output; a peer that reads too slowly is disconnected when it has more.
+        max_memory: Bytes of memory for everything that peers make the server store; half of the machine's memory by
+            default.
+        max_functions: Number of functions that one worker can register.
+        max_idle_functions: Number of functions without jobs and workers that the server remembers.
+        max_kept_functions: Number of functions that administrators can create or limit; these are never forgotten.
+        allow_shutdown: Let anyone who can connect stop the server with the command shutdown.
         verbose: see Verbose.
     """
     from gear_net.listening import Keepalive, inherited_sockets
@@ -163,7 +165,7 @@ def serve(
     }
     if handle_prefix is not None:
         if not handle_prefix or not handle_prefix.isprintable() or " " in handle_prefix:
-            raise UsageError("--handle-prefix: it is empty, or has blanks or control characters.")
+            raise UsageError("--handle-prefix must not be empty, or contain spaces or control characters.")
         options["handle_prefix"] = handle_prefix
     try:
         if sockets := inherited_sockets():
@@ -190,24 +192,27 @@ def serve(
 
 
 def _places(host: str | None, port: int | None, listen: Sequence[str]) -> Sequence[str | tuple[str, int]]:
-    """Return where to listen; what stands on the command line goes before the environment."""
+    """Return where to listen; the command line takes precedence over the environment."""
     if listen:
         return listen
     if host is None and port is None and (found := from_environment(_LISTEN_VARIABLE)):
         return found
     if host == "":
-        raise UsageError("--host is empty; 0.0.0.0 and :: are every one that this machine has.")
+        raise UsageError("--host is empty; use 0.0.0.0 or :: for all addresses of this machine.")
     return [(DEFAULT_HOST if host is None else host, DEFAULT_PORT if port is None else port)]
 
 
 def tune_memory() -> None:
-    """Set what suits a process that is a job server and nothing else; both have been measured."""
+    """Tune the garbage collector and the C library for a process that is a job server and nothing else.
+
+    Both settings have been measured.
+    """
     # Looking through long-lived objects again and again would cost a busy server much of its time.
     gc.set_threshold(100_000, 50, 50)
     gc.collect()
     gc.freeze()
-    # Memory that goes back to the system with every big packet, and comes again with the next, costs half of the time
-    # that such packets take. So up to 64 MiB are kept, and given back when there is nothing to do (``trim_memory``).
+    # If memory goes back to the system after every big packet, and is requested again for the next one, this takes half
+    # of the time of such packets. So up to 64 MiB are kept, and returned when the server is idle (``trim_memory``).
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not every C library has this
             mallopt = ctypes.CDLL(None).mallopt
@@ -230,7 +235,7 @@ def _handle_signals(server: Server, *, tls: bool) -> None:
         try:
             server.reload_tls()
         except ValueError as error:
-            _log.error("SIGHUP: %s; what has been read before stays in use", error)
+            _log.error("SIGHUP: %s; the previous files stay in use", error)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())

@@ -15,11 +15,11 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Make signals wait until the block is left.
+    """Delay signals until the block is left.
 
-    The handlers of SIGINT and SIGTERM raise exceptions, which may come between any two lines. Little is written for
-    that: rich leaves the terminal in disorder or raises errors of its own, `subprocess` leaves a process behind that
-    nobody knows. Only for code that does not wait long.
+    The handlers of SIGINT and SIGTERM raise exceptions, which may come between any two lines. Little code is written
+    for this: rich leaves the terminal in disorder or raises errors of its own, `subprocess` loses track of a process.
+    Use this only for code that does not wait long.
     """
     if threading.current_thread() is not threading.main_thread():  # no handler is called there
         yield

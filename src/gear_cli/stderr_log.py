@@ -1,4 +1,4 @@
-"""Log lines to stderr from a thread: whatever reads them, or does not, the program does not wait for it."""
+"""Writes log lines to stderr in a thread, so that the program never waits for the reader of stderr."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Final
 
 __all__ = ["StderrHandler"]
 
-_MAX_LINES: Final = 10_000  # lines that wait to be written; more are counted and left out
+_MAX_LINES: Final = 10_000  # lines that wait to be written; further lines are counted and dropped
 _LAST_LINES: Final = 1.0  # seconds; how long the end of the program may wait for them
 
 
 class StderrHandler(logging.Handler):
-    """Writes log lines to a descriptor in a thread of its own. Lines are left out as long as that is stuck."""
+    """Writes log lines to a descriptor in a thread of its own. Lines are dropped while the descriptor is not read."""
 
     def __init__(self, descriptor: int = 2, max_lines: int = _MAX_LINES) -> None:
         """Begin to write.
 
         Args:
-            descriptor: where to; stderr unless given.
+            descriptor: where to write; stderr by default.
             max_lines: how many lines may wait.
         """
         super().__init__()
@@ -37,14 +37,14 @@ class StderrHandler(logging.Handler):
         try:
             line = self.format(record)
             if self._left_out:
-                self._lines.put_nowait(f"{self._left_out} log lines were left out: stderr was not read")
+                self._lines.put_nowait(f"{self._left_out} log lines were dropped: stderr was not read")
                 self._left_out = 0
             self._lines.put_nowait(line)
         except queue.Full:
             self._left_out += 1
 
     def close(self) -> None:
-        """Write what waits, as far as that does not take long."""
+        """Write the lines that wait, for up to a second."""
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(None)
         self._thread.join(_LAST_LINES)

@@ -1,4 +1,4 @@
-"""What the commands write: all of it or an error, and nothing that a terminal would obey."""
+"""Writing to stdout and stderr: completely or with an error, and without control characters from peers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _INDENT = "\n    "
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""Write control characters and the like as escapes (``\x1b``), as they come from peers and could do anything.
+    r"""Replace control characters and the like by escapes (``\x1b``): they come from peers and could do anything.
 
     Args:
         text: what to show.
-        lines: keep the text's lines; each but the first is indented, so that none passes for a message of ours.
+        lines: keep the line ends; lines after the first are indented, so that none looks like a message of ours.
     """
     if text.isprintable():
         return text
@@ -39,7 +39,7 @@ def _printable_character(character: str) -> str:
 def say(text: str) -> None:
     """Write a message to stderr as it is.
 
-    Nothing can be said of a stderr that is closed or full; the exit code tells all the same.
+    If stderr is closed or full, nothing is written; the exit code still reports the error.
     """
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
@@ -49,7 +49,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Turn errors of stdout into the end of the command."""
+    """Turn errors of stdout into `Failure`."""
     try:
         yield
     except BrokenPipeError as error:
@@ -70,7 +70,7 @@ def write(data: bytes) -> None:
         sys.stdout.flush()
         descriptor = sys.stdout.fileno()
         rest = memoryview(data)
-        while rest:  # not through sys.stdout: with PYTHONUNBUFFERED it leaves out what a pipe does not take at once
+        while rest:  # not through sys.stdout: with PYTHONUNBUFFERED, it drops what a pipe does not accept at once
             try:
                 rest = rest[os.write(descriptor, rest) :]
             except BlockingIOError:  # some program has set the terminal so
@@ -91,7 +91,7 @@ def flush_stdout() -> None:
 
 
 def discard_stdout() -> None:
-    """Send what cannot be written to stdout nowhere, so that the interpreter does not fail on it at its end."""
+    """Discard what cannot be written to stdout, so that the interpreter does not fail on it when it exits."""
     try:
         flush_stdout()
     except Failure:
@@ -101,11 +101,11 @@ def discard_stdout() -> None:
 
 
 class Stdout:
-    """Stdout as a file for rich, with the errors of `write`; of a broken pipe rich itself makes exit code 1."""
+    """Stdout as a file for rich, with the errors of `write`; rich itself would exit with 1 for a broken pipe."""
 
     @property
     def encoding(self) -> str:
-        """The encoding that characters are chosen for."""
+        """The encoding of stdout, for which rich chooses its characters."""
         return "utf-8" if sys.stdout is None else sys.stdout.encoding
 
     def isatty(self) -> bool:
@@ -113,7 +113,7 @@ class Stdout:
         return sys.stdout is not None and sys.stdout.isatty()
 
     def fileno(self) -> int:
-        """Return its descriptor, of which rich asks the width."""
+        """Return its descriptor, for which rich asks for the width."""
         if sys.stdout is None:
             raise OSError("stdout is closed")
         return sys.stdout.fileno()
@@ -124,4 +124,4 @@ class Stdout:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: all has been written."""
+        """Do nothing: everything has been written."""

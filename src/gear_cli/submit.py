@@ -79,32 +79,32 @@ def submit(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
 ) -> int:
-    """Submit a job, wait for it, and write its result to stdout as it is.
+    """Submit a job, wait for it, and write its result to stdout, unchanged.
 
-    The workload is the argument, the content of --file, or what comes from stdin if the argument is - or there is none
-    and stdin is not a terminal. Warnings of the job, what went wrong and, on a terminal, the progress go to stderr.
+    The workload is the argument, the content of --file, or stdin if the argument is -, or if there is none and stdin is
+    not a terminal. Warnings and errors go to stderr, and so does the progress if stderr is a terminal.
 
-    Exit codes: 0 done; 1 a job failed, raised an exception, was refused by the server, or was lost with the
-    connection; 2 wrong usage; 3 no server could be reached; 4 no result in time.
+    Exit codes: 0 success; 1 a job failed, raised an exception, was refused by the server, or was lost with the
+    connection; 2 wrong usage; 3 no server could be reached; 4 timeout.
 
     Args:
         function: Name of the function to run.
-        workload: What to work on; - means stdin.
+        workload: The data to work on; - means stdin.
         file: Read the workload from this file; - means stdin.
-        lines: Submit each line of the input as a job of its own, without its line ending (LF or CRLF). Results come in
-            the order of the lines, each with a line ending; a job without a result leaves an empty line. They end at
+        lines: Submit each line of the input as a job, without its line ending (LF or CRLF). Results are written in the
+            order of the lines, each with a line ending; a job without a result leaves an empty line. The output ends at
             the first line that has no result in time.
-        background: Do not wait for the result: print the job's handle, and leave.
-        priority: Which queue the job goes to.
-        unique: Your own name for the job, at most 63 bytes; the server joins jobs of one function and one name.
-        max_unique_size: Limit in bytes for --unique, up to 64, which gearmand 1.1.20 mistreats.
-        timeout: Seconds to wait for all results; no limit unless given.
-        as_json: Write one JSON object per job and line: "handle", "outcome" (completed, failed, raised, rejected,
-            not_sent, lost, timeout, queued), and its data as text ("data") or, if it is not text, as "base64".
+        background: Do not wait for the result: print the job's handle, and exit.
+        priority: Priority of the job.
+        unique: Your own name for the job, at most 63 bytes; the server joins jobs with the same function and name.
+        max_unique_size: Limit in bytes for --unique, up to 64; gearmand 1.1.20 corrupts jobs with 64.
+        timeout: Seconds to wait for all results; no limit by default.
+        as_json: Write one JSON object for each job, in one line: "handle", "outcome" (completed, failed, raised,
+            rejected, not_sent, lost, timeout, queued), and the data as text ("data") or, if it is not text, "base64".
         no_exceptions: Do not ask the server for exceptions of workers, which then count as failures; for servers that
-            never answer that question.
-        policy: Which of several servers a job goes to: the first that can be reached, each in turn, or the one that
-            the job's unique picks, by the rule of Perl's client.
+            never answer this request.
+        policy: Which of several servers a job goes to: the first one that can be reached, each in turn, or the one that
+            the job's unique selects, by the rule of Perl's client.
         server: see Servers.
         tls: see TlsFlag.
         tls_ca: see TlsCa.
@@ -122,7 +122,7 @@ def submit(
     if file is not None and str(file) in {STDIN, "-"}:
         file, workload = None, "-"
     if lines and unique:
-        raise UsageError("--unique names one job, --lines makes many.")
+        raise UsageError("--unique names one job, but --lines submits many.")
     work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     try:
         request = JobRequest(work.function, unique=work.unique, priority=work.priority)
@@ -138,7 +138,7 @@ def submit(
         )
     except (LocalProtocolError, ValueError) as error:  # a file for TLS that cannot be used, say
         raise UsageError(f"{error}.") from error
-    logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # the end of each job says what went wrong
+    logging.getLogger("gear_sync").addHandler(logging.NullHandler())  # the outcome of each job says what went wrong
     with client, Output(as_json, lines) as output:
         if lines:
             source = _lines(file)
@@ -179,7 +179,7 @@ def _workload(argument: str | None, file: Path | None) -> bytes:
 
 
 def _lines(file: Path | None) -> Iterator[bytes]:
-    """Return the lines of the input, without their endings, each as soon as it is there."""
+    """Yield the lines of the input, without their endings, each as soon as it arrives."""
     if file is None:
         return iter(()) if sys.stdin is None else _split(sys.stdin.fileno())
     try:
@@ -191,7 +191,7 @@ def _lines(file: Path | None) -> Iterator[bytes]:
 
 
 def _split(descriptor: int) -> Iterator[bytes]:
-    # Not through sys.stdin: a thread that waits in there when the process ends would break the end.
+    # Not through sys.stdin: a thread that still waits in there would disturb the exit of the process.
     rest = bytearray()
     while chunk := os.read(descriptor, _CHUNK):
         first, *others = chunk.split(b"\n")
@@ -242,7 +242,7 @@ def _queue_lines(client: Client, work: _Work, lines: Iterator[bytes], output: Ou
 
 
 def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: Output, timeout: float | None) -> None:
-    """Submit jobs in a thread, as lines come, and write their results in this one, as they come."""
+    """Submit jobs in a thread as lines arrive, and write their results in this one as they arrive."""
     until = None if timeout is None else time.monotonic() + timeout
     jobs: queue.Queue[Job | Exception | None] = queue.Queue(_AT_ONCE)
 
@@ -271,11 +271,11 @@ def _run_lines(client: Client, work: _Work, lines: Iterator[bytes], output: Outp
             raise job
         output.next_line()
         if not _collect(job, output, until, timeout):
-            return  # nor is there time for the lines behind it
+            return  # there is no time for the following lines either
 
 
 def _collect(job: Job, output: Output, until: float | None, timeout: float | None) -> bool:
-    """Wait for a job, and hand on all that it sends; return whether it has ended in time."""
+    """Wait for a job, and pass on everything that it sends; return whether it ended in time."""
     try:
         for event in job.events(None if until is None else max(0.0, until - time.monotonic())):
             if isinstance(event, Progress):

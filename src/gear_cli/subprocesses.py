@@ -1,4 +1,4 @@
-"""The commands that ``gear work`` runs for jobs, and what can be said of them before."""
+"""The commands that ``gear work`` runs for jobs, and checks before the first job."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Unusable(JobFailed):
 
 
 def check_command(words: Sequence[str]) -> None:
-    """Refuse a command that cannot be run, as far as that can be seen without running it.
+    """Refuse a command that cannot be run, as far as this can be found out without running it.
 
     Args:
-        words: the program and its arguments; one word alone is for the shell.
+        words: the program and its arguments; a single word is a command for the shell.
 
     Raises:
         ValueError: it cannot be run.
@@ -50,20 +50,20 @@ def check_command(words: Sequence[str]) -> None:
         raise ValueError(f"{program} is not a file that can be executed")
     if len(words) > 1:
         if shutil.which(program) is None:
-            raise ValueError(f"there is no command {program}")
+            raise ValueError(f"command not found: {program}")
         return
     (text,) = words
     if not text.strip():
         raise ValueError("the command is empty")
     if program and _shell("-c", 'command -v -- "$1"', "sh", program).returncode:  # it may be one of the shell itself
-        raise ValueError(f"there is no command {program}")
+        raise ValueError(f"command not found: {program}")
     parsed = _shell("-n", "-c", text)
     if parsed.returncode:
         raise ValueError(f"the shell cannot read the command: {parsed.stderr.strip()}")
 
 
 def _first_word(text: str) -> str:
-    """Return what a command for the shell begins with, or nothing if the shell makes something else of it."""
+    """Return the first word of a command for the shell, or nothing if the shell would change it."""
     first = next(iter(text.split()), "")
     return first if _PLAIN.fullmatch(first) else ""
 
@@ -80,7 +80,7 @@ def _shell(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Commands:
-    """The commands that run, of all threads."""
+    """The running commands of all threads."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -90,7 +90,7 @@ class Commands:
         self._lock = threading.Lock()
 
     def run(self, words: Sequence[str], job: WorkerJob) -> bytes:
-        """Run a command for a job, and return what it writes; one word alone is run by the shell.
+        """Run a command for a job, and return its output; a single word is run by the shell.
 
         Raises:
             JobFailed: it exited with another code than 0.
@@ -110,9 +110,9 @@ class Commands:
                     self._running.remove(process)
         code = process.returncode
         if code in _UNUSABLE and not self._worked:
-            raise Unusable(f"the command {_UNUSABLE[code]} (it ended with {code})")
+            raise Unusable(f"the command {_UNUSABLE[code]} (exit code {code})")
         if code:
-            text = f"the command ended with {code}" if code > 0 else f"the command was killed by signal {-code}"
+            text = f"the command exited with {code}" if code > 0 else f"the command was killed by signal {-code}"
             _log.warning("job %s: %s", os.fsdecode(job.handle), text)
             raise JobFailed(text)
         self._worked = True
@@ -122,7 +122,7 @@ class Commands:
         names = {"GEAR_HANDLE": job.handle, "GEAR_FUNCTION": job.function, "GEAR_UNIQUE": job.unique}
         with undisturbed(), self._lock:  # so that `kill` knows every command
             if self._killed:
-                raise JobFailed("the worker ends")
+                raise JobFailed("the worker is shutting down")
             try:
                 process = subprocess.Popen(
                     words,
@@ -139,7 +139,7 @@ class Commands:
         return process
 
     def kill(self) -> None:
-        """Kill all commands, and start no other."""
+        """Kill all commands, and start no more."""
         with self._lock:
             self._killed = True
             for process in self._running:

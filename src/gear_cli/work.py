@@ -63,33 +63,33 @@ def work(
     tls_key: TlsKey = None,
     verbose: Verbose = 0,
 ) -> int:
-    """Run jobs until SIGTERM or SIGINT; the job in hand is finished first.
+    """Run jobs until SIGTERM or SIGINT; running jobs are finished first.
 
-    A second signal ends the worker at once, its commands too; the servers give their jobs to other workers.
+    A second signal ends the worker and its commands at once; the servers give their jobs to other workers.
 
-    A command gets the workload on its stdin, and what it writes to stdout is the result; any exit code but 0 fails the
-    job. One word is run by the shell, so that it may be a whole pipeline in quotes; several words are run as they are.
-    Put -- before a command that has options of its own. The names of the job are in GEAR_HANDLE, GEAR_FUNCTION and
-    GEAR_UNIQUE.
+    A command reads the workload from stdin, and writes the result to stdout. Any exit code except 0 fails the job. A
+    single word is run by the shell, so it can be a whole pipeline in quotes; several words are run as they are. Put --
+    before a command that has options. The environment variables GEAR_HANDLE, GEAR_FUNCTION and GEAR_UNIQUE describe the
+    job.
 
-    A Python function gets the job (gear_sync.WorkerJob), and returns the result as bytes or yields it in pieces.
+    A Python function gets the job (gear_sync.WorkerJob), and returns the result as bytes, or yields it in pieces.
 
-    Lost servers are tried again with growing pauses.
+    If a server is lost, the worker tries to connect again, with growing pauses.
 
-    Exit codes: 0 stopped, or --count jobs done; 1 the command cannot be run (it ends with 126 or 127 before it has
-    ended with 0 once; its job goes to another worker); 2 wrong usage; 130 ended by a second signal.
+    Exit codes: 0 stopped, or --count jobs done; 1 the command cannot be run (it exits with 126 or 127 before it has
+    exited with 0 once; its job goes to another worker); 2 wrong usage; 130 ended by a second signal.
 
     Args:
         function: Name of the function, as clients call it.
         command: The command that runs the jobs.
-        target: The Python function that runs the jobs instead, as module:function; modules in the current directory
-            are found.
+        target: The Python function that runs the jobs instead, as module:function. Modules in the current directory can
+            be used.
         client_id: The name that administrators see.
-        count: Number of jobs after which to leave, failed ones included.
-        threads: Number of jobs to run at once, at most 1000; one job at a time unless given.
-        timeout: Seconds that a job may take. A command is killed then, and its job ends with an exception, as does that
-            of a Python function with --threads; a second later the servers give a job that has not ended to another
-            worker. No limit unless given.
+        count: Number of jobs after which to exit, including failed jobs.
+        threads: Number of jobs to run at once, up to 1000; one job at a time by default.
+        timeout: Seconds that a job may take. After that, a command is killed and its job ends with an exception. The
+            same holds for a Python function with --threads. A second later, the servers give a job that has not ended
+            to another worker. No limit by default.
         server: see Servers.
         tls: see TlsFlag.
         tls_ca: see TlsCa.
@@ -100,7 +100,7 @@ def work(
     from gear_sync.worker import Worker
 
     if bool(command) == (target is not None):
-        raise UsageError("give either a command or --target, one of the two.")
+        raise UsageError("give either a command or --target.")
     addresses = server_addresses(server)
     commands = Commands()
     unusable: list[Unusable] = []
@@ -122,7 +122,7 @@ def work(
     except LocalProtocolError as error:  # a name that is too long, say
         raise UsageError(f"{error}.") from error
     finally:
-        commands.kill()  # those of threads that are left behind
+        commands.kill()  # those of threads that are still running
     if unusable:
         raise Failure(f"{unusable[0]}; its job goes back to the server.")
     return Exit.DONE
@@ -130,10 +130,10 @@ def work(
 
 @contextmanager
 def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator[None]:
-    """See to it that the process ends soon after a second signal, whatever a function does.
+    """Make sure that the process ends soon after a second signal, whatever a function does.
 
-    The worker raises KeyboardInterrupt then. But a function can keep that from being raised or from getting anywhere,
-    and it can leave threads behind that Python waits for at its end.
+    The worker raises KeyboardInterrupt then. But a function can keep it from being raised or from having an effect, and
+    can leave threads that Python waits for when it exits.
     """
     wakes, waker = socket.socketpair()
     waker.setblocking(False)
@@ -153,9 +153,9 @@ def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator
 
     watching = threading.Thread(target=watch, name="second signal", daemon=True)
     watching.start()
-    # Python calls its handlers in the main thread, when that comes to it; this descriptor is written to at once.
+    # Python calls its handlers in the main thread, which may be busy; this descriptor is written to at once.
     before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    # The worker calls a handler that was there before it, and processes that a function forks get it back.
+    # The worker also calls the handler that was set before, and restores it in processes that a function forks.
     terminates = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
@@ -163,7 +163,7 @@ def _ending_at_the_second_signal(worker: Worker, commands: Commands) -> Iterator
         with suppress(OSError):
             waker.send(bytes(_SIGNALS))  # it may have been the first, of a worker that was to stop anyway
         if set(threading.enumerate()) - {threading.main_thread(), watching}:
-            # Python would wait for some of these threads at its end, or abort over locks that others hold.
+            # Python would wait for some of these threads when it exits, or abort because of locks that others hold.
             commands.kill()
             with suppress(OSError):
                 print(end="", flush=True)
@@ -195,22 +195,22 @@ def _giving_back(handler: Handler, worker: Worker, unusable: list[Unusable]) -> 
             return handler(job)
         except Unusable as error:
             unusable.append(error)
-            worker.abort()  # nothing is reported of the job then
+            worker.abort()  # so that nothing is reported about the job
             raise
 
     return run
 
 
 def _load(target: str) -> Handler:
-    """Import what ``--target`` names.
+    """Import the function that ``--target`` names.
 
     Raises:
-        UsageError: there is no such thing, or it cannot run jobs.
+        UsageError: it does not exist, or cannot run jobs.
     """
     module_name, colon, path = target.partition(":")
     if not module_name or not colon or not path:
         raise UsageError(f"--target {target}: the form is module:function.")
-    with suppress(FileNotFoundError):  # somebody has removed it
+    with suppress(FileNotFoundError):  # the directory was removed
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
     try:
@@ -224,11 +224,11 @@ def _load(target: str) -> Handler:
         except AttributeError:
             raise UsageError(f"--target {target}: {module_name} has no {path}.") from None
     if not callable(found):
-        raise UsageError(f"--target {target}: it cannot be called.")
+        raise UsageError(f"--target {target}: not a function.")
     if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
-        raise UsageError(f"--target {target}: it is asynchronous, and this worker is not.")
+        raise UsageError(f"--target {target}: this worker cannot run asynchronous functions.")
     if not _takes_a_job(found):
-        raise UsageError(f"--target {target}: it cannot be called with one argument, the job.")
+        raise UsageError(f"--target {target}: the function must accept one argument, the job.")
     handler: Handler = found
     return handler
 
@@ -238,7 +238,7 @@ def _takes_a_job(function: Callable[..., Any]) -> bool:
         inspect.signature(function).bind("job")
     except TypeError:
         return False
-    except ValueError:  # of some functions written in C nothing is known
+    except ValueError:  # some functions written in C have no signature
         return True
     return True
 

@@ -31,11 +31,11 @@ def test_it_ends_with_0_and_names_who_was_cut_off_and_who_finished(gear: Run) ->
     done = gear("demo")
     text = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b""), text
-    found = re.search(r"job retried +│ piece (\d): (\w+) was cut off, (\w+) finished it", text)
+    found = re.search(r"job retried +│ piece (\d): (\w+) was lost, (\w+) finished it", text)
     assert found is not None
     piece, victim, rescuer = found.groups()
     assert {victim, rescuer} == {"anna", "boris"}
-    assert f"piece {piece}: done by {rescuer}, after {victim} was cut off\n" in text
+    assert f"piece {piece}: done by {rescuer}, after {victim} was lost\n" in text
     assert sorted(re.findall(r"^piece (\d): done by", text, re.MULTILINE)) == list("12345678")
     assert "8 of 8 done" in text
 
@@ -44,7 +44,7 @@ def test_it_ends_with_0_and_names_who_was_cut_off_and_who_finished(gear: Run) ->
 def test_job_is_finished_by_the_other_worker_however_many_there_are(pieces: int) -> None:
     code, text = show(TEXT, pieces)
     assert code == 0
-    found = re.search(r"(\w+) was cut off, (\w+) finished it", text)
+    found = re.search(r"(\w+) was lost, (\w+) finished it", text)
     assert found is not None
     assert set(found.groups()) == {"anna", "boris"}
     assert re.search(r"words +│ 36, 10 different", text)
@@ -55,7 +55,7 @@ def test_bars_are_shown_on_a_terminal() -> None:
     assert code == 0
     for row in ("piece  1", "piece  2", "all jobs"):
         assert re.search(rf"{row} ━+ 100%", text)
-    assert re.search(r"100% done by \w+, after \w+ was cut off", text)
+    assert re.search(r"100% done by \w+, after \w+ was lost", text)
 
 
 @pytest.mark.parametrize("width", [80, 40])

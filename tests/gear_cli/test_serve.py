@@ -128,7 +128,7 @@ def test_log_lines_that_a_full_pipe_has_held_up_are_counted() -> None:
         handler.emit(_record("later"))
         handler.close()
         os.close(writer)
-        assert file.read() == b"8 log lines were left out: stderr was not read\nlater\n"
+        assert file.read() == b"8 log lines were dropped: stderr was not read\nlater\n"
 
 
 def _record(text: str) -> logging.LogRecord:
@@ -260,7 +260,7 @@ def test_sighup_makes_it_read_the_files_of_tls_again(tmp_path: Path) -> None:
             assert _name_shown_by(after) == "new"
         Path(str(files.key)).write_bytes(b"")
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for_log("ERROR SIGHUP: the key .* has no private key in PEM form; what has been read before stays")
+        server.wait_for_log("ERROR SIGHUP: the key .* has no private key in PEM form; the previous files stay")
         before.sendall(b"version\n")
         assert before.recv(100).startswith(b"OK ")
         server.process.terminate()

@@ -101,7 +101,7 @@ def test_pieces_of_a_lost_run_are_no_part_of_the_result(form: str) -> None:
         assert (process.returncode, written) == (1, b"old")
         assert said == (
             "gear submit: the worker was lost and the job runs again: "
-            "what has been written is not a part of its result.\n"
+            "the output so far is not part of its result.\n"
         )
     else:
         assert (process.returncode, said) == (0, "")

@@ -71,9 +71,9 @@ def test_command_is_told_the_names_of_the_job(here: Here, at: str, client: gear_
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        ("exit 3", "the command ended with 3"),
+        ("exit 3", "the command exited with 3"),
         ("kill -9 $$", "the command was killed by signal 9"),
-        ("true; exit 128", "the command ended with 128"),
+        ("true; exit 128", "the command exited with 128"),
     ],
 )
 def test_command_that_does_not_end_with_0_fails_the_job(
@@ -91,8 +91,8 @@ def test_command_that_does_not_end_with_0_fails_the_job(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("true; /nonexistent/command",), "the command cannot be found (it ended with 127)"),
-        (("true; /",), "the command cannot be run (it ended with 126)"),
+        (("true; /nonexistent/command",), "the command cannot be found (exit code 127)"),
+        (("true; /",), "the command cannot be run (exit code 126)"),
         (("{script}", "x"), "the command cannot be run: Exec format error"),
     ],
 )
