@@ -100,7 +100,7 @@ class ModelServer:
 
     Attributes:
         jobs: all jobs that have not ended, in the order of submission.
-        given_up: handles of jobs that were lost too often; whoever compares takes them out.
+        given_up: handles of jobs that were lost too often; leave them out when you compare.
         peers: all connections.
         ended: how many jobs have ended.
     """
