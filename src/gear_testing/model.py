@@ -33,7 +33,7 @@ class ModelJob:
         background: whether it runs even if nobody waits for it.
         place: orders the queued ones, and stays when a job is given back.
         reducer: name of the reducer; empty if there is none.
-        clients: who waits for it; one entry for each submission.
+        clients: the peers that wait for it; one entry for each submission.
         due: seconds since 1970 before which it does not run; None for at once.
         rest: monotonic time before which it does not run again after many losses; None for at once.
         worker: who runs it; None for nobody.

@@ -1,4 +1,4 @@
-"""A job server and a worker that run beside a test, in threads of its process."""
+"""A job server and a worker that run in threads of the test process."""
 
 from __future__ import annotations
 

@@ -66,9 +66,9 @@ class Party:
             self.paused = True
 
     def resume(self) -> None:
-        """Go on, and do what has happened meanwhile."""
+        """Continue, and handle what has happened meanwhile."""
         if self.paused:
-            self.note("goes on")
+            self.note("continues")
             self.paused = False
             waiting, self._waiting = self._waiting, []
             for action in waiting:

@@ -108,7 +108,7 @@ class Server(Party):
         self._settle()
 
     def sent(self, pipe: Pipe, size: int) -> None:
-        """Let a paused peer go on once its output has left."""
+        """Resume a paused peer once its output has been sent."""
         if not size and self.alive and (peer := self._peers.get(pipe)) in self.engine.paused_peers():
             assert peer is not None
             self._resume_soon(peer)
