@@ -22,6 +22,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # docstrings also name what is not public, or not ours
+suppress_warnings = ["ref.python"]  # types of one name in both idioms
 
 default_role = "py:obj"  # `names` in docstrings link to what they name
 autodoc_member_order = "bysource"

@@ -33,6 +33,12 @@ MODULES = {
     "gear_net": ("gear_net.reactor", "gear_net.listening", "gear_net.tls"),
     "gear_sync": ("gear_sync",),
     "gear_anyio": ("gear_anyio",),
+    "gear_testing": (
+        "gear_testing.strategies",
+        "gear_testing.properties",
+        "gear_testing.simulator",
+        "gear_testing.running",
+    ),
 }
 """The modules of each page, those that describe a name before those that only export it."""
 
