@@ -37,7 +37,7 @@ class Handshakes(Generic[_Peer]):
             timeout: seconds within which a handshake has to be over.
             linger: seconds that a peer may take to read why its handshake has failed.
             most: how many handshakes may run at a time.
-            short_timeout: seconds that they have, the longest first, while so many are running.
+            short_timeout: seconds that each of them has while `most` are running.
             steps_per_turn: how many steps of handshakes a turn of the server may take.
         """
         self.begun: dict[_Peer, float] = {}
