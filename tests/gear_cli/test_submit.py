@@ -100,8 +100,7 @@ def test_pieces_of_a_lost_run_are_no_part_of_the_result(form: str) -> None:
     if form == "plain":  # what has been written cannot be taken back
         assert (process.returncode, written) == (1, b"old")
         assert said == (
-            "gear submit: the worker was lost and the job runs again: "
-            "the output so far is not part of its result.\n"
+            "gear submit: the worker was lost and the job runs again: the output so far is not part of its result.\n"
         )
     else:
         assert (process.returncode, said) == (0, "")
