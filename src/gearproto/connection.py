@@ -1,4 +1,21 @@
-"""What the connections of clients and workers share: framing, output, requests and their answers, the end."""
+"""What the connections of clients and workers share: framing, output, requests and their answers, the end.
+
+Theory of operation. A connection is open, then ended, then closed. `Connection._end` ends it, for whatever reason, and
+turns every open request into an event. It is closed when the last event has been returned.
+
+Open requests stand in the order in which they were sent, as servers answer in order. Three counters say where the
+output is: bytes queued, of which some were taken, of which some were sent. A request that begins behind what was sent
+when the connection ends was not sent.
+
+A silent server is probed. The interval begins again with every sign of life; an unanswered probe, or output that does
+not leave, ends the connection.
+
+What never happens:
+
+- A request has no answer, or two: it is taken off when its answer comes, or by the end.
+- Something that was sent counts as not sent. A byte counts as queued before it can be taken.
+- An event of the server overtakes another: input is parsed only when the events before it were returned.
+"""
 
 from __future__ import annotations
 
