@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 SRC = Path(__file__).parent.parent / "src"
-SOURCES = {path.relative_to(SRC): ast.parse(path.read_text()) for path in sorted(SRC.rglob("*.py"))}
 SEAMED = {"Engine", "JobQueue", "Reactor"}
+
+
+@functools.cache
+def sources() -> dict[Path, ast.Module]:
+    """Return what each file says."""
+    return {path.relative_to(SRC): ast.parse(path.read_text()) for path in sorted(SRC.rglob("*.py"))}
 
 
 def package(path: Path) -> str:
@@ -24,7 +30,7 @@ def is_private(name: str) -> bool:
 def names_defined() -> dict[str, set[str]]:
     """Return which private names of objects and modules each package defines."""
     defined: dict[str, set[str]] = defaultdict(set)
-    for path, tree in SOURCES.items():
+    for path, tree in sources().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 defined[package(path)].add(node.name)
@@ -38,7 +44,7 @@ def names_defined() -> dict[str, set[str]]:
 
 def private_attributes() -> Iterator[tuple[Path, int, str]]:
     """Yield every private attribute of anything but the object itself that a file touches."""
-    for path, tree in SOURCES.items():
+    for path, tree in sources().items():
         for node in ast.walk(tree):
             if not isinstance(node, ast.Attribute) or not is_private(node.attr):
                 continue
@@ -49,7 +55,7 @@ def private_attributes() -> Iterator[tuple[Path, int, str]]:
 def test_nothing_subclasses_the_engine_the_queue_or_the_reactor() -> None:
     subclasses = [
         f"{path}:{node.lineno}: {node.name}"
-        for path, tree in SOURCES.items()
+        for path, tree in sources().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         and {ast.unparse(base).rpartition(".")[2].partition("[")[0] for base in node.bases} & SEAMED
@@ -70,7 +76,7 @@ def test_no_package_touches_private_attributes_of_what_another_has_made() -> Non
 def test_no_package_imports_private_names_of_another() -> None:
     imported = [
         f"{path}:{node.lineno}: {alias.name}"
-        for path, tree in SOURCES.items()
+        for path, tree in sources().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module
         for alias in node.names

@@ -37,10 +37,10 @@ def running_job(server: ThreadedServer, client: RawConnection, worker: RawConnec
 
 def read(client: RawConnection, count: int) -> bytes:
     """Read so many bytes, and leave what comes behind them unread: `socket.MSG_WAITALL` does not with a time limit."""
-    data = b""
+    data = bytearray()
     while len(data) < count:
         data += client.sock.recv(count - len(data))
-    return data
+    return bytes(data)
 
 
 def wait_for_unsent(server: ThreadedServer, size: int) -> None:
@@ -70,7 +70,7 @@ def test_client_that_reads_may_fall_behind_and_gets_everything(start: Start) -> 
     count = 80  # half of which the client reads meanwhile; the system holds some
     with RawConnection(server) as client, RawConnection(server) as worker:
         handle = running_job(server, client, worker)
-        whole = b""
+        whole = bytearray()
         for number in range(count):
             worker.send(WorkData(handle, bytes([number]) * MIB))
             worker.expect_nothing()
