@@ -69,7 +69,7 @@ class EventLog:
             self._progress = None
         self._append(event)
 
-    def begin_anew(self, event: JobEvent) -> None:
+    def restart(self, event: JobEvent) -> None:
         """Drop all events, as the job begins again, and add the event that says so."""
         self._clear()
         self.add(event)

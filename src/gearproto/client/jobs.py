@@ -205,7 +205,7 @@ class JobRecord:
             return True
         assert isinstance(event, Progress | Data | Warned | Restarted)
         if isinstance(event, Restarted):
-            self._begin_anew(event)
+            self._forget_run(event)
             return False
         if isinstance(event, Progress):
             self.progress = (event.numerator, event.denominator)
@@ -288,15 +288,15 @@ class JobRecord:
             self._resubmissions_left -= 1
             self.candidates = chooser.candidates(self.unique)
             self.handle = None
-            self._begin_anew(Resubmitted(ended.cause))
+            self._forget_run(Resubmitted(ended.cause))
         self.retryable = None  # last: after KeyboardInterrupt the loss is still known
 
-    def _begin_anew(self, event: Restarted | Resubmitted) -> None:
+    def _forget_run(self, event: Restarted | Resubmitted) -> None:
         """Forget what a run has sent that was lost: the next run sends its own."""
         self.progress = None
         if self.log is None:
             self.log = EventLog()
-        self.log.begin_anew(event)
+        self.log.restart(event)
 
     def end(self, outcome: Outcome) -> None:
         """Give the job its outcome.

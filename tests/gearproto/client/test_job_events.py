@@ -61,7 +61,7 @@ class LogBesideLists(RuleBasedStateMachine):
     def happen(self, event: JobEvent) -> None:
         log = self.job.log = self.job.log or EventLog()
         if isinstance(event, Restarted | Resubmitted):
-            log.begin_anew(event)
+            log.restart(event)
         else:
             log.add(event)
         for watcher in (self.fresh, *self.watchers):
@@ -103,7 +103,7 @@ def test_event_that_is_ready_is_not_exchanged_for_a_later_one() -> None:
     job.log.add(Data(ONE, b"old"))
     cursor = Cursor(job)
     assert cursor.fetch()
-    job.log.begin_anew(Restarted(ONE))
+    job.log.restart(Restarted(ONE))
     assert cursor.fetch()
     assert [cursor.take(), cursor.take()] == [Data(ONE, b"old"), None]
     assert cursor.fetch()

@@ -319,7 +319,7 @@ def test_restarted_job_knows_nothing_of_its_first_submission() -> None:
     assert job.handle == b"H:b:1"
 
 
-def test_whoever_joins_pieces_is_told_where_they_begin_anew() -> None:
+def test_pieces_of_the_next_run_come_behind_the_event_that_says_so() -> None:
     job = record(unique=b"u", resubmit=True)
     connection = submitted(job)
     cursor = job.cursor()

@@ -87,7 +87,7 @@ class StreamBesideLists(RuleBasedStateMachine):
         assert self.job.log is not None
         self.progressed |= isinstance(event, Progress)
         if isinstance(event, Restarted | Resubmitted):
-            self.job.log.begin_anew(event)
+            self.job.log.restart(event)
         else:
             self.job.log.add(event)
         if isinstance(event, Progress) or (self.over and isinstance(event, Data | Warned)):
