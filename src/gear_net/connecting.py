@@ -45,10 +45,10 @@ Connect = Callable[[Address], socket.socket]
 
 
 def unix_endpoint(path: str) -> Endpoint:
-    """Return where a Unix socket is.
+    """Return the endpoint of a Unix socket.
 
     Raises:
-        OSError: this system has none.
+        OSError: this system has no Unix sockets.
     """
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
@@ -57,10 +57,10 @@ def unix_endpoint(path: str) -> Endpoint:
 
 
 def resolve(address: Address) -> list[Endpoint]:
-    """Look up the addresses of a server; this blocks as long as the system's resolver does.
+    """Look up the addresses of a server. Blocks as long as the system's resolver does.
 
     Raises:
-        OSError: the name is not known, or cannot be looked up now.
+        OSError: the name is unknown, or cannot be looked up now.
     """
     if address.path is not None:
         return [unix_endpoint(address.path)]
@@ -105,12 +105,12 @@ def close_with(owner: object, sock: _Closable) -> Callable[[], object]:
 
 
 def failure_of_connect(error: Exception) -> OSError:
-    """Return what any error of the user's ``connect=`` means: the server cannot be reached."""
+    """Turn an error of the user's ``connect=`` function into one that says that the server cannot be reached."""
     return ConnectionError(f"connect= failed: {traceback.format_exception_only(error)[0].strip()}")
 
 
 def tune_tcp(sock: socket.socket) -> None:
-    """Set the options of a client's TCP socket: it sends small packets at once, and shows how far it has come."""
+    """Set the options of a client's TCP socket: send small packets at once, and limit what waits in the system."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -128,11 +128,11 @@ class Dial:
 
     Attributes:
         trying: the socket that is being connected; None if there is none.
-        sock: the connected, non-blocking socket, once there is one, with TLS on it if that is wanted; close it.
-        endpoint: where the socket leads to, or the one that is being tried.
-        error: why the server cannot be reached, once that is so.
+        sock: the connected, non-blocking socket, with TLS if it was requested; None until then. You have to close it.
+        endpoint: the endpoint of the socket, or the one that is being tried.
+        error: why the server cannot be reached; None until then.
         wants: what to watch the socket for.
-        deadline: monotonic time in seconds at which to call `advance` at the latest.
+        deadline: latest monotonic time in seconds at which to call `advance`.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Dial:
             self._next(TimeoutError(f"TLS: {silence}: it may not speak TLS" if self._shaking is not None else silence))
 
     def close(self) -> None:
-        """Give up, or give back the socket that nobody has taken."""
+        """Stop, and close the socket if nobody has taken it."""
         for sock in (self.trying, self.sock):
             if sock is not None:
                 sock.close()

@@ -1,4 +1,4 @@
-"""When a certificate of one's own ends, so that the log says it before the other side does."""
+"""Warns before your own certificate expires, so that you learn of it before the other side refuses it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def warn_of_expiry(certificate: _Path | None, key: _Path | None, *, server_side:
     Args:
         certificate: a file that `ssl.SSLContext.load_cert_chain` takes; None for no certificate.
         key: the file with its key.
-        server_side: whether the certificate is shown by a server, and not by a client or worker.
+        server_side: whether this is the certificate of a server, not of a client or worker.
     """
     if certificate is None or key is None:
         return

@@ -15,7 +15,7 @@ _Peer = TypeVar("_Peer")
 
 
 class Handshakes(Generic[_Peer]):
-    """The peers whose TLS handshake is not over yet.
+    """The peers whose TLS handshake is not complete.
 
     Attributes:
         begun: when the handshake of each has begun, in monotonic seconds; the oldest first.
@@ -34,7 +34,7 @@ class Handshakes(Generic[_Peer]):
         """Begin with none.
 
         Args:
-            timeout: seconds within which a handshake has to be over.
+            timeout: seconds within which a handshake has to complete.
             linger: seconds that a peer may take to read why its handshake has failed.
             most: how many handshakes may run at a time.
             short_timeout: seconds that each of them has while `most` are running.
@@ -75,7 +75,7 @@ class Handshakes(Generic[_Peer]):
 
     @property
     def waiting(self) -> bool:
-        """Whether there is anybody."""
+        """Whether there are any peers here."""
         return bool(self.begun or self.failed)
 
     @property

@@ -1,4 +1,4 @@
-"""Warnings that peers can cause, limited in rate: nobody fills a disk, or a pipe, by connecting again and again."""
+"""Limits the rate of warnings that peers can cause, so that nobody fills a disk or a pipe by connecting repeatedly."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class LimitedLog:
 
         Args:
             logger: where the lines go.
-            limit: how many are let through; that of `LogLimit` unless given.
+            limit: how many warnings are logged; `LogLimit` with its defaults if not given.
         """
         self._logger = logger
         self._limit = LogLimit() if limit is None else limit
 
     def warning(self, now: float, topic: str, text: str, *details: object) -> None:
-        """Log a warning, or count it if there are too many of its topic."""
+        """Log a warning, or only count it if there were too many on its topic."""
         left_out = self._limit.admit(topic, now)
         if left_out is None:
             return

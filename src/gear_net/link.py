@@ -1,4 +1,4 @@
-"""Moves bytes between a socket and a connection of the core."""
+"""Moves bytes between a socket and a connection of `gearproto`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Link:
         conn: the connection; after each call to it, call `settle`.
         sent: bytes of output that the socket has taken.
         closed: whether the socket is closed.
-        error: what the socket has failed with; None if it has not.
+        error: the error of the socket; None if there was none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Link:
 
     @property
     def paused(self) -> bool:
-        """Whether nothing is to be read now."""
+        """Whether reading is paused."""
         return self._paused
 
     @property
@@ -88,7 +88,7 @@ class Link:
         return self.conn.output_size + (0 if self._unsent is None else len(self._unsent))
 
     def when_sent(self) -> Callable[[], bool]:
-        """Return what tells whether the output that there is now has left, or never will."""
+        """Return a function that tells whether the output of this moment has been sent, or never will be."""
         end = self.sent + self.unsent_size
         return lambda: self.closed or self.sent >= end
 
@@ -124,15 +124,15 @@ class Link:
             self.settle()
 
     def pause(self) -> None:
-        """Read nothing, until `resume`."""
+        """Stop reading until `resume`."""
         self._paused = True
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
         self._paused = False
 
     def cut(self) -> None:
-        """Shut the socket down, so that both ends notice. The one method that may be called from any thread."""
+        """Shut the socket down, so that both ends notice. This is the only method that any thread may call."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
@@ -152,7 +152,7 @@ class Link:
         self._io.close()
 
     def _read(self) -> bool:
-        """Read once, with TLS all that it has deciphered; return whether something has come, be it the end."""
+        """Read once, with TLS everything that is decrypted; return whether anything arrived, even if it is the end."""
         try:
             data = self._io.recv(_CHUNK)
         except _NOT_NOW:

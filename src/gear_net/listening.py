@@ -1,4 +1,4 @@
-"""Listening sockets: addresses in, sockets out; and what every accepted socket is set to."""
+"""Opens listening sockets, and sets the options of accepted ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST_INHERITED: Final = 3  # the descriptor at which a service manager's socke
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """TCP keepalive: how a peer is found that has gone without a word.
+    """TCP keepalive: how the system notices a peer that has gone without closing its connection.
 
     Attributes:
         idle: seconds without traffic after which the peer is probed.
@@ -39,7 +39,7 @@ class Keepalive:
     count: int = 6
 
     def apply(self, sock: socket.socket) -> None:
-        """Set a TCP socket's options, as far as the system has them."""
+        """Set these options of a TCP socket, as far as the system supports them."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (
             (getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None)), self.idle),
@@ -59,8 +59,8 @@ def listen(where: Iterable[str | tuple[str, int]], backlog: int = DEFAULT_BACKLO
         backlog: how many connections may wait to be accepted.
 
     Raises:
-        OSError: an address cannot be listened on; none is then.
-        ValueError: one is not a valid address.
+        OSError: the system cannot listen on one of them; then none is left open.
+        ValueError: one of them is not a valid address.
     """
     listeners: list[socket.socket] = []
     try:
@@ -181,10 +181,10 @@ def inherited_sockets() -> list[socket.socket]:
     """Return the listening sockets that a service manager has opened for this process (``LISTEN_FDS``).
 
     Returns:
-        None of them if the process was started otherwise.
+        The sockets; an empty list if the process was not started with sockets.
 
     Raises:
-        ValueError: the number of sockets makes no sense, or one of them is none that listens.
+        ValueError: the number of sockets is not valid, or one of them is not a listening socket.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []

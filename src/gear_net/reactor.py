@@ -76,10 +76,10 @@ _Ready: TypeAlias = Sequence[tuple[_Item, int]]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a server holds and has done.
+    """Counts of a server.
 
     Attributes:
-        jobs: its jobs and functions.
+        jobs: counts of jobs and functions.
         received: bytes received since the start.
         sent: bytes sent since the start.
         unsent: bytes that peers have not read yet.
@@ -92,12 +92,12 @@ class Snapshot:
 
 
 class Reactor:
-    """Connects an endpoint with sockets. Belongs to one thread at a time, but for `wake`.
+    """Connects an endpoint with sockets. It belongs to one thread at a time; only `wake` may be called from others.
 
     Attributes:
         endpoint: the job server without its sockets.
-        finished: whether an administrator, or `drain`, has brought the server to its end; then call `close`.
-        tls: what connections from the listeners begin with from now on; None for plain TCP.
+        finished: whether the server has stopped, because of an administrator or `drain`; then call `close`.
+        tls: the context for new connections from the listeners; None for plain TCP.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class Reactor:
         Args:
             endpoint: the job server without its sockets.
             listeners: listening sockets; the reactor closes them.
-            keepalive: how TCP looks for peers that have gone without a word; None for not at all.
-            tls: what connections from the listeners begin with; None for plain TCP.
-            handshake_timeout: seconds within which a TLS handshake has to be over.
+            keepalive: TCP keepalive; None turns it off.
+            tls: the context for connections from the listeners; None for plain TCP.
+            handshake_timeout: seconds within which a TLS handshake has to complete.
             accept_pause: seconds for which new connections are left alone when there is no room for them.
             on_connected: called when a peer has connected, before anything is read from it.
             on_disconnected: called when a peer's connection has been closed.
@@ -174,7 +174,7 @@ class Reactor:
 
     @property
     def connections(self) -> int:
-        """How many peers are connected."""
+        """Number of connected peers."""
         return len(self._links)
 
     @property
@@ -190,7 +190,7 @@ class Reactor:
         return Snapshot(counters, endpoint.bytes_received, endpoint.bytes_sent, endpoint.unread)
 
     def peer_certificate(self, peer: PeerId) -> PeerCertificate | None:
-        """Return the certificate that a connected peer has shown; None without TLS, or if none was asked for."""
+        """Return the certificate of a connected peer; None without TLS, or if it was not asked for one."""
         tunnel = self._links[peer].tunnel
         return None if tunnel is None else tunnel.peer_certificate()
 
@@ -215,10 +215,10 @@ class Reactor:
         return min((when for when in times if when is not None), default=None)
 
     def turn(self, timeout: float | None = None) -> bool:
-        """Wait until something happens, and do all that there is to do.
+        """Wait until something happens, and handle it.
 
         Args:
-            timeout: longest time to wait in seconds; None for as long as there is no deadline.
+            timeout: longest time to wait in seconds; None waits until the next deadline.
 
         Returns:
             Whether there was anything to do.
@@ -260,9 +260,9 @@ class Reactor:
         return bool(ready) or (deadline is not None and deadline <= now)
 
     def turn_while_busy(self, limit: float = 0.02) -> None:
-        """Take turns without waiting, as long as each finds something to do; not too many, for the sake of others.
+        """Take turns without waiting, as long as there is something to do, up to a limit.
 
-        For event loops that watch `fileno`: under load it spares them a look at it before every turn.
+        This is for event loops that watch `fileno`: under load, they do not have to poll it before every turn.
 
         Args:
             limit: seconds after which no further turn begins, as other tasks of the event loop have to wait.
@@ -305,9 +305,9 @@ class Reactor:
     # The end
 
     def drain(self) -> None:
-        """Take no new connections and jobs; `finished` is set once no job runs any more and all output is sent.
+        """Accept no new connections and jobs. `finished` is set when no job is running and all output is sent.
 
-        Peers that do not read what is for them are waited for a few seconds.
+        The server waits a few seconds for peers that do not read their output.
         """
         self.endpoint.drain()
         self.stop_listening()

@@ -43,7 +43,7 @@ class ServerOptions(EngineOptions, EndpointOptions, total=False):
 
 
 def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reactor:
-    """Listen, and make a reactor with an engine of its own.
+    """Listen, and return a reactor with a new engine.
 
     Args:
         host: address or name to listen on.
@@ -53,7 +53,7 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
             - ``listen``: addresses to listen on instead of host and port: see `gear_net.listening.listen`;
             - ``sockets``: listening sockets to use as they are; the reactor closes them;
             - ``backlog``: how many connections may wait to be accepted;
-            - ``keepalive``: how TCP looks for peers that have gone without a word; None for not at all;
+            - ``keepalive``: TCP keepalive; None turns it off;
             - ``tls``: a `gear_net.tls.TLS` with certificate and key, or a context for servers, with which connections
               begin on all addresses; None for plain TCP;
             - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
@@ -67,8 +67,8 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
 
     Raises:
         OSError: an address cannot be listened on.
-        TypeError: there is no such option.
-        ValueError: an option makes no sense, or a file of TLS cannot be used.
+        TypeError: an option does not exist.
+        ValueError: an option is not valid, or a TLS file cannot be used.
     """
     if unknown := options.keys() - ServerOptions.__annotations__.keys():
         raise TypeError(f"a server has no option {', '.join(sorted(unknown))}")
@@ -112,14 +112,14 @@ def _chosen(options: ServerOptions, names: type) -> dict[str, object]:
 
 
 class ServerBase:
-    """What the servers of both packages are: a reactor, and where it listens.
+    """What the servers of both idioms have in common: a reactor and its addresses.
 
     Attributes:
         addresses: where it listens, as pairs of host and port, or paths of Unix sockets.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, **options: Unpack[ServerOptions]) -> None:
-        """Listen. Connections may be opened from now on, and are served once the server runs.
+        """Listen. Peers can connect from now on, and are served when the server runs.
 
         Args:
             host: address or name to listen on.
@@ -128,20 +128,20 @@ class ServerBase:
 
         Raises:
             OSError: an address cannot be listened on.
-            TypeError: there is no such option.
-            ValueError: an option makes no sense, or a file of TLS cannot be used.
+            TypeError: an option does not exist.
+            ValueError: an option is not valid, or a TLS file cannot be used.
         """
         self._reactor = open_reactor(host, port, **options)
         self._tls = options.get("tls")
         self.addresses = self._reactor.addresses
 
     def reload_tls(self) -> None:
-        """Read the files of TLS again, for connections that begin from now on; open ones stay as they are.
+        """Read the TLS files again, for new connections; open connections are not affected.
 
         May be called from any thread.
 
         Raises:
-            ValueError: a file cannot be used, and the server keeps what it has; or it was not given files.
+            ValueError: a file cannot be used, and the server keeps the previous ones; or it was not created with files.
         """
         if not isinstance(self._tls, TLS):
             raise ValueError("the server has no TLS files that it could read again")
@@ -150,10 +150,10 @@ class ServerBase:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The first host and port that the server listens on, for clients and workers."""
+        """The host and port that the server listens on, the first one of several."""
         return next(address for address in self.addresses if isinstance(address, tuple))
 
     @property
     def port(self) -> int:
-        """The TCP port that the server listens on, the one chosen by the system if 0 was asked for."""
+        """The TCP port that the server listens on; with port 0, the one that the system has chosen."""
         return self.address[1]

@@ -1,4 +1,4 @@
-"""TLS for servers, clients and workers of both adapters: contexts from files, and why connections fail.
+"""TLS for servers, clients and workers of both idioms: contexts from files, and reasons of failures.
 
 An option ``tls`` takes a `TLS`, which names files, or a `ssl.SSLContext` that you have made yourself. `server_context`
 and `client_context` turn either into a context, or say in one sentence why not: nothing ever falls back to plain TCP.
@@ -62,19 +62,19 @@ _REFUSALS: Final = frozenset(  # the alerts of a server that does not finish the
 class TLS:
     """The files of TLS connections, in PEM form.
 
-    They are read when a server listens, or a client or worker is made. Clients and workers read them again when they
-    connect and a file has changed, servers when you call `reload_tls`.
+    The files are read when a server, client or worker is created. Clients and workers read them again when they connect
+    and a file has changed, servers when you call `reload_tls`.
 
-    ``TLS()`` is a client that trusts what the system trusts. ``TLS(certificate=..., key=...)`` is a server, or with
-    ``ca`` one that wants certificates of its clients, too. With all three, a client shows its certificate.
+    ``TLS()`` is for a client that trusts the authorities of the system. ``TLS(certificate=..., key=...)`` is for a
+    server; with ``ca``, the server also verifies its clients. With all three, a client presents its certificate.
 
     Attributes:
-        certificate: the certificate to show, followed by those that lead to its authority; None for none.
+        certificate: your own certificate, followed by the intermediate certificates; None for none.
         key: its private key, not encrypted; may be the same file.
-        ca: certificates of the authorities that the other side's certificate has to come from. None means the
-            system's for a client; a server asks for no certificates then.
-        check_host: whether a client wants the server's certificate to bear the name that it has connected to, as an
-            alternative name (``subjectAltName``).
+        ca: certificates of the authorities that verify the other side. None means those of the system for a client, and
+            no verification of clients for a server.
+        check_host: whether a client checks that the server's certificate is for the host name that it connects to, as
+            an alternative name (``subjectAltName``).
 
     Raises:
         ValueError: there is a certificate without a key, or a key without a certificate.
@@ -94,7 +94,7 @@ class TLS:
 
 
 def server_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
-    """Make what a server needs: TLS 1.2 or later, and certificates of its clients if there is a ``ca``.
+    """Return a context for a server: TLS 1.2 or later, and verified clients if there is a ``ca``.
 
     Args:
         tls: the files; a context is returned as it is.
@@ -121,7 +121,7 @@ def server_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
 
 
 def client_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
-    """Make what a client or worker needs: TLS 1.2 or later, and the server's certificate and host name checked.
+    """Return a context for a client or worker: TLS 1.2 or later, with the server's certificate and host name verified.
 
     Args:
         tls: the files; a context is returned as it is.
@@ -145,10 +145,10 @@ def client_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
 
 
 class ClientTLS:
-    """The context of each new connection of a client or worker.
+    """The context for new connections of a client or worker.
 
-    Files are read again once they have changed, so that renewed certificates need no restart. Files that cannot be used
-    then, as in the middle of a renewal, are logged and change nothing.
+    Files are read again when they have changed, so that renewed certificates need no restart. If the new files cannot
+    be used, as in the middle of a renewal, this is logged, and the previous ones stay in use.
     """
 
     def __init__(self, tls: TLS | ssl.SSLContext) -> None:
@@ -243,7 +243,7 @@ def _check_file(what: str, path: _Path, marks: tuple[bytes, ...], content: str) 
 
 
 def reason(error: OSError) -> str:
-    """Say in a few words why a TLS connection failed, for a sentence that names the other side."""
+    """Return in a few words why a TLS connection failed, for a message that names the other side."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLEOFError):
@@ -255,12 +255,12 @@ def reason(error: OSError) -> str:
 
 
 def is_refusal(error: object) -> bool:
-    """Tell whether the other side has said that it refuses our certificate, or wants one that we have not shown."""
+    """Tell whether the other side has refused our certificate, or wants one that we have not presented."""
     return isinstance(error, ssl.SSLError) and error.reason in _REFUSALS
 
 
 def handshake_reason(error: OSError) -> str:
-    """Say in a few words why a server could not be reached over TLS: one that does not speak it may just hang up."""
+    """Return in a few words why a server could not be reached over TLS; without TLS, it may just hang up."""
     if isinstance(error, ssl.SSLEOFError | ConnectionError):
         return "it has closed the connection in the handshake, and may not speak TLS"
     return reason(error)

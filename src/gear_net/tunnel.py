@@ -20,14 +20,14 @@ _ALERT: Final = b"\x15\x03\x01\0\x02\x02\x46"  # fatal: the version of the proto
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """The certificate that the other side has shown, and that has been found good.
+    """The verified certificate of the other side.
 
     Attributes:
         common_name: the common name of its subject; None if there is none.
         names: the host names that it is for.
         addresses: the IP addresses that it is for.
-        not_after: when it ends, in seconds since the epoch.
-        der: the whole of it, in DER form.
+        not_after: when it expires, in seconds since the epoch.
+        der: the whole certificate, in DER form.
     """
 
     common_name: str | None
@@ -38,15 +38,15 @@ class PeerCertificate:
 
 
 class Tunnel:
-    """A TLS connection without its socket: what arrives goes in, what was said comes out, and the other way round.
+    """A TLS connection without its socket: it turns encrypted bytes into plain ones, and the other way round.
 
-    It never waits, and keeps no more than one unfinished record. Errors are `ssl.SSLError`, see `reason`; send
-    `data_to_send` to the other side even then, which tells it why.
+    It never waits, and keeps at most one incomplete record. Errors are `ssl.SSLError`, see `reason`. After an error,
+    still send `data_to_send`: it tells the other side why.
 
     Attributes:
-        established: whether the handshake is over; only then call `encrypt`.
-        ended: whether the other side has said that it sends no more.
-        error: what the connection has failed with behind what was said last; the next `receive` raises it.
+        established: whether the handshake is complete; only then call `encrypt`.
+        ended: whether the other side has said that it sends nothing more.
+        error: the error that came after the last plain bytes; the next `receive` raises it.
     """
 
     __slots__ = ("_answered", "_incoming", "_object", "_outgoing", "ended", "error", "established")
@@ -72,9 +72,9 @@ class Tunnel:
             self._shake_hands()
 
     def receive(self, data: bytes) -> bytes:
-        """Take what has arrived, and return what the other side has said with it; perhaps nothing.
+        """Take encrypted bytes that arrived, and return the plain bytes in them, which may be none.
 
-        There may be `data_to_send` then.
+        Check `data_to_send` afterwards.
 
         Raises:
             ssl.SSLError: this connection has failed.
@@ -120,13 +120,13 @@ class Tunnel:
                 self.ended = True
 
     def data_to_send(self) -> bytes:
-        """Take what the handshake, or the other side's requests, want to be sent; perhaps nothing."""
+        """Take the bytes that TLS itself has to send, for the handshake or at the other side's request; may be none."""
         data = self._outgoing.read()
         self._answered = self._answered or bool(data)
         return data
 
     def encrypt(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """Return what has to be sent to say this, in pieces of moderate size.
+        """Encrypt plain bytes; yield what has to be sent, in pieces of moderate size.
 
         Raises:
             ssl.SSLError: this connection has failed.
@@ -138,14 +138,14 @@ class Tunnel:
                 yield self._outgoing.read()
 
     def end(self) -> bytes:
-        """Return what has to be sent to say that nothing more comes (``close_notify``)."""
+        """Return the bytes that tell the other side that nothing more comes (``close_notify``)."""
         if self.established:
             with contextlib.suppress(ssl.SSLError):  # it waits for the other side to say so too, or has failed before
                 self._object.unwrap()
         return self._outgoing.read()
 
     def peer_certificate(self) -> PeerCertificate | None:
-        """Return the other side's certificate; None if it has shown none, or none was asked for."""
+        """Return the other side's certificate; None if it has presented none, or was not asked for one."""
         der = self._object.getpeercert(binary_form=True)
         fields = cast("dict[str, Any] | None", self._object.getpeercert())
         if not der or not fields:
@@ -186,7 +186,7 @@ class TLSSocket:
         return bool(self._unsent)
 
     def shake_hands(self) -> bool:
-        """Do as much of the handshake as is possible without waiting; return whether it is over.
+        """Do as much of the handshake as possible without waiting; return whether it is complete.
 
         Raises:
             ConnectionAbortedError: the other side has closed the connection.
@@ -215,7 +215,7 @@ class TLSSocket:
             size: maximum number of encrypted bytes to read.
 
         Raises:
-            BlockingIOError: it has said nothing now.
+            BlockingIOError: nothing has arrived.
             OSError: the connection has failed.
         """
         said, self._said = self._said, b""

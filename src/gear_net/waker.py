@@ -9,7 +9,7 @@ __all__ = ["Waker"]
 
 
 class Waker:
-    """A socket that becomes readable when somebody says so."""
+    """A socket that becomes readable when `wake` is called."""
 
     def __init__(self) -> None:
         """Begin without a reason to wake up."""

@@ -1,6 +1,6 @@
 """The inputs that are kept for each target: what reaches every part of the code, and what has found a fault once.
 
-They stand in ``TARGET.txt`` beside this file, one a line, as Python writes bytes. To add a finding, append its line.
+They stand in ``TARGET.txt`` in this directory, one a line, as Python writes bytes. To add a finding, append its line.
 """
 
 from __future__ import annotations
