@@ -121,9 +121,9 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
         self.check_open()
         return False
 
-    def stuck(self, jobs: Iterable[JobRecord]) -> list[JobRecord]:
-        """Return the jobs that cannot end as others hold too much unread. With the lock held."""
-        return [job for job in jobs if job.stuck] if self.paused else []
+    def stuck(self, jobs: Iterable[JobRecord]) -> JobRecord | None:
+        """Return a job that cannot end as others hold too much unread, if there is one. With the lock held."""
+        return next((job for job in jobs if job.stuck), None) if self.paused else None
 
     def on_event_taken(self) -> None:
         """Read on, if a job that streams has held that up and holds less now."""

@@ -47,8 +47,8 @@ def as_completed(
                 job, count = left.pop(ended.popleft())
                 yield from [job] * count
             with pump.gate, pump.lock:
-                for record in servers.stuck(left):
-                    record.check_progress()
+                if (stuck := servers.stuck(left)) is not None:
+                    stuck.check_progress()
             for record in list(servers.retryable):
                 servers.retry(record, until)
             if left and not ended and time.monotonic() >= until:
