@@ -98,6 +98,8 @@ class Reactor:
         endpoint: the job server without its sockets.
         finished: whether the server has stopped, because of an administrator or `drain`; then call `close`.
         tls: the context for new connections from the listeners; None for plain TCP.
+        on_connected: as given.
+        on_disconnected: as given.
     """
 
     def __init__(
@@ -134,8 +136,8 @@ class Reactor:
         self._keepalive = keepalive
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
         self._accept_pause = accept_pause
-        self._on_connected = on_connected
-        self._on_disconnected = on_disconnected
+        self.on_connected = on_connected
+        self.on_disconnected = on_disconnected
         self._on_half_close = on_half_close
         if on_half_close is not None:
             endpoint.on_half_close = self._keep_half_closed
@@ -409,8 +411,8 @@ class Reactor:
         link.peer = peer
         self._links[peer] = link
         _log.debug("peer %d: connected from %s", peer, link.host)
-        if self._on_connected is not None:
-            self._on_connected(peer, link.sock)
+        if self.on_connected is not None:
+            self.on_connected(peer, link.sock)
 
     def _pause_accepting(self, until: float) -> None:
         """Leave new connections alone for a while: a listener stays readable, and would make every turn spin."""
@@ -584,8 +586,8 @@ class Reactor:
                     link.say_end()
         self._poller.unregister(link.sock)
         link.sock.close()
-        if self._links.pop(link.peer, None) is not None and self._on_disconnected is not None:
-            self._on_disconnected(link.peer)
+        if self._links.pop(link.peer, None) is not None and self.on_disconnected is not None:
+            self.on_disconnected(link.peer)
         if link.on_close is not None:
             link.on_close()
 

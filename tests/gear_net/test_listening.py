@@ -332,16 +332,18 @@ def accepted_socket(**options: object) -> dict[str, int]:
         (address,) = reactor.addresses
         assert isinstance(address, tuple)
         with socket.create_connection(address, _WAIT):
-            while not reactor.connections:
+            accepted: list[socket.socket] = []
+            reactor.on_connected = lambda _peer, sock: accepted.append(sock)
+            while not accepted:
                 reactor.turn(_WAIT)
-            (link,) = reactor._links.values()
+            (sock,) = accepted
             tcp = {
-                name: link.sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+                name: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
                 for name in ("TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
                 if hasattr(socket, name)
             }
-            assert not link.sock.getblocking()
-            return {"SO_KEEPALIVE": link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), **tcp}
+            assert not sock.getblocking()
+            return {"SO_KEEPALIVE": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), **tcp}
 
 
 def test_keepalive_is_on_unless_told_otherwise() -> None:

@@ -32,7 +32,7 @@ from gearproto.packets import (
     WorkComplete,
     WorkData,
 )
-from gearproto.server import Endpoint, Engine
+from gearproto.server import Endpoint, Engine, PeerId
 from tests.harness.raw import TURNED_AWAY, RawConnection, packet_bytes
 from tests.harness.servers import RunningServer
 from tests.harness.threads import LIMIT, Call, nothing_left_open
@@ -572,6 +572,81 @@ def test_stopping_to_listen_leaves_connections_alone(start: Open, stack: context
     with pytest.raises(ConnectionRefusedError):
         RawConnection(server)
     server.served(peer.expect_nothing)
+
+
+# Hooks
+
+
+def with_hooks(stack: contextlib.ExitStack, calls: list[Any], keep: bool) -> Driven:
+    """Open a reactor whose hooks are written down, and which keeps half-closed connections or not."""
+
+    def connected(peer: PeerId, sock: socket.socket) -> None:
+        calls.append(("connected", peer, sock.getpeername()))
+
+    def half_closed(peer: PeerId, sock: socket.socket) -> bool:
+        calls.append(("half closed", peer, sock.getpeername()))
+        return keep
+
+    hooks = {"on_connected": connected, "on_half_close": half_closed}
+    hooks["on_disconnected"] = lambda peer: calls.append(("disconnected", peer))  # type: ignore[assignment,misc]
+    stack.enter_context(nothing_left_open())
+    listener = socket.create_server(("127.0.0.1", 0))
+    return driven_by(listener, stack, **hooks)
+
+
+def test_hooks_are_told_of_a_connection_before_it_is_read_and_after_it_is_closed(stack: contextlib.ExitStack) -> None:
+    calls: list[Any] = []
+    server = with_hooks(stack, calls, keep=True)
+    peer = stack.enter_context(RawConnection(server))
+    peer.send_bytes(b"\0BAD\0\0\0\1\0\0\0\0")
+    server.turn_until(lambda: bool(calls), "the peer is accepted")
+    assert calls == [("connected", 1, peer.sock.getsockname())]
+    peer.close()
+    server.turn_until(lambda: server.reactor.connections == 0, "the peer is closed")
+    assert calls[1:] == [("disconnected", 1)]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_half_closed_connection_is_kept_for_its_results_if_the_hook_wants_it(
+    stack: contextlib.ExitStack, keep: bool
+) -> None:
+    calls: list[Any] = []
+    server = with_hooks(stack, calls, keep)
+    client, worker, handle = with_running_job(server, stack)
+    calls.clear()
+    client.sock.shutdown(socket.SHUT_WR)
+    server.turn_until(lambda: bool(calls), "the end has been read")
+    server.settle()
+    assert calls[0] == ("half closed", 1, client.sock.getsockname())
+    assert calls[1:] == ([] if keep else [("disconnected", 1)])
+    assert server.reactor.next_deadline() is None
+    worker.send(WorkComplete(handle, b"done"))
+    server.turn_until(lambda: server.reactor.connections == 1, "the client is closed")
+    assert calls[1:] == [("disconnected", 1)]
+    if keep:
+        client.expect(WorkComplete(handle, b"done"))
+    client.expect_closed()
+
+
+def test_half_closed_connection_that_is_reset_is_closed_at_once(stack: contextlib.ExitStack) -> None:
+    calls: list[Any] = []
+    server = with_hooks(stack, calls, keep=True)
+    client, _worker, _handle = with_running_job(server, stack)
+    client.sock.shutdown(socket.SHUT_WR)
+    server.turn_until(lambda: ("half closed", 1, client.sock.getsockname()) in calls, "the end has been read")
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    server.turn_until(lambda: calls[-1] == ("disconnected", 1), "the reset has been seen")
+    assert server.reactor.connections == 1
+
+
+def test_peer_that_waits_for_nothing_is_closed_without_asking(stack: contextlib.ExitStack) -> None:
+    calls: list[Any] = []
+    server = with_hooks(stack, calls, keep=True)
+    peer = server.connect(stack)
+    peer.sock.shutdown(socket.SHUT_WR)
+    server.turn_until(lambda: server.reactor.connections == 0, "the peer is closed")
+    assert [call[0] for call in calls] == ["connected", "disconnected"]
 
 
 # The end
