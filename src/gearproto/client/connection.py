@@ -97,7 +97,7 @@ class ClientConnection(Connection):
         run_at: int | None = None,
         reducer: bytes | None = None,
     ) -> RequestId:
-        """Submit a job (``SUBMIT_JOB`` and its kin). `JobQueued` tells its handle, `JobEnded` its outcome.
+        """Submit a job (``SUBMIT_JOB`` and its variants). `JobQueued` has its handle, `JobEnded` its outcome.
 
         The arguments are those of `submission`.
 
@@ -179,7 +179,7 @@ class ClientConnection(Connection):
         return self._on_early_report(packet, is_end=outcome is not None)
 
     def _on_early_report(self, packet: _WorkReport, *, is_end: bool) -> Event | None:
-        """Keep a report that may have overtaken the ``JOB_CREATED`` that tells whose it is."""
+        """Keep a report that may have arrived before the ``JOB_CREATED`` of its submission."""
         matcher = self._matcher
         if not matcher.awaiting or (is_end and matcher.repeated(packet.handle)):
             return UnmatchedReport(packet.spec.name, packet.handle)

@@ -1,4 +1,4 @@
-"""Sends jobs on their way: which of them go to which server next, and what becomes of those that can go nowhere."""
+"""Decides which jobs go to which server next, and what happens to jobs for which no server is left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def unreachable(failures: Iterable[tuple[Address, OSError]]) -> str:
 
 
 def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceived:
-    """Return what several servers together know of a job.
+    """Combine what several servers know of a job.
 
     Args:
         answers: what they answered, or why they did not, which is one of `NO_ANSWER`. Servers that were not waited for
@@ -51,7 +51,7 @@ def status_of_all(answers: Sequence[StatusReceived | Exception]) -> StatusReceiv
 
 
 def check_submissions(jobs: Iterable[JobRecord], options: ConnectionOptions) -> None:
-    """Refuse jobs that go to several servers, if one breaks a rule: some servers would have got theirs by then.
+    """Refuse jobs for several servers if one of them breaks a rule, before any server has received its share.
 
     Args:
         jobs: jobs that are not submitted yet.
@@ -71,9 +71,9 @@ def check_submissions(jobs: Iterable[JobRecord], options: ConnectionOptions) -> 
 
 
 class Dispatch(Generic[_R]):
-    """Some jobs that are to be submitted, and the servers that were tried for them.
+    """Jobs that are to be submitted, and the servers that were tried for them.
 
-    Call `plan`, try the servers that it names and tell of those that failed, until nothing is `left`.
+    Call `plan`, try the servers that it returns, and call `failed` for those that failed, until nothing is `left`.
 
     Attributes:
         left: the jobs that are not submitted yet.
@@ -87,7 +87,7 @@ class Dispatch(Generic[_R]):
         connect_timeout: float,
         failures: Iterable[tuple[Address, OSError]] = (),
     ) -> None:
-        """Begin with jobs that go nowhere yet.
+        """Begin with jobs that have not been submitted.
 
         Args:
             jobs: the jobs.
@@ -104,7 +104,7 @@ class Dispatch(Generic[_R]):
         self._failed_before = failures
 
     def plan(self, now: float) -> dict[int, list[_R]]:
-        """Return the servers to try now, by their indexes, with the jobs for each; these are no longer `left`.
+        """Return the indexes of the servers to try now, with the jobs for each; these are no longer `left`.
 
         Jobs for which there is no server end as `NotSent`. Jobs that have ended meanwhile are dropped.
 

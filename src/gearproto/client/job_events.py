@@ -1,4 +1,4 @@
-"""What happens to a job, kept for any number of iterations.
+"""The events of a job, stored for any number of iterations.
 
 A job has one `EventLog`, and each iteration over its events a `Cursor`: a place in the log. All cursors begin at the
 oldest event that is kept and end with the outcome, however far others are. Events are numbered in the order in which
@@ -26,7 +26,7 @@ class Resubmitted:
     server has joined the submission to a job that is already running; the first pieces of that run are then missing.
 
     Attributes:
-        cause: why the connection of the lost submission went, for people.
+        cause: why the connection of the lost submission ended, as text.
     """
 
     cause: str
@@ -47,7 +47,7 @@ class Step:
 
 
 class EventLog:
-    """The events of a job that are kept, but for the outcome."""
+    """The stored events of a job, without the outcome."""
 
     __slots__ = ("_events", "_first", "_progress", "_steps")
 
@@ -145,9 +145,9 @@ class Cursor:
             record.log.open(self)
 
     def fetch(self) -> bool:
-        """Make the next event ready for `take`, unless one is; return whether there is one, or the iteration has ended.
+        """Prepare the next event for `take`; return whether there is one, or the iteration has ended.
 
-        Where threads share the job, call this only while none changes it.
+        If threads share the job, call this only while none of them changes it.
         """
         record = self._record
         if self._event is None and record is not None:
@@ -159,7 +159,7 @@ class Cursor:
         return self._event is not None or self.closed
 
     def take(self) -> JobEvent | None:
-        """Return the event that is ready; None if there is none, and for ever after the outcome."""
+        """Return the event that is ready; None if there is none, and always after the outcome."""
         event, self._event = self._event, None
         if isinstance(event, Outcome):
             self.close()

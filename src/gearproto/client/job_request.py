@@ -1,4 +1,4 @@
-"""A job to be submitted, in the caller's terms, and the handle that it gets."""
+"""A job to be submitted, as the caller describes it, and the handle that it gets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_max_unique_size(size: object) -> int:
 
 
 def earliest(run_at: datetime | float | None, delay: float | None, wall: float) -> datetime | float | None:
-    """Return when a job may run at the earliest, which users say in one of two ways or not at all.
+    """Return the earliest time at which a job may run, which users give as a time, as a delay, or not at all.
 
     Args:
         run_at: the time itself.
@@ -70,11 +70,11 @@ class JobRequest:
     Attributes:
         function: name of the function to run, 1 to 8191 bytes without NUL.
         workload: what to work on.
-        unique: the caller's own name for the job, at most 64 bytes without NUL (clients allow 63 unless told
-            otherwise); the server joins jobs of one function and unique. Empty means never.
-        priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
-        run_at: when it may run at the earliest, as seconds since 1970 or a datetime with a time zone. Only for
-            background jobs of normal priority.
+        unique: the caller's own name for the job, at most 64 bytes without NUL (by default, clients allow 63). The
+            server joins jobs with the same function and unique; empty means never.
+        priority: a `Priority` or its name, such as ``"high"``.
+        run_at: earliest time to run, as seconds since 1970 or a datetime with a time zone. Only for background jobs of
+            normal priority.
         reducer: name of a reducer for the worker. Only with normal priority.
     """
 
@@ -86,14 +86,14 @@ class JobRequest:
     reducer: str | bytes | bytearray | None = None
 
     def packet(self, *, background: bool = False, max_unique_size: int = _MAX_UNIQUE_SIZE) -> Submission:
-        """Return the packet that submits the job. Later changes to a bytearray do not show in it.
+        """Return the packet that submits the job. Later changes to a bytearray do not affect it.
 
         Args:
-            background: whether nobody waits for the job; it then survives the connection.
+            background: whether this is a background job, which survives the connection.
             max_unique_size: limit in bytes for the unique, up to 64.
 
         Raises:
-            LocalProtocolError: a field breaks its rule, or the fields do not go together.
+            LocalProtocolError: a field breaks its rule, or two fields exclude each other.
         """
         unique = as_bytes(self.unique)
         if max_unique_size < len(unique) <= _MAX_UNIQUE_SIZE:
@@ -116,7 +116,7 @@ class JobRequest:
 
 
 class JobHandle(bytes):
-    """The handle of a job, which knows the server that gave it: handles of two servers may be alike.
+    """The handle of a job, together with its server, because two servers may use the same handle.
 
     Attributes:
         server: the server.

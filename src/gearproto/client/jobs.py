@@ -100,8 +100,8 @@ class JobRecord:
     Attributes:
         function: name of the function that runs it.
         unique: the caller's own name for it; may be empty.
-        handle: the server's name for it; None until the server has told it.
-        outcome: how it ended; None as long as it has not, as far as anybody has looked.
+        handle: the server's name for it; None until the server has sent it.
+        outcome: how it ended; None as long as this is not known.
         progress: the latest progress, as units done and units in all; None before the first.
         server: where it was submitted; None until it was.
         background: whether it is a background job, which only reports that a server has taken it.
@@ -216,7 +216,7 @@ class JobRecord:
 
     @property
     def state(self) -> JobState:
-        """Where it is, as far as anybody has looked."""
+        """The state of the job, as far as events have been read."""
         if self.outcome is not None:
             return JobState.ENDED
         if self.retryable is not None:

@@ -13,7 +13,7 @@ __all__ = ["Candidates", "Policy", "ServerChooser", "ServerStanding", "Try", "Wa
 
 
 class Policy(Enum):
-    """Which of several servers a job goes to; the others come after it, in case that it cannot be reached."""
+    """Which of several servers a job goes to; the others follow if it cannot be reached."""
 
     ORDERED = "ordered"
     """The first server that can be reached, as libgearman does; it stays in use until its connection is lost."""
@@ -29,7 +29,7 @@ class Try:
     """Try this server.
 
     Attributes:
-        index: where it stands among the servers.
+        index: its index in the list of servers.
     """
 
     index: int
@@ -83,7 +83,7 @@ class ServerChooser:
         self._turn = -1
 
     def candidates(self, unique: bytes = b"") -> Candidates:
-        """Return the way of one job, or one query, through the servers."""
+        """Return the order of servers for one job or query."""
         count = len(self._standings)
         if count == 1:
             return self.only(0)
@@ -96,12 +96,12 @@ class ServerChooser:
         return Candidates(self._standings, [(start + index) % count for index in range(count)])
 
     def in_order(self) -> Candidates:
-        """Return the way of a query that any server can answer: `Policy.ORDERED`, whatever the policy is."""
+        """Return the order of servers for a query that any server can answer: always `Policy.ORDERED`."""
         order = sorted(range(len(self._standings)), key=lambda index: not self._standings[index].connected)
         return Candidates(self._standings, order)
 
     def only(self, index: int) -> Candidates:
-        """Return the way of what is meant for one server."""
+        """Return the order for a request to one server only."""
         return Candidates(self._standings, (index,))
 
     def on_the_side(self, now: float) -> list[int]:
@@ -119,7 +119,7 @@ class ServerChooser:
 
 
 class Candidates:
-    """The way of one job through the servers: each is tried once."""
+    """The servers for one job, in order; each is tried once."""
 
     def __init__(self, standings: Sequence[ServerStanding], order: Sequence[int]) -> None:
         """Go through servers in an order of their indexes."""
@@ -130,8 +130,8 @@ class Candidates:
     def next(self, now: float, until: float) -> Try | WaitUntil | None:
         """Tell what to do next.
 
-        Servers that failed lately are passed over as long as there are others. Where all failed lately, it is worth
-        waiting for the first that may be tried again. Suspects come after all others.
+        Servers that failed recently are skipped as long as there are others. If all failed recently, it is worth
+        waiting for the first one that may be tried again. Suspects come last.
 
         Args:
             now: monotonic time in seconds.

@@ -62,7 +62,7 @@ class OpenRequests(Generic[_R]):
     Attributes:
         conn: the connection.
         server: the server, for handles and messages.
-        reason: why it has ended, for people; empty until it has.
+        reason: why it has ended, as text; empty until then.
         cost: whether the end has cost a request its answer.
     """
 
@@ -112,17 +112,17 @@ class OpenRequests(Generic[_R]):
         self._open[request(self.conn)] = answer
 
     def introduce(self, *, exceptions: bool) -> None:
-        """Ask a server that has just been reached to tell more than it does unless asked (``OPTION_REQ``).
+        """Set options on a server that has just been reached (``OPTION_REQ``).
 
         Args:
-            exceptions: whether to ask for exceptions of workers, and for `Restarted`. Some servers never answer.
+            exceptions: whether to ask for exceptions of workers, and for `Restarted`. Some servers never answer this.
         """
         if exceptions:
             self.ask(lambda conn: conn.set_option(b"exceptions"), Answer())
             self.conn.set_option(b"reruns", optional=True)  # nobody needs to know the answer
 
     def on_event(self, event: Event) -> _R | Answer | None:
-        """Hand an event of the connection to the request that it belongs to.
+        """Pass an event of the connection to the request that it belongs to.
 
         Returns:
             That request's record; None if the event belongs to none.
@@ -146,9 +146,9 @@ class OpenRequests(Generic[_R]):
 
     @property
     def stopped(self) -> bool:
-        """Whether the connection is not to be read now.
+        """Whether the connection must not be read now.
 
-        Jobs that stream are open on it, and the jobs of the client that stream hold more unread than they may.
+        This is so if streaming jobs are open on it, and all streaming jobs of the client hold too much unread data.
         """
         return self._streams > 0 and self._unread is not None and self._unread.full
 
@@ -180,7 +180,7 @@ class OpenRequests(Generic[_R]):
         return record in self._open.values()
 
     def abandon(self, reason: str) -> list[_R | Answer]:
-        """End what is open still though the connection has ended, as KeyboardInterrupt may leave it behind.
+        """End requests that are still open although the connection has ended; KeyboardInterrupt can leave some behind.
 
         Returns:
             The records that were open.
@@ -199,18 +199,18 @@ class OpenRequests(Generic[_R]):
     # What answers mean
 
     def reply(self, command: Command[_T], event: Event) -> _T:
-        """Return what the answer to a text command tells.
+        """Return the content of the answer to a text command.
 
         Raises:
             ServerError: the server refused it.
-            ConnectionLost: the connection went before the answer.
+            ConnectionLost: the connection ended before the answer.
         """
         self._check(event)
         assert isinstance(event, AdminReplied)
         return command.result(event.reply)
 
     def status(self, event: Event) -> StatusReceived:
-        """Return the status that the answer to a query tells; raises as `reply`."""
+        """Return the status in the answer to a query; raises as `reply`."""
         self._check(event)
         assert isinstance(event, StatusReceived)
         return event

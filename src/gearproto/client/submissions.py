@@ -50,21 +50,21 @@ def submission(
     run_at: int | None = None,
     reducer: bytes | None = None,
 ) -> Submission:
-    """Return the packet that submits a job (``SUBMIT_JOB`` and its kin).
+    """Return the packet that submits a job (``SUBMIT_JOB`` and its variants).
 
     Args:
         function: name of the function to run, 1 to 8191 bytes without NUL.
         workload: what to work on, any bytes.
-        unique: the caller's own name for the job, at most 64 bytes without NUL. The server joins jobs of one
-            function and unique into one; empty means never. gearmand mistreats uniques of exactly 64 bytes.
-        priority: which queue it goes to.
-        background: whether nobody waits for it; it then survives the connection.
+        unique: the caller's own name for the job, at most 64 bytes without NUL. The server joins jobs with the same
+            function and unique; empty means never. gearmand corrupts jobs with uniques of exactly 64 bytes.
+        priority: its priority.
+        background: whether this is a background job, which survives the connection.
         run_at: seconds since 1970 before which it must not run (``SUBMIT_JOB_EPOCH``). Needs a background job of
             normal priority.
         reducer: name of a reducer for the worker (``SUBMIT_REDUCE_JOB``). Needs normal priority.
 
     Raises:
-        LocalProtocolError: the arguments do not go together.
+        LocalProtocolError: two arguments exclude each other.
     """
     if run_at is None and reducer is None:
         packet: Submission = _PLAIN[priority, background](function, unique, workload)

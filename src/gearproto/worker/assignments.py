@@ -25,14 +25,14 @@ _MOST_TOLD: Final = 5  # functions that a log message names
 
 
 def server_timeout_ms(timeout: float | None) -> int | None:
-    """Return the timeout to tell servers (``CAN_DO_TIMEOUT``) for a function with a timeout in the worker.
+    """Return the timeout to send to servers (``CAN_DO_TIMEOUT``) for a function with a timeout in the worker.
 
     Args:
         timeout: the worker's timeout in seconds; None for none.
 
     Returns:
-        Milliseconds, `TIMEOUT_GRACE` included; None for no timeout. The worker alone keeps timeouts over 24 days:
-        servers such as gearmand count milliseconds in 32 bits.
+        Milliseconds, including `TIMEOUT_GRACE`; None for no timeout. Timeouts of more than 24 days are only enforced by
+        the worker, because servers such as gearmand count milliseconds in 32 bits.
 
     Raises:
         ValueError: the limit is not a number above 0.
@@ -43,7 +43,7 @@ def server_timeout_ms(timeout: float | None) -> int | None:
 
 
 def stopping(jobs: Iterable[Assignment], timeout: float | None) -> str:
-    """Say what a worker waits for that is to stop.
+    """Return a message about the jobs that a stopping worker waits for.
 
     Args:
         jobs: those in hand.
@@ -71,7 +71,7 @@ class Assignment:
         assigned: the rest of what the server has sent.
         timeout: seconds that it may take; None for no limit.
         until: monotonic time in seconds at which its timeout ends; None if it has none.
-        given_up: whether nothing is to be reported on it any more.
+        given_up: whether nothing more is to be reported about it.
         conn: the connection that has assigned it.
     """
 
@@ -101,9 +101,9 @@ class Assignment:
 
     @property
     def superseded(self) -> bool:
-        """Whether the server has taken the job away, and has assigned it to this connection once more.
+        """Whether the server has taken the job away, and has assigned it to this connection again.
 
-        Nothing may be reported on this run then: the server would take it for a report on the later one.
+        Do not report on this run then: the server would take it for a report on the later one.
         """
         return not self.conn.is_newest(self.handle, self._run)
 

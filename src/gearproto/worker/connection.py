@@ -141,9 +141,9 @@ class WorkerConnection(Connection):
         return self._begun[handle]
 
     def is_newest(self, handle: bytes, run: int) -> bool:
-        """Tell whether a run counts: it does not if the server has assigned the job once more.
+        """Tell whether a run is the latest: it is not if the server has assigned the job again.
 
-        The server has taken the job away before, and would take a report on the earlier run for one on the later.
+        The server would take a report on the earlier run for one on the later.
         """
         return run >= self._runs[handle]
 
@@ -187,7 +187,7 @@ class WorkerConnection(Connection):
         """Tell the server the name that administrators see (``SET_CLIENT_ID``).
 
         Args:
-            client_id: any bytes but NUL; gearmand shows the first 127.
+            client_id: any bytes except NUL; gearmand shows the first 127.
 
         Raises:
             LocalProtocolError: the name is too long or holds NUL, or the connection has ended.
@@ -195,7 +195,7 @@ class WorkerConnection(Connection):
         self._send(SetClientId(client_id))
 
     def introduce(self, packets: Iterable[SetClientId | CanDo | CanDoTimeout]) -> None:
-        """Tell the server who this worker is, and what it can run, in packets that were made before.
+        """Send packets that say who this worker is, and what it can run.
 
         Raises:
             LocalProtocolError: a packet breaks a rule, or the connection has ended. The packets before it are queued.
@@ -204,9 +204,9 @@ class WorkerConnection(Connection):
             self._send(packet)
 
     def grab_job(self) -> None:
-        """Want one more job (``GRAB_JOB``, ``GRAB_JOB_UNIQ`` or ``GRAB_JOB_ALL``). Does nothing while one is wanted.
+        """Ask for one more job (``GRAB_JOB``, ``GRAB_JOB_UNIQ`` or ``GRAB_JOB_ALL``). Does nothing if it already asks.
 
-        A sleeping worker asks at once: after a change of its abilities there may be something for it.
+        A sleeping worker asks at once: after a change of its abilities, there may be a job for it.
 
         Raises:
             LocalProtocolError: the connection has ended.
@@ -218,7 +218,7 @@ class WorkerConnection(Connection):
         self._wanted = True
 
     def stop_grabbing(self) -> None:
-        """Want no job any more. One that the server is just assigning still comes: see `state`."""
+        """Stop asking for jobs. A job that the server has just assigned still arrives; see `state`."""
         self._wanted = False
         if self._state is Grab.ASLEEP:
             self._state = Grab.IDLE
@@ -269,7 +269,7 @@ class WorkerConnection(Connection):
         self._report_end(WorkFail(handle))
 
     def work_exception(self, handle: bytes, data: bytes) -> None:
-        """End a job in hand with an exception (``WORK_EXCEPTION``); no ``WORK_FAIL`` belongs behind it.
+        """End a job in hand with an exception (``WORK_EXCEPTION``). Do not send ``WORK_FAIL`` after it.
 
         Raises:
             LocalProtocolError: the job is not in hand, the data is over the packet limit, or the connection has ended.

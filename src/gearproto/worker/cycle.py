@@ -1,9 +1,9 @@
 """The cycle of asking for jobs, going to sleep and waking up, as one connection of a worker goes through it.
 
 Theory of operation. A worker that wants a job asks for it (``GRAB_JOB`` and its kin) and is `Grab.ASKED`. The server
-either assigns a job, after which the worker is `Grab.IDLE` until it wants one more; or it has none (``NO_JOB``). Then
-the worker tells it so (``PRE_SLEEP``) and is `Grab.ASLEEP` until the server wakes it (``NOOP``), after which it asks
-once more.
+either assigns a job, after which the worker is `Grab.IDLE` until it wants another one; or it has none (``NO_JOB``).
+Then the worker says that it sleeps (``PRE_SLEEP``) and is `Grab.ASLEEP` until the server wakes it (``NOOP``), after
+which it asks again.
 
 What crosses a request on its way is harmless: a ``NOOP`` may come when the worker has asked, or wants nothing, and a
 server may assign a job without being asked. `grab_cycle` has a row for everything that can come in every state, so that

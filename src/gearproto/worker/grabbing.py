@@ -20,10 +20,10 @@ DEFAULT_GRAB_TIMEOUT: Final = 2.0
 
 
 class Grabber:
-    """What a worker with any number of servers wants of them.
+    """Asks the servers of a worker for jobs.
 
-    After the events of a connection, and after every change, call `advance`, and send what has been queued. The
-    connections have to be made with ``asks_when_woken=False``.
+    Call `advance` after the events of a connection and after every change, and send what has been queued. The
+    connections have to be created with ``asks_when_woken=False``.
 
     Attributes:
         stopping: whether no further job is wanted.
@@ -54,7 +54,7 @@ class Grabber:
         self._leaving: dict[WorkerConnection, set[bytes]] = {}  # functions to be taken back once their jobs have ended
 
     def can_do(self, function: bytes, timeout_ms: int | None = None) -> None:
-        """Offer a function to all servers, those that come later included (``CAN_DO``, ``CAN_DO_TIMEOUT``).
+        """Offer a function to all servers, including later ones (``CAN_DO``, ``CAN_DO_TIMEOUT``).
 
         Raises:
             LocalProtocolError: an argument breaks a rule; nothing has changed.
@@ -112,7 +112,7 @@ class Grabber:
         self.running -= 1
 
     def stop(self) -> None:
-        """Want no further job. Those that servers are just assigning still come: see `drained`."""
+        """Ask for no more jobs. Jobs that servers have just assigned still arrive; see `drained`."""
         self.stopping = True
         for conn in self._turns:
             conn.stop_grabbing()
@@ -123,7 +123,7 @@ class Grabber:
         return not self.running and not self._turns.awaiting
 
     def advance(self, now: float) -> list[WorkerConnection]:
-        """Ask for as many jobs as the worker can still run, first the servers that were not asked for longest.
+        """Ask for as many jobs as the worker can still run, first the servers that were asked longest ago.
 
         Args:
             now: monotonic time in seconds.

@@ -1,4 +1,4 @@
-"""How a job ends that a function has run: what it returned, yielded or raised, as it is reported."""
+"""How a job ends: turns what its function returned, yielded or raised into an outcome."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["completed", "described", "ended_by", "is_failure", "is_interrupt", "
 
 
 def timed_out(timeout: float) -> Raised:
-    """Return how a job ends that has taken longer than its function may."""
+    """Return the outcome of a job that has taken longer than the timeout of its function."""
     return raised(TimeoutError(f"the job has taken longer than {timeout:g} s"))
 
 
 def completed(function: bytes, result: object) -> Completed:
-    """Return how a job ends whose function has returned.
+    """Return the outcome of a job whose function has returned.
 
     Args:
         function: its name.
-        result: what it has returned: bytes, or anything else that has the form of bytes; or None for no bytes.
+        result: what it has returned: bytes, another object with the buffer interface, or None for no bytes.
 
     Raises:
         TypeError: the result is something else.
@@ -35,7 +35,7 @@ def piece(function: bytes, data: object) -> bytes:
     """Return a piece of a result that a function has yielded.
 
     Raises:
-        TypeError: it does not have the form of bytes.
+        TypeError: it is neither bytes nor another object with the buffer interface.
     """
     return _bytes(function, data, "yielded", "a piece has to be bytes")
 
@@ -53,10 +53,10 @@ def _bytes(function: bytes, value: object, did: str, rule: str) -> bytes:
 
 
 def ended_by(error: BaseException) -> Failed | Raised:
-    """Return how a job ends whose function has raised.
+    """Return the outcome of a job whose function has raised.
 
-    `JobFailed` is a failure, and so is a group of nothing else, as tasks of a function raise it. Anything else is an
-    exception.
+    `JobFailed` is a failure, and so is a group that contains nothing else, as raised by tasks of a function. Anything
+    else is an exception.
     """
     return Failed() if is_failure(error) else raised(error)
 
@@ -72,7 +72,7 @@ def raised(error: BaseException) -> Raised:
 
 
 def described(error: BaseException) -> str:
-    """Return the type and the message of an exception; the type alone if the message cannot be had."""
+    """Return the type and the message of an exception; only the type if the message cannot be formatted."""
     name = type(error).__name__
     try:
         return "".join((name, ": ", str(error)))

@@ -16,8 +16,8 @@ _C = TypeVar("_C")
 class GrabTurns(Generic[_C]):
     """The connections of a worker, in the order in which they are asked for jobs.
 
-    A connection that has been asked may bring a job, so that no other is asked in its place. One that takes longer
-    than the timeout to answer counts no more: it may hang.
+    A connection that has been asked may bring a job, so no other one is asked in its place. If it takes longer than the
+    timeout to answer, it no longer counts, because it may hang.
     """
 
     def __init__(self, state: Callable[[_C], Grab], timeout: float) -> None:
