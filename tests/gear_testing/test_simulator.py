@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from gear_testing.simulator import Invariant, Violation, run_schedule
+from gear_testing.simulator import Invariant, Violation, run_schedule, server
 from gear_testing.simulator.__main__ import main
 from gearproto import ClientConnection, Completed, Lost, NotSent, WorkerConnection
 from gearproto.client import connection as client_connection
-from gearproto.codec import RESPONSE, Route, decoders
+from gearproto.codec import RESPONSE, Packet, Route, decoders
 from gearproto.event import Event
-from gearproto.events import JobEnded
+from gearproto.events import JobEnded, Line
 from gearproto.framing import Decoder
 from gearproto.packets import JobAssign, JobAssignAll, JobAssignUniq, JobCreated, NoJob, Noop, WorkComplete, WorkFail
-from gearproto.server import Counters, Engine, JobGivenUp, PeerId
+from gearproto.server import Counters, Endpoint, Engine, JobGivenUp, PeerId
 from gearproto.server.lifecycle import Lifecycle
 from gearproto.server.waking import Waking
 from tests.harness.engine import check_books
@@ -99,23 +99,27 @@ def first_violation(make_engine: Callable[..., Engine]) -> Violation:
     pytest.fail("the fault is not noticed")
 
 
-def rewriting(rewrite: Callable[[Any, PeerId, list[Event]], list[Event]]) -> type[Engine]:
-    """Return an engine whose output is changed."""
+def rewriting(patch: pytest.MonkeyPatch, rewrite: Callable[[Engine, PeerId, list[Event]], list[Event]]) -> type[Engine]:
+    """Change what leaves for peers."""
+    sends = Endpoint.sends
 
-    class Rewriting(Engine):
-        __slots__ = ("last",)
-
-        def next_transmit(self) -> tuple[PeerId, bytes] | None:
-            transmit = super().next_transmit()
-            if transmit is None:
-                return None
-            peer, data = transmit
+    def rewritten(self: Endpoint) -> Iterator[tuple[PeerId, bytes]]:
+        for peer, data in sends(self):
             decoder = Decoder(decoders(Route.FROM_SERVER), line_endings=True)
-            decoder.feed(data)
-            messages = rewrite(self, peer, list(iter(decoder.next, None)))
-            return peer, b"".join(getattr(message, "text", None) or message.encode(RESPONSE) for message in messages)  # type: ignore[attr-defined]
+            decoder.feed(bytes(data))
+            messages = rewrite(self.engine, peer, list(iter(decoder.next, None)))
+            yield peer, b"".join(_encode(message) for message in messages)
 
-    return Rewriting
+    patch.setattr(Endpoint, "sends", rewritten)
+    patch.setattr(server, "_PARTLY", 0.0)  # so that all that leaves are whole messages
+    return Engine
+
+
+def _encode(message: Event) -> bytes:
+    if isinstance(message, Line):
+        return message.text
+    assert isinstance(message, Packet)
+    return message.encode(RESPONSE)
 
 
 def drops_wake_ups(patch: pytest.MonkeyPatch) -> type[Engine]:
@@ -123,12 +127,11 @@ def drops_wake_ups(patch: pytest.MonkeyPatch) -> type[Engine]:
     return Engine
 
 
-def doubles_results(_patch: pytest.MonkeyPatch) -> type[Engine]:
-    return rewriting(
-        lambda _engine, _peer, messages: [
-            copy for message in messages for copy in [message] * (1 + isinstance(message, WorkComplete))
-        ]
-    )
+def doubles_results(patch: pytest.MonkeyPatch) -> type[Engine]:
+    def rewrite(_engine: Engine, _peer: PeerId, messages: list[Event]) -> list[Event]:
+        return [copy for message in messages for copy in [message] * (1 + isinstance(message, WorkComplete))]
+
+    return rewriting(patch, rewrite)
 
 
 def loses_what_workers_leave_behind(patch: pytest.MonkeyPatch) -> type[Engine]:
@@ -136,18 +139,21 @@ def loses_what_workers_leave_behind(patch: pytest.MonkeyPatch) -> type[Engine]:
     return Engine
 
 
-def gives_a_job_to_two(_patch: pytest.MonkeyPatch) -> type[Engine]:
-    def rewrite(engine: Any, peer: PeerId, messages: list[Event]) -> list[Event]:
+def gives_a_job_to_two(patch: pytest.MonkeyPatch) -> type[Engine]:
+    last: dict[Engine, tuple[PeerId, Any]] = {}
+
+    def rewrite(engine: Engine, peer: PeerId, messages: list[Event]) -> list[Event]:
         for number, message in enumerate(messages):
             if isinstance(message, JobAssign | JobAssignUniq | JobAssignAll):
-                engine.last = peer, message
-            elif isinstance(message, NoJob) and hasattr(engine, "last"):
-                job = engine.queue.jobs.get(engine.last[1].handle)
-                if job is not None and job.worker is not None and engine.last[0] != peer:
-                    messages[number] = engine.last[1]
+                last[engine] = peer, message
+            elif isinstance(message, NoJob) and engine in last:
+                owner, assignment = last[engine]
+                job = engine.queue.jobs.get(assignment.handle)
+                if job is not None and job.worker is not None and owner != peer:
+                    messages[number] = assignment
         return messages
 
-    return rewriting(rewrite)
+    return rewriting(patch, rewrite)
 
 
 def miscounts(_patch: pytest.MonkeyPatch) -> type[Engine]:
@@ -162,11 +168,11 @@ def miscounts(_patch: pytest.MonkeyPatch) -> type[Engine]:
     return Miscounting
 
 
-def answers_out_of_order(_patch: pytest.MonkeyPatch) -> type[Engine]:
-    def rewrite(_engine: Any, _peer: PeerId, messages: list[Event]) -> list[Event]:
+def answers_out_of_order(patch: pytest.MonkeyPatch) -> type[Engine]:
+    def rewrite(_engine: Engine, _peer: PeerId, messages: list[Event]) -> list[Event]:
         return messages[::-1] if all(isinstance(message, JobCreated) for message in messages) else messages
 
-    return rewriting(rewrite)
+    return rewriting(patch, rewrite)
 
 
 def keeps_silent_about_lost_jobs(_patch: pytest.MonkeyPatch) -> type[Engine]:

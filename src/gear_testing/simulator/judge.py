@@ -16,7 +16,7 @@ from typing import Any, Final
 from gear_testing.model import Answers, ModelJob, ModelPeer, ModelServer
 from gearproto.admin import CancelJob, ShowJobs, Status, parse_command
 from gearproto.codec import Packet, Route, decoders
-from gearproto.event import Event
+from gearproto.event import Event, event
 from gearproto.events import Line
 from gearproto.framing import Decoder
 from gearproto.packets import (
@@ -54,7 +54,7 @@ from gearproto.packets import (
     WorkFail,
     WorkStatus,
 )
-from gearproto.server import Engine, JobGivenUp, PeerId, Report
+from gearproto.server import Engine, PeerId, Report
 
 from .invariants import Invariant, Violation
 
@@ -64,6 +64,16 @@ _FROM_SERVER: Final = decoders(Route.FROM_SERVER)
 _ASSIGNMENTS: Final = (JobAssign, JobAssignUniq, JobAssignAll)
 _ENDS: Final = (WorkComplete, WorkFail, WorkException)
 _MIN_TIMEOUT: Final = 1.0  # seconds; shorter time limits count as this
+
+
+@event
+class _Gone(Event):
+    """The engine has given up a connection."""
+
+
+@event
+class _Due(Event):
+    """The engine does what is due."""
 
 
 class Judge:
@@ -113,6 +123,8 @@ class Judge:
             EchoReq: lambda peer, packet: self._expect(peer, EchoRes(packet.data)),
             OptionReq: self._on_option,
             Line: self._on_line,
+            _Gone: self._on_gone,
+            _Due: self._on_due,
         }
 
     # What the driver of the engine tells
@@ -133,32 +145,26 @@ class Judge:
         self._decoders[peer] = Decoder(_FROM_SERVER)
         self._got[peer] = deque()
 
-    def on_event(self, event: Event) -> None:
-        """See an event of the engine."""
-        if not isinstance(event, JobGivenUp):
-            raise Violation(Invariant.NO_FAULT, f"the server tells {event}")
-        self._given_up.append(event.handle)
+    def given_up(self, handle: bytes) -> None:
+        """Record that the engine has given a job up."""
+        self._given_up.append(handle)
 
     def on_output(self, peer: PeerId, data: bytes) -> None:
-        """See what the engine sends."""
+        """See what the engine has made for a peer."""
         if peer not in self._got:
             raise Violation(Invariant.ANSWERS, f"the server sends {data!r} to peer {peer}, which is gone")
         decoder, got = self._decoders[peer], self._got[peer]
         decoder.feed(data)
-        while (event := decoder.next()) is not None:
-            got.append(event)
+        while (message := decoder.next()) is not None:
+            got.append(message)
 
-    def disconnected(self, peer: PeerId, now: float) -> None:
-        """Record that a connection is lost; call this once the engine's output was taken."""
-        self._now = now
-        del self._decoders[peer], self._got[peer]
-        self._requests = [(sender, request) for sender, request in self._requests if sender != peer]
-        self._expect_all(self.model.leave(peer, now))
+    def disconnected(self, peer: PeerId) -> None:
+        """Record that the engine has given up a connection, after the requests that it has shown so far."""
+        self._requests.append((peer, _Gone()))
 
-    def timed_out(self, now: float, epoch_offset: float) -> None:
-        """Record that the engine has done what was due; call this once its output was taken."""
-        self._now = now
-        self._expect_all(self.model.handle_timeout(now, epoch_offset))
+    def timed_out(self) -> None:
+        """Record that the engine does what is due, after the requests that it has shown so far."""
+        self._requests.append((0, _Due()))
 
     def settle(self, now: float, epoch_offset: float) -> None:
         """Compare what the engine has done with what the model says.
@@ -170,7 +176,7 @@ class Judge:
         self._now, self._epoch_offset = now, epoch_offset
         requests, self._requests = self._requests, []
         for peer, request in requests:
-            if self.model.peers[peer].asleep:  # else a wake-up comes from the request
+            if peer in self._got and self.model.peers[peer].asleep:  # else a wake-up comes from the request
                 self._take_wake_ups(peer)
             self._rules[type(request)](peer, request)
         for peer, got in self._got.items():
@@ -185,7 +191,18 @@ class Judge:
         self._given_up.clear()
         self.model.given_up.clear()
 
-    # The requests
+    # What has happened
+
+    def _on_gone(self, peer: int, _gone: _Gone) -> None:
+        self._take_wake_ups(peer)
+        got = self._got.pop(peer)
+        del self._decoders[peer]
+        if got:
+            raise self._wrong(peer, None, got[0])
+        self._expect_all(self.model.leave(peer, self._now))
+
+    def _on_due(self, _nobody: int, _due: _Due) -> None:
+        self._expect_all(self.model.handle_timeout(self._now, self._epoch_offset))
 
     def _on_submission(self, peer: int, packet: Any) -> None:
         self._on_arrival(packet.workload)

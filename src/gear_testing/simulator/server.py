@@ -1,19 +1,36 @@
-"""A job server of a simulation: an engine, its connections, and the judge that watches it."""
+"""A job server of a simulation: an endpoint and the driver that it needs, its connections, and the judge.
+
+The driver is that of any program which embeds the server: it takes a turn whenever something has arrived or a deadline
+has come. Now and then a transport takes a part of what it is given; what is left is offered again in a further turn, so
+that the judge has seen all output of a step before it looks at the step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from gearproto.server import Engine, PeerId
+from gearproto.server import (
+    Change,
+    Close,
+    CloseWrite,
+    Endpoint,
+    Engine,
+    JobGivenUp,
+    PauseReading,
+    PeerId,
+    ResumeReading,
+)
 
+from .invariants import Invariant, Violation
 from .judge import Judge
 from .network import Connection, Pipe
 from .parties import Party, Timer, World
 
 __all__ = ["Server"]
 
-_WAKEUP_TIMEOUT = 1.0  # seconds
+_WAKEUP_TIMEOUT: Final = 1.0  # seconds
+_PARTLY: Final = 0.1  # how often a transport takes a part of what it is given
 
 
 class Server(Party):
@@ -21,7 +38,7 @@ class Server(Party):
 
     Attributes:
         generation: part of its handles, which no other run has.
-        engine: the server.
+        engine: the server's logic.
         judge: compares it with the model.
         connections: those that it has not lost yet.
     """
@@ -33,6 +50,7 @@ class Server(Party):
         generation: int,
         options: dict[str, Any],
         *,
+        pause_at: int,
         on_arrival: Callable[[bytes], object],
         make: Callable[..., Engine] = Engine,
         check: Callable[[Engine], object] | None = None,
@@ -44,6 +62,7 @@ class Server(Party):
             world: the simulation.
             generation: part of its handles.
             options: those of the engine.
+            pause_at: as in `Endpoint`.
             on_arrival: is called with the workload of each submission that arrives.
             make: makes the engine; for tests of the simulator.
             check: looks at the engine after every step.
@@ -64,17 +83,22 @@ class Server(Party):
             **options,
         )
         self.connections: dict[PeerId, Connection] = {}
+        self._endpoint = Endpoint(self.engine, pause_at=pause_at)
         self._peers: dict[Pipe, PeerId] = {}
-        self._resuming: set[PeerId] = set()
+        self._left: dict[PeerId, bytes] = {}  # what transports have not taken, and are offered again
+        self._resting: set[PeerId] = set()  # those that are not read
+        self._offset = 0.0
+        self._deadline: float | None = None
+        self._engine_is_called_at: float | None = None
         self._check = check
-        self._timer = Timer(self, self.engine.next_deadline, self._on_time)
+        self._timer = Timer(self, lambda: self._deadline, lambda: self._turn(lambda: None))
 
     def accept(self, connection: Connection) -> None:
         """Take a new connection, which its system has opened: a paused server accepts it later."""
         self.when_awake(lambda: self._accept(connection))
 
     def _accept(self, connection: Connection) -> None:
-        peer = self.engine.connect(self.clock.now)
+        peer = self._endpoint.accepted(self.clock.now)
         self.note(f"accepts peer {peer}: {connection.up.name}")
         self.judge.connected(peer)
         self.connections[peer] = connection
@@ -83,91 +107,115 @@ class Server(Party):
 
     def hears_of_loss(self, connection: Connection) -> None:
         """Be told by the system that a connection is gone."""
-        self.when_awake(lambda: self._lose(connection.up))
+        self.when_awake(lambda: self._lose(connection))
+
+    def _lose(self, connection: Connection) -> None:
+        peer = self._peers.get(connection.up)
+        if peer is not None:
+            self._turn(lambda: self._endpoint.lost(peer, self.clock.now))
 
     def jump(self, seconds: float) -> None:
         """Have the wall clock put forward or back."""
         if self.alive:
             self.note(f"has its clock put by {seconds:g} s")
-            self.engine.epoch_offset += seconds
-            self._timer.set()
+            self._offset += seconds
+
+    def set_clock(self) -> None:
+        """Have the wall clock put right."""
+        self.jump(-self._offset)
+
+    # Input
 
     def _read(self, pipe: Pipe) -> None:
-        if pipe in self._peers:  # else it is not accepted yet, or lost
-            super()._read(pipe)
+        while pipe.inbox and (peer := self._peers.get(pipe)) is not None and peer not in self._resting:
+            self._take(pipe, pipe.take())
 
     def _take(self, pipe: Pipe, data: bytes | None) -> None:
-        peer = self._peers.get(pipe)
-        if peer is None:
-            return
+        peer, now = self._peers[pipe], self.clock.now
         if data is None:
-            self._lose(pipe)
-            return
-        self.note(f"receives {len(data)} bytes of peer {peer}")
-        self.engine.receive_data(peer, data, self.clock.now)
-        self._settle()
+            self.note(f"has the end of peer {peer}")
+            self._turn(lambda: self._endpoint.ended(peer, now))
+        else:
+            self.note(f"receives {len(data)} bytes of peer {peer}")
+            self._turn(lambda: self._endpoint.received(peer, data, now))
 
     def sent(self, pipe: Pipe, size: int) -> None:
-        """Resume a paused peer once its output has been sent."""
-        if not size and self.alive and (peer := self._peers.get(pipe)) in self.engine.paused_peers():
-            assert peer is not None
-            self._resume_soon(peer)
+        """Do nothing: a transport that has taken a part is asked again at once."""
 
-    def _resume_soon(self, peer: PeerId) -> None:
-        if peer not in self._resuming:
-            self._resuming.add(peer)
-            self.clock.after(0.0, lambda: self.when_awake(lambda: self._resume(peer)))
+    # A turn
 
-    def _resume(self, peer: PeerId) -> None:
-        self._resuming.discard(peer)
-        if peer in self.engine.paused_peers() and not self.connections[peer].down.buffer:
-            self.note(f"resumes peer {peer}")
-            self.engine.resume(peer, self.clock.now)
-            self._settle()
-
-    def _lose(self, pipe: Pipe) -> None:
-        peer = self._peers.pop(pipe, None)
-        if peer is None:
-            return
-        connection = self.connections.pop(peer)
-        self._peers.pop(connection.down, None)
-        self.note(f"loses peer {peer}")
+    def _turn(self, what: Callable[[], object]) -> None:
+        """Tell the endpoint what has happened, do what it says, and have it judged."""
+        self._take_turn(what)
+        while self._left:
+            self._take_turn(self._offer_again)
         now = self.clock.now
-        self.engine.disconnect(peer, now)
-        connection.down.close()
-        self._take_output()
-        self.judge.disconnected(peer, now)
-        self._judge()
-
-    def _on_time(self) -> None:
-        now, offset = self.clock.now, self.engine.epoch_offset
-        self.note("does what is due")
-        self.engine.handle_timeout(now)
-        self._take_output()
-        self.judge.timed_out(now, offset)
-        self._judge()
-
-    def _settle(self) -> None:
-        self._take_output()
-        self._judge()
-
-    def _take_output(self) -> None:
-        engine, judge = self.engine, self.judge
-        while (event := engine.next_event()) is not None:
-            judge.on_event(event)
-        while (transmit := engine.next_transmit()) is not None:
-            peer, data = transmit
-            judge.on_output(peer, data)
-            self.connections[peer].down.send(data)
-
-    def _judge(self) -> None:
-        engine, now = self.engine, self.clock.now
-        self.judge.settle(now, engine.epoch_offset)
-        for peer in engine.paused_peers():
-            if not self.connections[peer].down.buffer:
-                self._resume_soon(peer)
-        if (due := engine.next_deadline()) is None or due > now:
-            self.judge.check(engine)
+        self.judge.settle(now, self.engine.epoch_offset)
+        if (due := self.engine.next_deadline()) is None or due > now:
+            self.judge.check(self.engine)
         if self._check is not None:
-            self._check(engine)
+            self._check(self.engine)
         self._timer.set()
+
+    def _offer_again(self) -> None:
+        for peer in self._left:
+            self._endpoint.writable(peer)
+
+    def _take_turn(self, what: Callable[[], object]) -> None:
+        endpoint, judge, now = self._endpoint, self.judge, self.clock.now
+        endpoint.begin_turn(now, now + self._offset)
+        what()
+        self._apply()
+        if self._engine_is_called_at is not None and self._engine_is_called_at <= now:
+            judge.timed_out()
+        endpoint.settle(now)
+        self._apply()
+        for peer, data in endpoint.sends():
+            self._send(peer, bytes(data))
+        self._apply()
+        self._deadline = endpoint.next_deadline()
+        self._engine_is_called_at = now if self._deadline == now else self.engine.next_deadline()
+
+    def _send(self, peer: PeerId, data: bytes) -> None:
+        """Give a transport all that it is offered, or a part of it."""
+        left = self._left.pop(peer, b"")
+        if not data.startswith(left):
+            raise Violation(Invariant.ANSWERS, f"peer {peer} is offered {data!r}, and not {left!r}, which is left")
+        self.judge.on_output(peer, data[len(left) :])
+        taken = len(data)
+        if self.random.random() < _PARTLY:
+            taken = self.random.randrange(taken)
+            self._left[peer] = data[taken:]
+        self.connections[peer].down.send(data[:taken])
+        self._endpoint.sent(peer, taken, self.clock.now)
+
+    def _apply(self) -> None:
+        changes = self._endpoint.changes
+        while changes:
+            self._change(changes.popleft())
+
+    def _change(self, change: Change) -> None:
+        match change:
+            case Close():
+                self._close(change.peer)
+            case PauseReading():
+                self._resting.add(change.peer)
+            case ResumeReading():
+                self._resting.discard(change.peer)
+                pipe = self.connections[change.peer].up
+                self.clock.after(0.0, lambda: self.readable(pipe))
+            case JobGivenUp():
+                self.judge.given_up(change.handle)
+            case CloseWrite():
+                self.connections[change.peer].down.close()
+            case _:
+                raise Violation(Invariant.NO_FAULT, f"the server tells {change}")
+
+    def _close(self, peer: PeerId) -> None:
+        self.note(f"closes peer {peer}")
+        connection = self.connections.pop(peer)
+        del self._peers[connection.up], self._peers[connection.down]
+        self._resting.discard(peer)
+        self._left.pop(peer, None)
+        connection.down.close()
+        self.judge.disconnected(peer)

@@ -72,6 +72,7 @@ class Simulation:
             "max_idle_functions": random.choice((0, 1000)),
             "round_robin": random.random() < 0.5,
         }
+        self._pause_at = random.choice((10**6, 10**6, 500))
         numbers = list(range(random.choice((1, 1, 2))))
         self.runs_of_servers: list[Server] = []
         self._servers = [self._new_server(number) for number in numbers]
@@ -109,6 +110,7 @@ class Simulation:
             self,
             generation,
             self._options,
+            pause_at=self._pause_at,
             on_arrival=self._on_arrival,
             make=self._make_engine,
             check=self._check,
@@ -207,7 +209,7 @@ class Simulation:
         for party in (*self._peers, *self._servers):
             party.resume()
         for server in self._servers:
-            server.jump(-server.engine.epoch_offset)
+            server.set_clock()
         for worker in self.workers:
             worker.learn_all()
 
