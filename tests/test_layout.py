@@ -11,6 +11,11 @@ from pathlib import Path
 SRC = Path(__file__).parent.parent / "src"
 SEAMED = {"Engine", "JobQueue", "Reactor"}
 
+LONG = 600  # lines
+REASON = "The file is long because"
+TOO_LONG_YET = {Path("gearproto/server/endpoint.py")}
+"""Files that are still to be split. Take an entry out when its file has become short, or has a reason."""
+
 
 @functools.cache
 def sources() -> dict[Path, ast.Module]:
@@ -84,3 +89,12 @@ def test_no_package_imports_private_names_of_another() -> None:
         if node.module.partition(".")[0].startswith("gear")
     ]
     assert imported == []
+
+
+def test_a_long_file_says_at_its_beginning_why_it_is_long() -> None:
+    long = {
+        path
+        for path, tree in sources().items()
+        if len((SRC / path).read_text().splitlines()) > LONG and REASON not in (ast.get_docstring(tree) or "")
+    }
+    assert long == TOO_LONG_YET

@@ -1,8 +1,8 @@
 """Gearman for asyncio and trio, through anyio: client, worker and job server, with the names of `gear_sync`."""
 
 from gear_net.listening import Keepalive
-from gear_net.reactor import Snapshot
 from gear_net.serving import ServerOptions, open_reactor
+from gear_net.snapshot import Snapshot
 from gear_net.tls import TLS
 from gearproto import (
     AlreadyClosed,

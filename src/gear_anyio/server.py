@@ -11,8 +11,9 @@ from typing import Unpack
 import anyio
 import anyio.abc
 
-from gear_net.reactor import Reactor, Snapshot
+from gear_net.reactor import Reactor
 from gear_net.serving import ServerBase, ServerOptions
+from gear_net.snapshot import Snapshot
 from gearproto import DEFAULT_PORT, AlreadyClosed
 
 from .eventloop import asyncio_loop

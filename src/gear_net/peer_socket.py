@@ -9,16 +9,17 @@ called with the same bytes again; an endpoint does that.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Callable
 from typing import Final
 
-from gearproto.server import PeerId
+from gearproto.server import TURNED_AWAY, PeerId
 
 from .poller import READ, WRITE
 from .tunnel import Tunnel
 
-__all__ = ["MIN_READ", "NOBODY", "PeerSocket"]
+__all__ = ["MIN_READ", "NOBODY", "PeerSocket", "is_gone", "turn_away"]
 
 NOBODY: Final = PeerId(0)
 """What a connection is to the endpoint that does not know it yet."""
@@ -158,3 +159,19 @@ class PeerSocket:
         """Say that nothing more comes, if TLS wants it said; a socket that cannot take it now stays without."""
         if self.tunnel is not None and self.all_sent and (data := self.tunnel.end()):
             self.sock.send(data)
+
+
+def is_gone(sock: socket.socket) -> bool:
+    """Tell whether the peer has reset a connection."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
+
+
+def turn_away(sock: socket.socket, *, told: bool = True) -> None:
+    """Close a connection that there is no room for, and tell the peer why if nothing is encrypted."""
+    with contextlib.suppress(OSError):
+        if told:
+            sock.setblocking(False)
+            sock.send(TURNED_AWAY)
+    sock.close()

@@ -18,21 +18,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import select
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from gearproto.event import Event
 from gearproto.server import (
-    TURNED_AWAY,
     Close,
     CloseWrite,
-    Counters,
     Endpoint,
     JobChanged,
     JobGivenUp,
@@ -49,16 +45,18 @@ from gearproto.server import (
 from gearproto.server.turns import FEW
 
 from .handshakes import Handshakes
-from .limited_log import LimitedLog
+from .listeners import Listeners
 from .listening import Keepalive
 from .machine import give_memory_back
-from .peer_socket import MIN_READ, NOBODY, PeerSocket
+from .peer_socket import MIN_READ, NOBODY, PeerSocket, is_gone, turn_away
 from .poller import READ, WRITE, Poller
+from .server_log import ServerLog
+from .snapshot import Snapshot
 from .tls import reason
 from .tunnel import PeerCertificate, Tunnel
 from .waker import Waker
 
-__all__ = ["Reactor", "Snapshot"]
+__all__ = ["Reactor"]
 
 _log = logging.getLogger("gear_sync.server")
 
@@ -72,23 +70,6 @@ _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 _Item: TypeAlias = PeerSocket | socket.socket | Waker
 _Ready: TypeAlias = Sequence[tuple[_Item, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Counts of a server.
-
-    Attributes:
-        jobs: counts of jobs and functions.
-        received: bytes received since the start.
-        sent: bytes sent since the start.
-        unsent: bytes that peers have not read yet.
-    """
-
-    jobs: Counters
-    received: int
-    sent: int
-    unsent: int
 
 
 class Reactor:
@@ -141,12 +122,11 @@ class Reactor:
         self._on_half_close = on_half_close
         if on_half_close is not None:
             endpoint.on_half_close = self._keep_half_closed
-        self._warnings = LimitedLog(_log)
+        self._server_log = ServerLog(_log)
         self._waste = bytearray(MIN_READ)  # for what comes from those that are to be closed; see `_read`
         self._late: _Ready = ()  # those that were ready in an earlier turn, and for which it had no time
         self._written: list[PeerSocket] = []  # those that could be written in this turn
         self._links: dict[PeerId, PeerSocket] = {}
-        self._accept_at: float | None = None
         self._now = 0.0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Close: self._on_close,
@@ -158,15 +138,12 @@ class Reactor:
             MemoryLimitReached: self._on_memory_limit_reached,
             TrimMemory: self._on_trim_memory,
             ShutdownRequested: self._on_shutdown_requested,
-            JobGivenUp: self._on_job_given_up,
-            JobChanged: self._on_job_changed,
+            JobGivenUp: self._server_log.job_given_up,
+            JobChanged: self._server_log.job_changed,
             Stopped: self._on_stopped,
         }
         self._poller: Poller[_Item] = Poller()
-        self._listeners = list(listeners)
-        for listener in self._listeners:
-            listener.setblocking(False)
-            self._poller.register(listener, READ, listener)
+        self._listeners = Listeners(listeners, self._poller)
         self._waker = Waker()
         self._poller.register(self._waker, READ, self._waker)
 
@@ -182,8 +159,7 @@ class Reactor:
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
         """Where the server listens, as pairs of host and port, or paths of Unix sockets."""
-        names = [listener.getsockname() for listener in self._listeners]
-        return [name[:2] if isinstance(name, tuple) else name for name in names]
+        return self._listeners.addresses
 
     def snapshot(self) -> Snapshot:
         """Count what the server holds now."""
@@ -205,7 +181,7 @@ class Reactor:
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which a turn has something to do even if nothing arrives; None if never."""
         deadline = self.endpoint.next_deadline()
-        if self.tls is not None or self._accept_at is not None or self._late:
+        if self.tls is not None or self._listeners.resume_at is not None or self._late:
             return self._own_deadline(deadline)
         return deadline
 
@@ -213,7 +189,7 @@ class Reactor:
         """Return the earlier of a deadline and that of new connections."""
         if self._late:
             return 0.0
-        times = (deadline, self._accept_at, self._handshakes.next_deadline())
+        times = (deadline, self._listeners.resume_at, self._handshakes.next_deadline())
         return min((when for when in times if when is not None), default=None)
 
     def turn(self, timeout: float | None = None) -> bool:
@@ -253,7 +229,7 @@ class Reactor:
         if endpoint.changes:  # what they log, and that nobody is accepted, comes before what peers read of it
             self._apply_changes()
         self._send(now)
-        if self.tls is not None or self._accept_at is not None:
+        if self.tls is not None or self._listeners.resume_at is not None:
             self._tidy(now)
         if endpoint.changes:
             self._apply_changes()
@@ -294,7 +270,7 @@ class Reactor:
         if events & READ:
             if link.watched & READ:
                 self._read(link, now)
-            elif link.half_closed and _is_gone(link.sock):
+            elif link.half_closed and is_gone(link.sock):
                 self._lose(link, "reset by the peer", now)
 
     def _lose(self, link: PeerSocket, why: str, now: float) -> None:
@@ -317,12 +293,7 @@ class Reactor:
 
     def stop_listening(self) -> None:
         """Close the listening sockets; connections stay open."""
-        for listener in self._listeners:
-            if self._accept_at is None:
-                self._poller.unregister(listener)
-            listener.close()
-        self._listeners.clear()
-        self._accept_at = None
+        self._listeners.close()
 
     def close(self) -> None:
         """Close every socket."""
@@ -348,7 +319,7 @@ class Reactor:
         """
         now = time.monotonic()
         if self._is_full(now):
-            _turn_away(sock)
+            turn_away(sock)
             if on_close is not None:
                 on_close()
             return
@@ -360,7 +331,7 @@ class Reactor:
     def _accept(self, listener: socket.socket, now: float) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             if self._handshakes.crowded:
-                self._pause_accepting(now + _CROWD_PAUSE)
+                self._listeners.pause(now + _CROWD_PAUSE)
                 return
             try:
                 sock, address = listener.accept()
@@ -368,12 +339,12 @@ class Reactor:
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    self._warnings.warning(now, "room", "no room for another connection: %s", error.strerror)
-                    self._pause_accepting(now + self._accept_pause)
+                    self._server_log.no_room(now, error.strerror)
+                    self._listeners.pause(now + self._accept_pause)
                     return
                 continue  # that one peer has gone again
             if self._is_full(now):
-                _turn_away(sock, told=self.tls is None)
+                turn_away(sock, told=self.tls is None)
                 continue
             try:
                 self._prepare(sock, address, now)
@@ -384,7 +355,7 @@ class Reactor:
     def _is_full(self, now: float) -> bool:
         why = self.endpoint.refusal(len(self._handshakes.begun))
         if why is not None:
-            self._warnings.warning(now, why.partition(" ")[0], "refused a connection: %s", why)
+            self._server_log.refused(now, why)
         return why is not None
 
     def _prepare(self, sock: socket.socket, address: object, now: float) -> None:
@@ -414,23 +385,13 @@ class Reactor:
         if self.on_connected is not None:
             self.on_connected(peer, link.sock)
 
-    def _pause_accepting(self, until: float) -> None:
-        """Leave new connections alone for a while: a listener stays readable, and would make every turn spin."""
-        if self._accept_at is None:
-            for listener in self._listeners:
-                self._poller.unregister(listener)
-        self._accept_at = until
-
     def _tidy(self, now: float) -> None:
         """Close connections whose handshake has taken too long, and accept again."""
         for link, timeout in islice(self._handshakes.pop_overdue(now), _CLOSES):
             if timeout is not None:
-                self._warnings.warning(now, "tls", "TLS with %s failed: no handshake within %g s", link.host, timeout)
+                self._server_log.tls_failed(now, link.host, f"no handshake within {timeout:g} s")
             self._close(link, "no handshake", clean=False)
-        if self._accept_at is not None and now >= self._accept_at:
-            self._accept_at = None
-            for listener in self._listeners:
-                self._poller.register(listener, READ, listener)
+        self._listeners.resume(now)
 
     # Input
 
@@ -491,7 +452,7 @@ class Reactor:
 
     def _refuse(self, link: PeerSocket, why: str, now: float) -> None:
         """Let a peer with which TLS has failed read why, and listen to it no longer."""
-        self._warnings.warning(now, "tls", "TLS with %s failed: %s", link.host, why)
+        self._server_log.tls_failed(now, link.host, why)
         link.discards = True
         if link.peer == NOBODY:
             self._handshakes.fail(link, now)
@@ -608,48 +569,21 @@ class Reactor:
         link = self._links[change.peer]
         if not link.discards:  # TLS has failed otherwise, which has been logged
             link.discards = True
-            text = "peer %d (%s): closed: %s"
-            self._warnings.warning(self._now, "protocol", text, link.peer, link.host, change.reason)
+            self._server_log.peer_failed(self._now, link.host, change)
 
     def _on_peer_given_up(self, change: PeerGivenUp) -> None:
-        link = self._links[change.peer]
-        text = "peer %d (%s): closed with %s"
-        self._warnings.warning(self._now, "unread", text, link.peer, link.host, change.reason)
+        self._server_log.peer_given_up(self._now, self._links[change.peer].host, change)
 
     def _on_memory_limit_reached(self, change: MemoryLimitReached) -> None:
-        text = "memory limit %d reached: nothing new is taken" if change.full else "below the memory limit %d again"
-        self._warnings.warning(self._now, "limit", text, change.limit)
+        self._server_log.memory_limit_reached(self._now, change)
 
     def _on_trim_memory(self, _change: TrimMemory) -> None:
         _log.info("giving memory back to the system")
         give_memory_back()
 
     def _on_shutdown_requested(self, change: ShutdownRequested) -> None:
-        _log.info("shutdown requested%s", ", running jobs may end" if change.graceful else "")
+        self._server_log.shutdown_requested(change)
         self.stop_listening()
-
-    def _on_job_given_up(self, change: JobGivenUp) -> None:
-        text = "job %r of %r failed: its worker was lost, or its timeout passed, %d times"
-        _log.warning(text, change.handle, change.function, change.losses)
-
-    def _on_job_changed(self, change: JobChanged) -> None:
-        _log.debug("job %r of %r: %s", change.handle, change.function, change.state.name)
 
     def _on_stopped(self, _change: Stopped) -> None:
         self.finished = True
-
-
-def _is_gone(sock: socket.socket) -> bool:
-    """Tell whether the peer has reset a connection."""
-    poll = select.poll()
-    poll.register(sock, 0)
-    return bool(poll.poll(0))
-
-
-def _turn_away(sock: socket.socket, *, told: bool = True) -> None:
-    """Close a connection that there is no room for, and tell the peer why if nothing is encrypted."""
-    with contextlib.suppress(OSError):
-        if told:
-            sock.setblocking(False)
-            sock.send(TURNED_AWAY)
-    sock.close()

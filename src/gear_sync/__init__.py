@@ -2,8 +2,8 @@
 
 from gear_net.connecting import Connect
 from gear_net.listening import Keepalive
-from gear_net.reactor import Snapshot
 from gear_net.serving import ServerOptions, open_reactor
+from gear_net.snapshot import Snapshot
 from gear_net.tls import TLS
 from gearproto import (
     AlreadyClosed,

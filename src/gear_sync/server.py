@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, Unpack
 
-from gear_net.reactor import Snapshot
 from gear_net.serving import ServerBase, ServerOptions
+from gear_net.snapshot import Snapshot
 from gearproto import DEFAULT_PORT, AlreadyClosed
 
 __all__ = ["Server"]

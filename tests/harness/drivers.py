@@ -13,7 +13,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import gear_anyio
 import gear_sync
-from gear_net.reactor import Reactor, Snapshot
+from gear_net.reactor import Reactor
+from gear_net.snapshot import Snapshot
 
 from .ports import HOST
 from .servers import RunningServer

@@ -12,10 +12,11 @@ from .changes import (
     TrimMemory,
 )
 from .endpoint import TURNED_AWAY, Endpoint, EndpointOptions
-from .engine import Engine, EngineOptions
+from .engine import Engine
 from .events import Counters, JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import Job, JobState, PeerId, Worker
 from .observing import JobObserver
+from .options import EngineOptions
 from .queue import JobQueue, Scheduler
 from .reports import Report, server_decoders
 from .waking import WakePolicy, Waking

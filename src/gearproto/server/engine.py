@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, KeysView, Mapping
 from functools import partial
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 from gearproto.codec import MalformedPacket, Spec, UnexpectedPacket
 from gearproto.errors import RemoteProtocolError
@@ -31,30 +31,9 @@ from .reports import Report, Reports, server_decoders
 from .waking import WakePolicy, Waking
 from .workers import WorkerRequests
 
-__all__ = ["Engine", "EngineOptions"]
+__all__ = ["Engine"]
 
 _SPECS: Final = server_decoders()
-
-
-class EngineOptions(TypedDict, total=False):
-    """The options of `Engine` that a server may pass on; their meaning stands there."""
-
-    job_retries: int
-    worker_wakeup: int
-    wakeup_timeout: float
-    round_robin: bool
-    exceptions: bool
-    max_packet_size: int
-    max_line_size: int
-    max_output_size: int
-    max_text_size: int
-    max_functions: int
-    max_jobs: int
-    max_queue_size: int
-    max_idle_functions: int
-    max_kept_functions: int
-    allow_shutdown: bool
-    verbosity: bytes
 
 
 class Engine:
