@@ -100,7 +100,7 @@ class Client:
                 after 30 seconds unless ``probe_interval`` says otherwise.
 
         Raises:
-            ValueError: an address makes no sense, there is no such policy, or a file for TLS cannot be used.
+            ValueError: an address or the policy is not valid, or a file for TLS cannot be used.
         """
         settings = ClientSettings(
             servers,
@@ -156,7 +156,7 @@ class Client:
         resubmit: bool = False,
         stream: bool = False,
     ) -> Job[Any]:
-        """Submit a job (``SUBMIT_JOB`` and its kin), without waiting for an answer.
+        """Submit a job (``SUBMIT_JOB`` and its variants), without waiting for an answer.
 
         Waits while the network takes less than is submitted, but not longer than the client's ``timeout``; the rest is
         sent later.
@@ -168,7 +168,7 @@ class Client:
                 function and unique. Empty means never.
             priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
             reducer: name of a reducer for the worker.
-            resubmit: whether a submission whose connection is lost is sent once more, to this server or another, after
+            resubmit: whether a submission whose connection is lost is sent again, to this server or another, after
                 each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
                 may then run twice, one run after the other or both at once. Needs a unique. For functions that return
                 their result whole: if the server joins the submission to a job that is already running, pieces that
@@ -334,9 +334,9 @@ class Client:
             The job's handle.
 
         Raises:
-            JobNotSent: no byte of it left for any server.
+            JobNotSent: no byte of it was sent to any server.
             JobRejected: the server refused it.
-            JobLost: the connection went before the answer; the server may have taken it.
+            JobLost: the connection ended before the answer; the server may have taken it.
             TimeoutError: the server has not answered in time; it may have taken the job.
             StreamBlocked: jobs that stream hold so much unread that the answer is not read; likewise.
             CodecError: the value of a typed function cannot be encoded.
@@ -394,7 +394,7 @@ class Client:
                 servers until one knows it. Once one has answered, the others have ``connect_timeout`` seconds to.
 
         Raises:
-            ConnectionLost: a server could not be reached, or the connection went before the answer, and no other
+            ConnectionLost: a server could not be reached, or the connection ended before the answer, and no other
                 server knows the job.
             TimeoutError: likewise, a server has not answered in time.
         """

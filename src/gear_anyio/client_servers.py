@@ -266,7 +266,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
             raise errors[0]
 
     def _on_retryable(self, job: WaitingRecord) -> None:
-        """Submit a job once more whose submission came to nothing."""
+        """Submit a job again after its submission has failed."""
         if self._closed or self._starter is None:
             job.give_up()
         elif job not in self._unfinished:  # else its task looks again

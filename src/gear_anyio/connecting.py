@@ -40,7 +40,7 @@ async def dial(
     connect: Connect | None,
     order: Callable[[Iterable[Endpoint]], list[Endpoint]],
 ) -> tuple[Transport, Endpoint | None]:
-    """Connect to a server; return the transport, and where it leads to, as far as that is known.
+    """Connect to a server; return the transport, and where it leads to, if known.
 
     Args:
         address: the server.

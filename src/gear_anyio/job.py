@@ -92,7 +92,7 @@ class Job(JobView[_R_co]):
 
         Raises:
             JobError: no server has taken the job.
-            ConnectionLost: the server could not be reached, or the connection went before the answer.
+            ConnectionLost: the server could not be reached, or the connection ended before the answer.
             TimeoutError: the server has not answered in time.
         """
         servers = self._servers

@@ -81,7 +81,7 @@ class ClientServersBase(Generic[_S, _R]):
         Args:
             request: the job.
             background: whether it is a background job.
-            resubmit: whether a submission that was lost with its connection is sent once more.
+            resubmit: whether a submission that was lost with its connection is sent again.
             stream: whether the pieces of its result are dropped once they have been consumed.
 
         Raises:
@@ -118,7 +118,7 @@ class ClientServersBase(Generic[_S, _R]):
         return TimeoutError(f"{server}: no answer within {self.settings.timeout:g} s")
 
     def known_failures(self) -> list[tuple[Address, OSError]]:
-        """Return why servers cannot be reached, as far as that is known."""
+        """Return why servers cannot be reached, if known."""
         late = TimeoutError("no answer in time")
         failures = [(session.address, late if session.dialing else session.failure) for session in self.sessions]
         return [(address, failure) for address, failure in failures if failure is not None]

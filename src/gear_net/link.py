@@ -117,7 +117,7 @@ class Link:
             self.settle()
 
     def look(self) -> None:
-        """Read once, and once more if something has come: its end may have come behind it."""
+        """Read once, and again if anything arrived: the end may follow it."""
         for _ in range(2):
             if self.closed or self.paused or not self._read():
                 return

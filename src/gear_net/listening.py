@@ -16,7 +16,7 @@ from gearproto.addresses import DEFAULT_PORT, Address, check_host
 __all__ = ["DEFAULT_BACKLOG", "Keepalive", "inherited_sockets", "listen"]
 
 DEFAULT_BACKLOG: Final = 4096
-"""How many connections may wait to be accepted unless told otherwise; the system may allow fewer."""
+"""How many connections may wait to be accepted by default; the system may allow fewer."""
 
 _UNIX: Final = "unix:"
 _BRACKETED: Final = re.compile(r"\[(.*)\](?::(.*))?")  # an IPv6 address

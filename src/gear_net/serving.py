@@ -56,7 +56,7 @@ def open_reactor(host: str, port: int, **options: Unpack[ServerOptions]) -> Reac
             - ``keepalive``: TCP keepalive; None turns it off;
             - ``tls``: a `gear_net.tls.TLS` with certificate and key, or a context for servers, with which connections
               begin on all addresses; None for plain TCP;
-            - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name unless told otherwise; a random
+            - ``handle_prefix``: what job handles begin with, ``H:`` and the host's name by default; a random
               part that differs from start to start follows, so that old handles never name new jobs;
             - ``max_connections``, ``pause_at``, ``max_unsent``, ``max_behind``: see `gearproto.server.Endpoint`;
             - ``max_memory``: bytes that peers may make the server keep, estimated; None for half of the machine's

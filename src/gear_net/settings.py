@@ -53,7 +53,7 @@ class ClientSettings:
 
         Raises:
             TypeError: there is no such option, or a number is something else.
-            ValueError: one makes no sense, or a file for TLS cannot be used.
+            ValueError: an option is not valid, or a file for TLS cannot be used.
         """
         self.options = connection_options(**options)
         self.addresses = parse_addresses(servers)
@@ -99,7 +99,7 @@ class WorkerSettings:
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
             TypeError: there is no such option, or a number is something else.
-            ValueError: one makes no sense, or a file for TLS cannot be used.
+            ValueError: an option is not valid, or a file for TLS cannot be used.
         """
         self.options = connection_options(**options)
         self.addresses = parse_addresses(servers)

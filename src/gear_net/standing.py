@@ -36,7 +36,7 @@ class LoggedStanding:
             pauses: as in `Standing`.
 
         Raises:
-            ValueError: the pauses make no sense.
+            ValueError: the pauses are not valid.
         """
         self._address = address
         self._log = log

@@ -72,7 +72,7 @@ class HeldJob(Assignment, Generic[_S]):
         return self.session.conn is self.conn and self.session.connected
 
     def check(self) -> None:
-        """Make sure that the job can be reported on: it may have been assigned to this worker once more meanwhile.
+        """Make sure that the job can be reported on: it may have been assigned to this worker again meanwhile.
 
         Raises:
             ConnectionLost: the server is gone.

@@ -165,7 +165,7 @@ class Pump:
         """Begin without sources.
 
         Args:
-            owner: what the sources belong to, for people.
+            owner: what the sources belong to, as text.
             before_look: called with the lock held before each look at the sockets.
         """
         self.gate = threading.Lock()

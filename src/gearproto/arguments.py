@@ -1,4 +1,4 @@
-"""What callers give, as it goes over the wire."""
+"""Turns arguments of callers into bytes for the wire."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def as_bytes(name: str | bytes | bytearray) -> bytes:
 
 
 def as_payload(what: str, data: object) -> bytes:
-    """Return data as it goes over the wire: anything that has the form of bytes, as bytes.
+    """Return data as bytes; it may be any object with the buffer interface.
 
     Args:
         what: names the data in messages.
         data: the data.
 
     Raises:
-        LocalProtocolError: it does not have the form of bytes.
+        LocalProtocolError: it is not such an object.
     """
     if type(data) is bytes:
         return data

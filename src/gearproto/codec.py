@@ -1,4 +1,4 @@
-"""How packets are written and read: the machinery behind the classes in `gearproto.packets`.
+"""Encodes and decodes packets: the machinery behind the classes in `gearproto.packets`.
 
 A packet is a header of 12 bytes (magic, type number and size, big-endian) and arguments with one NUL between them; only
 the last argument may hold NUL bytes, and only where it is a `Payload`. A class declares its arguments as annotations;
@@ -96,7 +96,7 @@ def header_key(magic: bytes, number: int) -> bytes:
 
 
 class Route(Flag):
-    """Who sends a packet to whom; stands for the columns magic and type of the protocol's table."""
+    """Who sends a packet to whom. It replaces the columns magic and type of the protocol's table."""
 
     FROM_CLIENT = auto()
     FROM_WORKER = auto()
@@ -108,13 +108,13 @@ class Route(Flag):
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """What an argument may be: decides validation, and nothing else.
+    """The rule for an argument. It only affects validation.
 
     Attributes:
-        limit: its longest size in bytes, or None where only the packet's size is limited.
+        limit: its maximum size in bytes; None if only the packet's size is limited.
         empty: whether it may be empty.
         payload: whether it may hold NUL bytes; only the last argument of a packet can.
-        negative: whether a number may be below 0. Clients take such numbers all the same, as gearmand passes them on.
+        negative: whether a number may be below 0. Clients accept such numbers anyway, because gearmand passes them on.
     """
 
     limit: int | None = None
@@ -172,11 +172,11 @@ class Spec:
 
 @event
 class MalformedPacket(Event):
-    """A whole packet whose arguments make no sense. What follows it is untouched.
+    """A whole packet whose arguments are not valid. What follows it is untouched.
 
     Attributes:
         packet: name of the packet, such as ``WORK_STATUS``.
-        reason: what is wrong with it, for people.
+        reason: what is wrong with it, as text.
     """
 
     packet: str
@@ -345,7 +345,7 @@ def _body_encoder(arguments: tuple[tuple[str, type, Argument], ...]) -> Callable
 
 
 def decoders(receives: Route) -> dict[bytes, Spec]:
-    """Return what a decoder needs to know, by header key.
+    """Return the specs that a decoder needs, by header key.
 
     Args:
         receives: the routes whose packets this side receives.

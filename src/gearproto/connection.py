@@ -99,9 +99,8 @@ class Request:
 class Connection:
     """Base of `ClientConnection` and `WorkerConnection`: one connection to a job server, without any I/O.
 
-    Give it what arrives (`receive_data`, `receive_eof`), pull events until there are none (`events`), send its output
-    (`data_to_send`) and say how much of it has left (`data_sent`), and call `handle_timeout` at `next_deadline`.
-    Requests only queue output.
+    Pass on what arrives (`receive_data`, `receive_eof`), pull all events (`events`), send the output (`data_to_send`),
+    report how much was sent (`data_sent`), and call `handle_timeout` at `next_deadline`. Requests only queue output.
     """
 
     _ROLE: ClassVar[str]
@@ -121,13 +120,14 @@ class Connection:
         """Begin a connection that the transport has just opened.
 
         Args:
-            max_packet_size: limit in bytes for packets either way, header not counted; also for a whole text answer.
+            max_packet_size: limit in bytes for packets in both directions, without the header; also for a whole text
+                answer.
             max_line_size: limit in bytes for a text line with its ending.
             max_output_size: limit in bytes for output that `data_to_send` has not taken; more is refused.
             probe_interval: seconds without a sign of life after which the server is probed (``ECHO_REQ``). Signs of
-                life are received bytes, and output that had to wait and then left. None means never.
-            probe_timeout: seconds that the server has to answer, from when the probe has left; then the connection
-                ends. It ends too if the probe cannot leave, and no other output leaves in that time.
+                life are received bytes, and output that had to wait and was then sent. None means never.
+            probe_timeout: seconds that the server has to answer, counted from when the probe was sent; then the
+                connection ends. It also ends if neither the probe nor other output can be sent in this time.
             now: monotonic time in seconds; only matters with a `probe_interval`.
         """
         self._max_packet = whole_number("max_packet_size", max_packet_size)
@@ -192,10 +192,10 @@ class Connection:
         self._decoder.feed(data)
 
     def data_sent(self, n: int, now: float | None = None) -> None:
-        """Report that the next bytes taken by `data_to_send` have left; after the end it is ignored.
+        """Report that the next bytes taken by `data_to_send` were sent; ignored after the end.
 
-        It decides between `NotSent` and `Lost` when the connection ends, and whether a probe has left. A transport
-        that cannot tell never calls it; then all that was taken counts as sent.
+        This decides between `NotSent` and `Lost` when the connection ends, and when a probe was sent. If your transport
+        cannot tell, never call it; then everything that was taken counts as sent.
 
         Args:
             n: how many bytes.
@@ -233,14 +233,15 @@ class Connection:
         self._eof = True
 
     def connection_lost(self, reason: str, unsent: int | None = None) -> None:
-        """End the connection at once, for a reason that the transport, or the caller, knows.
+        """End the connection at once, because of the transport or the caller.
 
         Args:
-            reason: why, for people.
-            unsent: how many of the bytes taken by `data_to_send` have not left. None means what `data_sent` has told.
+            reason: why, as text.
+            unsent: how many of the bytes taken by `data_to_send` were not sent. None means that `data_sent` has
+                reported what was sent.
 
         Raises:
-            LocalProtocolError: more bytes than were taken cannot have stayed.
+            LocalProtocolError: it is more than the bytes that were taken.
         """
         if unsent is not None and not self._ended:
             if not 0 <= unsent <= self._taken:
@@ -250,13 +251,14 @@ class Connection:
         self._end(reason)
 
     def connection_refused(self, reason: str) -> None:
-        """End the connection because the server does not accept it, as when it refuses a certificate.
+        """End the connection because the server refuses it, for example because of a certificate.
 
-        With TLS 1.3 a client may send before the server has looked at its certificate. Where the refusal is the first
-        that is heard of the server, it has read nothing: what was sent counts as not sent, and may go elsewhere.
+        With TLS 1.3, a client may send before the server has verified its certificate. If the refusal is the first
+        thing that the server sends, it has read nothing: what was sent counts as not sent, and may go to another
+        server.
 
         Args:
-            reason: why, for people.
+            reason: why, as text.
         """
         if not self._heard and not self._ended:
             self._refused()
@@ -271,9 +273,9 @@ class Connection:
         """Parse and return one event. None means that more input is needed, or that the connection has ended.
 
         Raises:
-            RemoteProtocolError: the server broke the protocol. The connection has ended with that. This is raised
-                once: further calls return what it means for the requests that were open, and `ConnectionClosed`. A
-                loop that stops at the error loses these events; `events` does not.
+            RemoteProtocolError: the server broke the protocol, and the connection has ended. This is raised once:
+                further calls return how the open requests ended, and `ConnectionClosed`. A loop that stops at the error
+                loses these events; `events` does not.
         """
         while not self._events:
             if self._ended:
@@ -294,10 +296,10 @@ class Connection:
         return self._events.popleft()
 
     def events(self) -> Iterator[Event]:
-        """Yield events until there are none: until more input is needed, or the connection has ended.
+        """Yield events until more input is needed, or the connection has ended.
 
-        Does not raise: where `next_event` would, the events that follow the error say all. The requests that were open
-        end, and the reason in `ConnectionClosed` is the text of the error.
+        Does not raise. If `next_event` would, the events after the error follow instead: the open requests end, and the
+        reason in `ConnectionClosed` is the text of the error.
         """
         while True:
             try:
@@ -318,10 +320,10 @@ class Connection:
         return data
 
     def require_answer(self, now: float, timeout: float) -> None:
-        """Put the server on trial: ask for an answer (``ECHO_REQ``), without which the connection ends.
+        """Put the server on trial: send an ``ECHO_REQ``, and end the connection if it is not answered in time.
 
-        Do so before anything else on a new connection to a server that fell silent: a system accepts connections for
-        programs that hang. `Answered` tells that the answer has come.
+        Call this first on a new connection to a server that was silent before: an operating system accepts connections
+        even for a program that hangs. The event `Answered` says that the answer has arrived.
 
         Args:
             now: monotonic time in seconds.
@@ -375,11 +377,11 @@ class Connection:
             self._end(f"no answer to ECHO_REQ within {self._probe_timeout:g} s", silent=True)
 
     def rest(self) -> None:
-        """Send no probes, and wait for no answer to one, as nobody reads what the server sends: see `resume`."""
+        """Suspend probes while the connection is not read; see `resume`."""
         self._rests = True
 
     def resume(self, now: float) -> None:
-        """End a `rest`: what the server sends is read again. The interval to the next probe begins.
+        """End a `rest`: the connection is read again. The interval to the next probe begins.
 
         Args:
             now: monotonic time in seconds.
@@ -401,9 +403,9 @@ class Connection:
         Args:
             option: its name; ``exceptions`` makes the server send ``WORK_EXCEPTION`` instead of ``WORK_FAIL``, and
                 ``reruns``, which our own server knows, makes it send ``JOB_REQUEUED``.
-            optional: whether the server may pass over an option that it does not know without an answer. The request
-                has failed then as soon as the answer to a later one comes. An ``ERROR`` counts as that unless it is
-                about an option, or the server has answered another option with ``ERROR``.
+            optional: whether the server may ignore an option that it does not know. Then the request fails when the
+                answer to a later one arrives. An ``ERROR`` counts as such an answer unless it is about an option, or
+                the server has answered another option with ``ERROR``.
 
         Raises:
             LocalProtocolError: the name holds NUL or is too long, or the connection has ended.
@@ -416,7 +418,7 @@ class Connection:
         """Send a text command. The answer is `AdminReplied`.
 
         Raises:
-            LocalProtocolError: an argument makes no sense, or the connection has ended.
+            LocalProtocolError: an argument is not valid, or the connection has ended.
         """
         line = command.encode()
         self._check_open("text command", len(line))

@@ -1,4 +1,4 @@
-"""The exceptions of gearproto and its adapters."""
+"""The exceptions of all packages."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = [
 
 
 class GearmanError(Exception):
-    """Base of everything that gearproto and its adapters raise on purpose."""
+    """Base of all exceptions that these packages raise on purpose."""
 
 
 class ProtocolError(GearmanError):
-    """Somebody broke the protocol: see its two kinds."""
+    """The caller or the peer broke the protocol; see the two subclasses."""
 
 
 class LocalProtocolError(ProtocolError):
-    """The caller asked for something that the protocol does not allow, or not now.
+    """The caller asked for something that the protocol does not allow, or does not allow now.
 
     The object is as it was before the call, and nothing was queued.
     """
@@ -49,7 +49,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ConnectionLost(GearmanError):
-    """The connection to the server is gone, and with it the answer to a request that is not a submission."""
+    """The connection to the server was lost before it answered a request that is not a submission."""
 
 
 class AlreadyClosed(GearmanError):
@@ -57,7 +57,7 @@ class AlreadyClosed(GearmanError):
 
 
 class StreamBlocked(GearmanError):
-    """The answer cannot come: jobs that stream hold so much unread that their connection is not read.
+    """The answer cannot arrive: streaming jobs hold so much unread data that their connection is not read.
 
     The call can be repeated once the events of these jobs have been read, or the iterations over them have been left.
     Jobs are not affected.
@@ -84,14 +84,14 @@ class JobError(GearmanError):
 
 
 class JobFailed(JobError):
-    """The job ended with ``WORK_FAIL``. Raised by a worker's function, it reports just that."""
+    """The job ended with ``WORK_FAIL``. A worker's function may raise it to report a failure."""
 
 
 class JobRaised(JobError):
     """The job ended with ``WORK_EXCEPTION``.
 
     Attributes:
-        data: the exception as the worker put it.
+        data: the exception as the worker sent it.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -105,11 +105,11 @@ class JobRejected(JobError, ServerError):
 
 
 class JobNotSent(JobError):
-    """No byte of the submission left for any server: it is safe to submit again."""
+    """No byte of the submission was sent to any server: it is safe to submit again."""
 
 
 class JobLost(JobError, ConnectionLost):
-    """The connection went after the submission had left: nobody here can know whether the job ran."""
+    """The connection ended after the submission was sent: the client cannot know whether the job ran."""
 
 
 def _readable(code: bytes, text: bytes) -> str:

@@ -1,7 +1,7 @@
 """Events: what a connection tells the program that drives it.
 
-A packet that says all there is to say is its own event (see `gearproto.packets`). The classes here exist where the
-connection adds something that no packet holds: which request a reply belongs to, or why a connection ended.
+If a packet contains everything, it is an event itself (see `gearproto.packets`). The classes here are for events to
+which the connection adds something: which request a reply belongs to, or why a connection ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class JobQueued(Event):
 
     Attributes:
         request: the submission.
-        handle: the server's name for the job. Coalesced submissions share one.
+        handle: the server's name for the job. Joined submissions share it.
     """
 
     request: RequestId
@@ -112,13 +112,13 @@ class Restarted(Event):
 
 @event
 class JobEnded(Event):
-    """A submission has come to its end. Exactly one for each foreground submission.
+    """A submission has ended. There is exactly one of these for each foreground submission.
 
     A background submission that the server has taken ends with `JobQueued` instead.
 
     Attributes:
         request: the submission.
-        handle: the job's handle, or None if the server never told it.
+        handle: the job's handle; None if the server never sent it.
         outcome: how it ended.
     """
 
@@ -256,7 +256,7 @@ class ReportRefused(Event):
 
 @event
 class UnmatchedReport(Event):
-    """A report that belongs to no submission of this connection, and was dropped.
+    """A report that does not belong to a submission of this connection, and was dropped.
 
     Servers send them: a second copy for a job that two submissions shared, or a ``WORK_FAIL`` behind a
     ``WORK_EXCEPTION``.
@@ -275,9 +275,9 @@ class ConnectionClosed(Event):
     """The connection has ended; nothing comes after this.
 
     Attributes:
-        reason: why, for people.
-        silent: whether the server has given no sign of life in time, so that it may hang.
-        refused: whether the server has refused the connection, for a reason that somebody has to remove.
+        reason: why, as text.
+        silent: whether the server has shown no sign of life in time, so that it may hang.
+        refused: whether the server has refused the connection, for a reason that somebody has to fix.
     """
 
     reason: str

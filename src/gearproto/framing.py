@@ -15,13 +15,13 @@ from .event import Event, event
 __all__ = ["DEFAULT_MAX_LINE_SIZE", "DEFAULT_MAX_PACKET_SIZE", "DEFAULT_MAX_SERVER_PACKET_SIZE", "Decoder", "Line"]
 
 DEFAULT_MAX_SERVER_PACKET_SIZE: Final = 64 * 1024 * 1024 + 64 * 1024
-"""Most bytes behind a packet's header that a server accepts unless told otherwise."""
+"""Most bytes behind a packet's header that a server accepts by default."""
 
 DEFAULT_MAX_PACKET_SIZE: Final = DEFAULT_MAX_SERVER_PACKET_SIZE + 64 * 1024
 """The same of clients and workers, which have to take all that a server may pass on."""
 
 DEFAULT_MAX_LINE_SIZE: Final = 8192
-"""Most bytes of a line, its ending included, that are accepted unless told otherwise."""
+"""Most bytes of a line, its ending included, that are accepted by default."""
 
 _HEADER_SIZE: Final = HEADER.size
 _unpack_header: Final = HEADER.unpack_from
@@ -32,7 +32,7 @@ _SMALL: Final = 4096  # pieces below this size are put together first
 
 @event
 class Line(Event):
-    """One line of the text protocol, without its line ending unless the decoder was told to keep it.
+    """One line of the text protocol, without its line ending unless the decoder keeps line endings.
 
     Attributes:
         text: the line; never starts with NUL.
@@ -42,7 +42,7 @@ class Line(Event):
 
 
 class Decoder:
-    """Cuts what a peer sends into packets and lines, one at a time.
+    """Splits what a peer sends into packets and lines, one at a time.
 
     Complete input stays immutable bytes, read through a cursor; only an unfinished message is gathered, and looked at
     again when it is whole. So one-byte chunks and huge packets both take linear time.
@@ -76,9 +76,9 @@ class Decoder:
         """Begin at the start of a stream.
 
         Args:
-            specs: what to make of packets, by header key: see `gearproto.codec.decoders`.
-            max_packet_size: limit in bytes for what stands behind a packet's header; some packets count as more than
-                their own size, see `gearproto.codec.Spec`.
+            specs: how to decode packets, by header key; see `gearproto.codec.decoders`.
+            max_packet_size: limit in bytes for a packet without its header; some packets count as more than their own
+                size, see `gearproto.codec.Spec`.
             max_line_size: limit in bytes for a line with its ending.
             line_endings: whether lines are returned with their endings, as they were received.
         """
@@ -120,7 +120,7 @@ class Decoder:
         """Return the next packet or line, or None until more input is fed.
 
         Raises:
-            RemoteProtocolError: the stream makes no sense from here on; what came before it has been returned.
+            RemoteProtocolError: the stream is not valid from here on; what came before it has been returned.
         """
         data, start = self._data, self._cursor
         have, body = len(data), start + _HEADER_SIZE
@@ -177,7 +177,7 @@ class Decoder:
 
     @property
     def buffered(self) -> int:
-        """How many bytes wait, parsed into nothing yet."""
+        """Number of bytes that wait to be parsed."""
         if self._big is not None:
             return self._big.size
         if self._partial is not None:

@@ -31,12 +31,12 @@ class Codec(Generic[_T]):
     __slots__ = ("_decode", "_encode", "name")
 
     def __init__(self, name: str, encode: Callable[[_T], bytes], decode: Callable[[bytes], _T]) -> None:
-        """Make a codec of two functions.
+        """Build a codec from two functions.
 
         Args:
-            name: what it is called in messages.
-            encode: makes bytes of a value; raises ValueError or TypeError if it cannot.
-            decode: makes the value of bytes; raises ValueError or TypeError if it cannot.
+            name: its name in messages.
+            encode: turns a value into bytes; raises ValueError or TypeError if it cannot.
+            decode: turns bytes into a value; raises ValueError or TypeError if it cannot.
         """
         self.name = name
         self._encode = encode
@@ -92,7 +92,7 @@ JSON: Final[Codec[Any]] = Codec("JSON", _write_json, json.loads)
 
 
 def structured(kind: type[_T]) -> Codec[_T]:
-    """Return a codec for a type that msgspec knows: dataclasses, `msgspec.Struct`, and what is made of them, in JSON.
+    """Return a JSON codec for a type that msgspec supports, such as dataclasses, `msgspec.Struct` and lists of them.
 
     Decoding checks the types. Needs the extra ``msgspec``.
 
@@ -159,7 +159,7 @@ class Function(Generic[_A, _R]):
         return self._returns.encode(result, f"{self.name}: the result")
 
     def result(self, data: bytes) -> _R:
-        """Return the result of bytes, such as `Job.result` gives.
+        """Return the result that bytes stand for.
 
         Raises:
             CodecError: they cannot be decoded.

@@ -15,10 +15,10 @@ __all__ = [
 ]
 
 DEFAULT_MAX_OUTPUT_SIZE: Final = 256 * 1024 * 1024
-"""Most bytes of output that wait to be taken unless told otherwise."""
+"""Most bytes of output that wait to be taken by default."""
 
 DEFAULT_PROBE_INTERVAL: Final = 30.0
-"""Seconds without a sign of life after which clients and workers probe a server unless told otherwise."""
+"""Seconds without a sign of life after which clients and workers probe a server by default."""
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -37,7 +37,7 @@ def whole_number(name: str, number: object, least: int = 1) -> int:
     Args:
         name: what users call it.
         number: what a user gives.
-        least: the smallest number that makes sense.
+        least: the smallest allowed number.
 
     Raises:
         ValueError: it is not a whole number, or too small.
@@ -51,7 +51,7 @@ def connection_options(**options: Unpack[ConnectionOptions]) -> ConnectionOption
     """Check options once for all connections of a client or a worker, and fill in the interval between probes.
 
     Raises:
-        TypeError: there is no such option.
+        TypeError: an option does not exist.
         ValueError: a number is out of range.
     """
     for name, value in options.items():

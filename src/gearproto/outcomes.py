@@ -1,4 +1,4 @@
-"""Outcomes: how a submitted job ended. Every submission that somebody waits for ends in exactly one of them."""
+"""Outcomes: how a submitted job ended. Every foreground submission ends in exactly one of them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Completed:
 
 @event
 class Failed:
-    """The worker, or the server in its place, gave the job up (``WORK_FAIL``)."""
+    """The worker failed, or the server gave the job up (``WORK_FAIL``)."""
 
 
 @event
 class Raised:
     """The job ended with an exception (``WORK_EXCEPTION``).
 
-    Comes only where the option ``exceptions`` is set; servers send ``WORK_FAIL`` otherwise.
+    Only arrives if the option ``exceptions`` is set; otherwise, servers send ``WORK_FAIL``.
 
     Attributes:
-        data: the exception as the worker put it.
+        data: the exception as the worker sent it.
     """
 
     data: bytes
@@ -51,10 +51,10 @@ class Rejected:
 
 @event
 class NotSent:
-    """No byte of the submission left for any server. It is safe to submit again.
+    """No byte of the submission was sent to any server. It is safe to submit again.
 
     Attributes:
-        cause: what prevented it, for people.
+        cause: what prevented it, as text.
     """
 
     cause: str
@@ -62,10 +62,10 @@ class NotSent:
 
 @event
 class Lost:
-    """The connection went after the submission had left: the job may have run, be running, or never have arrived.
+    """The connection ended after the submission was sent: the job may have run, be running, or never have arrived.
 
     Attributes:
-        cause: why the connection went, for people.
+        cause: why the connection ended, as text.
     """
 
     cause: str

@@ -150,7 +150,7 @@ class Standing:
 
         Args:
             now: monotonic time in seconds.
-            reason: why, for people.
+            reason: why, as text.
             kind: what that means for the next attempt.
             took: seconds that somebody had to wait for the failure.
             quiet: whether it concerns nobody, so that it is not worth a warning.

@@ -21,7 +21,7 @@ def checked_timeout(timeout: float | None) -> float | None:
     """Return how many seconds a wait may take; None for no limit.
 
     Args:
-        timeout: what the user says: None and infinity mean no limit, and what is below 0 means no time at all.
+        timeout: the seconds that the user gives. None and infinity mean no limit, negative numbers no time at all.
 
     Raises:
         ValueError: it is not a number.
@@ -50,8 +50,8 @@ def setting(name: str, seconds: float, *, above_0: bool = False) -> float:
 
     Args:
         name: what it is called.
-        seconds: what the user says.
-        above_0: whether 0 makes no sense.
+        seconds: what the user gives.
+        above_0: whether 0 is not allowed.
 
     Raises:
         ValueError: it is not a number, or too small.

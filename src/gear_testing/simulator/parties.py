@@ -110,7 +110,7 @@ class Timer:
         self._at: float | None = None
 
     def set(self) -> None:
-        """Look at the deadline once more."""
+        """Look at the deadline again."""
         when = self._deadline()
         if when is not None and (self._at is None or when < self._at):
             self._at = when

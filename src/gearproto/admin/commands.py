@@ -48,7 +48,7 @@ _R = TypeVar("_R")
 
 
 class Command(Event, Generic[_R]):
-    """Base of the text commands; the parameter is what the answer tells.
+    """Base of the text commands; the type parameter is the type of the answer.
 
     Attributes:
         words: what the command begins with.
@@ -60,12 +60,12 @@ class Command(Event, Generic[_R]):
     row: ClassVar[type[Row] | None]
 
     def arguments(self) -> tuple[bytes, ...]:
-        """Return the words behind the command."""
+        """Return the words that follow the command."""
         return ()
 
     @classmethod
     def parse(cls, arguments: list[bytes]) -> Command[Any] | Refused:
-        """Make the command of the words behind it; those that it has no use for are ignored."""
+        """Build the command from the words that follow it; extra words are ignored."""
         del arguments
         return cls()
 
@@ -84,10 +84,10 @@ class Command(Event, Generic[_R]):
         return line + b"\r\n"
 
     def result(self, reply: Reply) -> _R:
-        """Return what an answer to the command tells.
+        """Return the content of an answer to the command.
 
         Raises:
-            ServerError: the server refused, or its answer made no sense.
+            ServerError: the server refused, or its answer was not valid.
         """
         if isinstance(reply, Refused):
             raise ServerError(reply.code, reply.text.replace(b"+", b" "))
@@ -262,7 +262,7 @@ class Shutdown(Command[None]):
     """Stops the server (``shutdown``, ``shutdown graceful``).
 
     Attributes:
-        graceful: whether it lets running jobs end, and takes nothing new meanwhile.
+        graceful: whether the server lets running jobs end, and accepts nothing new meanwhile.
     """
 
     graceful: bool = False

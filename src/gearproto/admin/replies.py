@@ -31,7 +31,7 @@ class Refused:
     """The command was not carried out.
 
     Attributes:
-        code: the server's code, such as ``UNKNOWN_COMMAND``; or ``MALFORMED_REPLY`` where an answer made no sense.
+        code: the server's code, such as ``UNKNOWN_COMMAND``; or ``MALFORMED_REPLY`` if an answer was not valid.
         text: the server's explanation; gearmand writes ``+`` for spaces.
     """
 

@@ -110,8 +110,8 @@ class WorkerListed(Row):
     Attributes:
         descriptor: the server's number for the connection.
         address: the peer's address.
-        client_id: the name it has given itself; empty if none.
-        functions: what it can run, last registered first.
+        client_id: the name that it has given itself; may be empty.
+        functions: the functions that it can run, the last registered one first.
     """
 
     descriptor: int
@@ -150,7 +150,7 @@ class JobListed(Row):
     Attributes:
         handle: its handle.
         retries: how often it has been given back.
-        ignored: whether nobody waits for it any more.
+        ignored: whether no client waits for it any more.
         background: whether it is a background job.
     """
 

@@ -93,7 +93,7 @@ class Dispatch(Generic[_R]):
             jobs: the jobs.
             chooser: chooses among the servers.
             connect_timeout: seconds to wait for a server that failed lately, if no other can be tried. Jobs that
-                are submitted once more look for a server for longer, see `JobRecord.search_until`.
+                are submitted again look for a server for longer, see `JobRecord.search_until`.
             failures: why servers failed before; told of where none is tried any more.
         """
         self.left = list(jobs)
@@ -139,7 +139,7 @@ class Dispatch(Generic[_R]):
 
         Args:
             address: the server.
-            error: why, as far as that is known.
+            error: why, if known.
             jobs: the jobs.
         """
         if error is not None:

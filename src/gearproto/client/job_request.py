@@ -17,7 +17,7 @@ from .submissions import Submission, submission
 __all__ = ["DEFAULT_MAX_UNIQUE_SIZE", "JobHandle", "JobRequest", "check_max_unique_size", "earliest"]
 
 DEFAULT_MAX_UNIQUE_SIZE: Final = 63
-"""Most bytes of a unique unless told otherwise: one less than the protocol allows, for gearmand's sake."""
+"""Most bytes of a unique by default: one less than the protocol allows, for gearmand's sake."""
 
 _MAX_UNIQUE_SIZE: Final = 64
 

@@ -63,10 +63,10 @@ __all__ = ["DEFAULT_RESUBMIT_TIMEOUT", "MAX_RESUBMISSIONS", "JobRecord", "outcom
 
 
 MAX_RESUBMISSIONS: Final = 5
-"""How often a submission that was lost is sent once more, if that is asked for."""
+"""How often a submission that was lost is sent again, if that is asked for."""
 
 DEFAULT_RESUBMIT_TIMEOUT: Final = 60.0
-"""Seconds for which a submission that was lost looks for a server, if it is to be sent once more."""
+"""Seconds for which a submission that was lost looks for a server, if it is to be sent again."""
 
 
 def outcome_error(outcome: Outcome) -> JobError | None:
@@ -145,7 +145,7 @@ class JobRecord:
         Args:
             packet: what submits the job.
             candidates: the servers that it can go to.
-            resubmit: whether a submission that was lost with its connection is sent once more.
+            resubmit: whether a submission that was lost with its connection is sent again.
             unread: counts what the job holds unread, if it streams; None if it keeps all events.
 
         Raises:
@@ -367,7 +367,7 @@ class JobRecord:
         Raises:
             JobRejected: the server refused it.
             JobNotSent: no byte of it left.
-            JobLost: the connection went before the answer.
+            JobLost: the connection ended before the answer.
         """
         if self.handle is not None:
             return self.handle

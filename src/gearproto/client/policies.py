@@ -76,7 +76,7 @@ class ServerChooser:
             policy: the policy or its value.
 
         Raises:
-            ValueError: there is no such policy.
+            ValueError: the policy does not exist.
         """
         self._standings = standings
         self._policy = Policy(policy)

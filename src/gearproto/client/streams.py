@@ -23,7 +23,7 @@ from .job_events import Cursor, EventLog, JobEvent, Step
 __all__ = ["DEFAULT_MAX_UNREAD", "StreamLog", "Unread"]
 
 DEFAULT_MAX_UNREAD: Final = 16 * 1024 * 1024
-"""Most bytes that the jobs of a client that stream hold unread unless told otherwise."""
+"""Most bytes that the jobs of a client that stream hold unread by default."""
 
 _EVENT_SIZE: Final = 128  # bytes that an event takes in addition to its data, about: empty pieces take memory too
 

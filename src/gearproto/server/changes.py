@@ -28,7 +28,7 @@ class Close(Event):
 
     Attributes:
         peer: the peer.
-        reason: why, for people.
+        reason: why, as text.
         unread: bytes of output that the transport has not taken. With TLS, say ``close_notify`` only if there are none.
     """
 
@@ -76,7 +76,7 @@ class PeerGivenUp(Event):
 
     Attributes:
         peer: the peer.
-        reason: what it has exceeded, for people.
+        reason: what it has exceeded, as text.
     """
 
     peer: PeerId

@@ -16,7 +16,7 @@ class PeerFailed(Event):
 
     Attributes:
         peer: the peer.
-        reason: what it did, for people.
+        reason: what it did, as text.
     """
 
     peer: PeerId

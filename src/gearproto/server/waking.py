@@ -22,7 +22,7 @@ from .queue import JobQueue
 
 __all__ = ["WakePolicy", "Waking"]
 
-_MAX_MISSES: Final = 3  # once more workers have been woken in vain, one after the other, all are
+_MAX_MISSES: Final = 3  # once more workers than this have been woken in vain, all are woken
 _NOOP: Final = Noop().encode()
 
 

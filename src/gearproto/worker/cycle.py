@@ -1,9 +1,9 @@
 """The cycle of asking for jobs, going to sleep and waking up, as one connection of a worker goes through it.
 
-Theory of operation. A worker that wants a job asks for it (``GRAB_JOB`` and its kin) and is `Grab.ASKED`. The server
-either assigns a job, after which the worker is `Grab.IDLE` until it wants another one; or it has none (``NO_JOB``).
-Then the worker says that it sleeps (``PRE_SLEEP``) and is `Grab.ASLEEP` until the server wakes it (``NOOP``), after
-which it asks again.
+Theory of operation. A worker that wants a job asks for it (``GRAB_JOB`` and its variants) and is `Grab.ASKED`. The
+server either assigns a job, after which the worker is `Grab.IDLE` until it wants another one; or it has none
+(``NO_JOB``). Then the worker says that it sleeps (``PRE_SLEEP``) and is `Grab.ASLEEP` until the server wakes it
+(``NOOP``), after which it asks again.
 
 What crosses a request on its way is harmless: a ``NOOP`` may come when the worker has asked, or wants nothing, and a
 server may assign a job without being asked. `grab_cycle` has a row for everything that can come in every state, so that
@@ -60,6 +60,6 @@ def grab_cycle(*, asks_when_woken: bool) -> Mapping[tuple[Grab, type[Event]], tu
 
     Returns:
         The next state, and whether to send the packet that leads there: ``PRE_SLEEP`` to be `Grab.ASLEEP`, and
-        ``GRAB_JOB`` or its kin to be `Grab.ASKED`.
+        ``GRAB_JOB`` or its variants to be `Grab.ASKED`.
     """
     return _CYCLE if asks_when_woken else _CYCLE_OF_SEVERAL
