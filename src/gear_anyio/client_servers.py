@@ -380,30 +380,29 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
         self.check_open()
         failures: dict[Address, OSError] = {}
         answer = WaitingAnswer()
-        used: list[OpenRequests[WaitingRecord]] = []
         session: ClientSession | None = None
 
-        def call(records: OpenRequests[WaitingRecord]) -> None:
+        def ask(records: OpenRequests[WaitingRecord]) -> None:
             records.ask(request, answer)
-            used.append(records)
 
         def check() -> None:
             self.before_wait()
-            used[0].check_progress()
+            if answer.records is not None:
+                answer.records.check_progress()
 
         with anyio.CancelScope(deadline=until):
-            while not used:
+            while answer.records is None:
                 now = anyio.current_time()
                 match candidates.next(now, now + self.settings.connect_timeout):
                     case Try(index):
                         session = self.sessions[index]
-                        if not await self._use(session, call) and session.failure is not None:
+                        if not await self._use(session, ask) and session.failure is not None:
                             failures[session.address] = session.failure
                     case WaitUntil(retry_at):
                         await anyio.sleep_until(retry_at)
                     case None:
                         raise ConnectionLost(unreachable(failures.items() or self.known_failures()))
-            return used[0], await answer.wait(check)
+            return answer.records, await answer.wait(check)
         if session is None:
             raise ConnectionLost(unreachable(self.known_failures()))
         raise self.no_answer(session.address)

@@ -403,14 +403,12 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
         """
         failures: dict[Address, OSError] = {}
         answer = Answer()
-        used: list[OpenRequests[JobRecord]] = []
         address: Address | None = None
 
-        def call(records: OpenRequests[JobRecord]) -> None:
+        def ask(records: OpenRequests[JobRecord]) -> None:
             records.ask(request, answer)
-            used.append(records)
 
-        while not used:
+        while answer.records is None:
             now = time.monotonic()
             if now >= until:
                 raise ConnectionLost(unreachable(self.known_failures())) if address is None else self.no_answer(address)
@@ -418,13 +416,13 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
                 case Try(index):
                     session = self.sessions[index]
                     address = session.address
-                    if not self._use(session, call, until) and session.failure is not None:
+                    if not self._use(session, ask, until) and session.failure is not None:
                         failures[address] = session.failure
                 case WaitUntil(retry_at):
                     self._sleep(min(retry_at, until))
                 case None:
                     raise ConnectionLost(unreachable(failures.items() or self.known_failures()))
-        (records,) = used
+        records = answer.records
         while self.pump.wait(lambda: answer.event is not None or records.stopped, seconds_left(until)):
             with self.pump.gate, self.pump.lock:
                 if answer.event is not None:

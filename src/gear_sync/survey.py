@@ -42,19 +42,17 @@ class Question:
         self._request = request
         self._worthwhile = worthwhile
         self._answer = Answer()
-        self._records: OpenRequests[JobRecord] | None = None
         self._dialed = False
         self._awaits_dial = False
 
     def ask(self, records: OpenRequests[JobRecord]) -> None:
         """Queue the request on a connection to the server."""
         records.ask(self._request, self._answer)
-        self._records = records
 
     @property
     def moved(self) -> bool:
         """Whether there is something to `advance`."""
-        if self._records is not None:
+        if self._answer.records is not None:
             return self._answer.event is not None
         return self.session.connected or (self._awaits_dial and not self.session.dialing)
 
@@ -70,8 +68,8 @@ class Question:
             dial: begins to connect a session.
         """
         self.due_at = _NEVER
-        if self._records is not None:
-            self._take_answer(self._records)
+        if self._answer.records is not None:
+            self._take_answer(self._answer.records)
         elif self.session.dialing:
             self._awaits_dial = True
         elif not use(self.session, self.ask):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gearproto.addresses import Address
 from gearproto.admin import Command
@@ -39,13 +39,15 @@ class Answer:
 
     Attributes:
         event: the answer; None until it has come.
+        records: where the request is open, or was; None until it is asked.
     """
 
-    __slots__ = ("event",)
+    __slots__ = ("event", "records")
 
     def __init__(self) -> None:
         """Begin without an answer."""
         self.event: Event | None = None
+        self.records: OpenRequests[Any] | None = None
 
     def on_event(self, event: Event) -> bool:
         """Take the answer: the first event is the last."""
@@ -110,6 +112,7 @@ class OpenRequests(Generic[_R]):
             LocalProtocolError: the request breaks a rule, or the connection has ended.
         """
         self._open[request(self.conn)] = answer
+        answer.records = self
 
     def introduce(self, *, exceptions: bool) -> None:
         """Set options on a server that has just been reached (``OPTION_REQ``).
