@@ -26,10 +26,10 @@ class _Ask(Protocol):
 
 
 class Admin:
-    """What administrators ask of a job server.
+    """The commands for administrators of a job server.
 
     Every method raises `ServerError` if the server refuses, `ConnectionLost` if no server can be reached or the
-    connection goes before the answer, and `TimeoutError` if there is none in time.
+    connection ends before the answer, and `TimeoutError` if there is no answer in time.
     """
 
     def __init__(self, ask: _Ask) -> None:
@@ -93,6 +93,6 @@ class Admin:
         """Stop the server (``shutdown``); gearmand refuses.
 
         Args:
-            graceful: whether it lets running jobs end first.
+            graceful: whether the server lets running jobs end first.
         """
         await self._ask(admin.Shutdown(graceful))

@@ -54,7 +54,7 @@ class Client:
     background.
 
     Attributes:
-        admin: the text protocol for administrators, with the first server that can be reached; see `admin_of`.
+        admin: the text protocol for administrators on the first server that can be reached; see `admin_of`.
     """
 
     def __init__(
@@ -76,28 +76,28 @@ class Client:
         """Make a client; the first call that needs a server connects.
 
         Args:
-            servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
+            servers: one address or several: ``host``, ``host:port`` or ``unix:PATH``. The default port is 4730.
             policy: which of several servers a job goes to: ``ordered``, ``round_robin`` or ``unique_hash``.
-            tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens the connection to a server, in place of TCP and TLS; see `Connect`. If it raises anything,
-                the server cannot be reached.
-            connect_timeout: seconds for each attempt to connect to a server, TLS included.
-            timeout: seconds that each call may take to find a server and get its answer; None for no limit.
-                Results of jobs have no limit of their own.
+            tls: the files for TLS, or a context; None for plain TCP.
+            connect: opens the connection to a server, instead of TCP and TLS; see `Connect`. If it raises, the server
+                counts as unreachable.
+            connect_timeout: seconds for each attempt to connect to a server, including TLS.
+            timeout: seconds that each call may take to find a server and get its answer; None for no limit. It does
+                not limit how long you wait for results of jobs.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
-                long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
+                long as the one before. After a permanent refusal, and while a server is silent, up to 30 seconds.
             resubmit_timeout: seconds for which a submission that was lost looks for a server, after each loss, before
                 it ends as `Lost`; only with ``resubmit=True``. It tries at least once.
-            exceptions: whether to ask for exceptions of workers (option ``exceptions``), which otherwise
-                arrive as `JobFailed`, and for news of a job that runs again (option ``reruns``). gearmand knows the
-                first option, our own server both; some other servers never answer, and must not be asked.
-            max_unique_size: limit in bytes for uniques, up to 64. It is 63 as gearmand 1.1.20 corrupts the workload
-                of a job whose unique has 64, as a SHA-256 in hexadecimal has.
-            max_unread: bytes that jobs with ``stream=True`` may hold unread, all together. While they hold more, a
-                connection that has such a job open is not read, and waiting for anything else that comes over it
-                raises `StreamBlocked`.
-            **options: options of the connections, as in `gearproto.connection.Connection`. A silent server is probed
-                after 30 seconds unless ``probe_interval`` says otherwise.
+            exceptions: whether to ask servers for exceptions of workers (option ``exceptions``), which otherwise arrive
+                as `JobFailed`, and for news about jobs that run again (option ``reruns``). gearmand knows the first
+                option, our own server knows both; turn this off for servers that never answer such a request.
+            max_unique_size: limit in bytes for uniques, up to 64. The default is 63, because gearmand 1.1.20 corrupts
+                the workload of a job whose unique has 64 bytes, such as a SHA-256 in hexadecimal.
+            max_unread: limit in bytes for the unread data of all jobs with ``stream=True`` together. Above it, a
+                connection with such a job is not read, and waiting for anything else on this connection raises
+                `StreamBlocked`.
+            **options: options of the connections, as in `gearproto.connection.Connection`. By default, a silent server
+                is probed after 30 seconds (``probe_interval``).
 
         Raises:
             ValueError: an address or the policy is not valid, or a file for TLS cannot be used.
@@ -162,20 +162,20 @@ class Client:
         sent later.
 
         Args:
-            function: name of the function to run; or its declaration, for a result of its type.
-            workload: what to work on; the value, for a typed function.
-            unique: the caller's own name for the job, at most ``max_unique_size`` bytes; the server joins jobs of one
+            function: name of the function to run; or a typed function.
+            workload: the data to work on; or the value, for a typed function.
+            unique: your own name for the job, at most ``max_unique_size`` bytes; the server joins jobs with the same
                 function and unique. Empty means never.
-            priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
+            priority: a `Priority` or its name, such as ``"high"``.
             reducer: name of a reducer for the worker.
-            resubmit: whether a submission whose connection is lost is sent again, to this server or another, after
-                each of the first 5 losses. The client looks for a server for ``resubmit_timeout`` seconds. The job
-                may then run twice, one run after the other or both at once. Needs a unique. For functions that return
-                their result whole: if the server joins the submission to a job that is already running, pieces that
+            resubmit: whether to submit the job again if its connection is lost, to this server or another one, up to 5
+                times. Each time, the client looks for a server for ``resubmit_timeout`` seconds. The job may then run
+                twice, one run after the other or both at once. Needs a unique. Use it for functions that return their
+                result in one piece: if the server joins the submission to a job that is already running, pieces that
                 were sent before are missing in the result.
-            stream: whether the pieces of the result are taken from the job's events as they come, and each is dropped
-                once every iteration has yielded it; the job has no result then. What such jobs hold unread is limited
-                by ``max_unread``. Use a client of its own for a long stream.
+            stream: whether you read the pieces of the result from the job's events. Each piece is dropped when every
+                iteration has yielded it, and the job has no result. Unread data of such jobs is limited by
+                ``max_unread``. Use a separate client for a long stream.
 
         Raises:
             CodecError: the value of a typed function cannot be encoded.
@@ -206,9 +206,9 @@ class Client:
 
         Args:
             function: the declaration that the worker serves.
-            value: what to work on.
+            value: the value to work on.
             unique: as in `submit`.
-            priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
+            priority: a `Priority` or its name, such as ``"high"``.
             timeout: longest time to wait for the result in seconds; None for no limit.
 
         Raises:
@@ -246,14 +246,14 @@ class Client:
         """Submit many jobs, in one write for each server; waits as `submit` does.
 
         Args:
-            requests: the jobs; or the declaration of a typed function.
-            values: what to work on, for a typed function; each is a job.
+            requests: the jobs; or a typed function.
+            values: the values to work on, for a typed function; each is a job.
             priority: as in `submit`, for a typed function.
             resubmit: as in `submit`.
 
         Returns:
-            The jobs, in the order of the requests; those for which no server could be reached have the outcome
-            `NotSent`. `as_completed` gives them as they end.
+            The jobs, in the order of the requests. Jobs for which no server could be reached have the outcome
+            `NotSent`. Pass the list to `as_completed` to get the jobs as they end.
 
         Raises:
             CodecError: a value cannot be encoded; none is submitted.
@@ -322,12 +322,12 @@ class Client:
         """Submit a background job, and wait until a server has taken it (``JOB_CREATED``).
 
         Args:
-            function: name of the function to run; or its declaration.
-            workload: what to work on; the value, for a typed function.
+            function: name of the function to run; or a typed function.
+            workload: the data to work on; or the value, for a typed function.
             unique: as in `submit`.
-            priority: which queue it goes to; a `Priority` or its name, as ``"high"``.
-            run_at: when it may run at the earliest, as seconds since 1970 or a datetime with a time zone.
-            delay: the same, as seconds from now by this machine's clock. Servers know whole seconds.
+            priority: a `Priority` or its name, such as ``"high"``.
+            run_at: earliest time to run, as seconds since 1970 or a datetime with a time zone.
+            delay: the same, as seconds from now. Servers only know whole seconds.
             reducer: name of a reducer for the worker.
 
         Returns:
@@ -338,7 +338,8 @@ class Client:
             JobRejected: the server refused it.
             JobLost: the connection ended before the answer; the server may have taken it.
             TimeoutError: the server has not answered in time; it may have taken the job.
-            StreamBlocked: jobs that stream hold so much unread that the answer is not read; likewise.
+            StreamBlocked: streaming jobs hold so much unread data that the answer is not read; it may have taken the
+                job.
             CodecError: the value of a typed function cannot be encoded.
             LocalProtocolError: an argument breaks a rule of the protocol.
         """
@@ -370,8 +371,8 @@ class Client:
         """Submit many background jobs, in one write for each server, and wait until they are taken.
 
         Args:
-            requests: the jobs; or the declaration of a typed function.
-            values: what to work on, for a typed function; each is a job.
+            requests: the jobs; or a typed function.
+            values: the values to work on, for a typed function; each is a job.
             priority: as in `submit`, for a typed function.
 
         Returns:
@@ -390,13 +391,14 @@ class Client:
         """Ask what is known of a job (``GET_STATUS``).
 
         Args:
-            handle: the job's handle. One from `submit_background` is asked of its server; any other is asked of all
-                servers until one knows it. Once one has answered, the others have ``connect_timeout`` seconds to.
+            handle: the job's handle. A handle from this package knows its server, which is asked. For other handles,
+                all servers are asked until one knows the job. When one has answered, the others have another
+                ``connect_timeout`` seconds.
 
         Raises:
             ConnectionLost: a server could not be reached, or the connection ended before the answer, and no other
                 server knows the job.
-            TimeoutError: likewise, a server has not answered in time.
+            TimeoutError: a server has not answered in time, and no other server knows the job.
         """
         name = as_bytes(handle)
         if isinstance(handle, JobHandle):
@@ -409,14 +411,14 @@ class Client:
         return await self._servers.status_anywhere(lambda conn: conn.get_status_unique(name))
 
     async def echo(self, data: bytes | bytearray) -> bytes:
-        """Let the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
+        """Have the first server that can be reached send data back (``ECHO_REQ``); raises as `status`."""
         return await self._servers.echo(as_payload("the data", data))
 
     def admin_of(self, server: ServerAddress) -> Admin:
-        """Return the text protocol for administrators, with one of the client's servers.
+        """Return the text protocol for administrators on one of the client's servers.
 
         Raises:
-            ValueError: it is none of the client's servers.
+            ValueError: the client does not have this server.
         """
         servers = self._servers
         servers.only(server)

@@ -86,9 +86,9 @@ class Job(JobView[_R_co]):
         return record.taken()
 
     async def status(self) -> StatusReceived:
-        """Ask the job's server what it knows of the job (``GET_STATUS``), once it has taken it.
+        """Wait until a server has taken the job, then ask it for the job's status (``GET_STATUS``).
 
-        A job that has ended is not known. The client's ``timeout`` holds for each of the two waits.
+        The server does not know a job that has ended. The client's ``timeout`` applies to each of the two waits.
 
         Raises:
             JobError: no server has taken the job.
@@ -101,13 +101,13 @@ class Job(JobView[_R_co]):
         return await servers.status(handle.server, lambda conn: conn.get_status(handle), until)
 
     async def cancel(self) -> bool:
-        """Cancel the job at its server (``cancel job``), once it has taken it; it ends as `Failed`.
+        """Wait until a server has taken the job, then cancel it there (``cancel job``). It ends as `Failed`.
 
         The job is cancelled for all its clients, including submissions that the server has joined to this one. A worker
         that is running the job does not learn of it.
 
         Returns:
-            Whether the server has cancelled it. If not, the job had ended already.
+            Whether the server has cancelled the job. If not, it had already ended.
 
         Raises:
             JobError, ConnectionLost, TimeoutError: as for `status`.
@@ -124,13 +124,13 @@ class Job(JobView[_R_co]):
             timeout: longest time to wait in seconds; None for no limit.
 
         Returns:
-            All pieces that the worker has sent (``WORK_DATA``) and the end of the result (``WORK_COMPLETE``), joined.
+            The pieces that the worker has sent (``WORK_DATA``) and the end of the result (``WORK_COMPLETE``), joined.
 
         Raises:
-            JobError: the job ended otherwise: `JobFailed`, `JobRaised`, `JobRejected`, `JobNotSent` or `JobLost`.
+            JobError: the job has no result: `JobFailed`, `JobRaised`, `JobRejected`, `JobNotSent` or `JobLost`.
             TimeoutError: the time has passed. The job is not cancelled, and can be waited for again.
             LocalProtocolError: the job was submitted with ``stream=True``, and keeps no result.
-            StreamBlocked: another job holds so much unread that the connection is not read.
+            StreamBlocked: another job holds so much unread data that the connection is not read.
         """
         self._waiting.check_keeps_result()
         if not await self.wait(timeout):
@@ -138,14 +138,14 @@ class Job(JobView[_R_co]):
         return self._result()
 
     def __aiter__(self) -> JobEvents:
-        """Yield what happens to the job, without a timeout: see `events`."""
+        """Yield the events of the job, without a timeout; see `events`."""
         return self.events()
 
     def events(self, timeout: float | None = None) -> JobEvents:
-        """Yield what happens to the job, from the oldest event that is kept; the outcome comes last.
+        """Yield the events of the job, from the oldest one that is kept; the outcome comes last.
 
-        Every iteration yields all pieces of the result and all warnings, also one that begins late, unless the job
-        streams. Progress that an iteration has not yielded before the next comes is dropped.
+        Every iteration yields all pieces of the result and all warnings, even if it begins late, unless the job
+        streams. Progress that an iteration has not yielded is dropped when newer progress arrives.
         `Restarted` says that the job's worker was lost and another begins from the beginning, and
         `Resubmitted`, only with ``resubmit``, that the job was sent again: events before this one
         are not part of the result, and are not kept.
@@ -155,7 +155,7 @@ class Job(JobView[_R_co]):
 
         Raises:
             TimeoutError: the time has passed. The job is not cancelled, and its events can be asked for again.
-            StreamBlocked: another job holds so much unread that the connection is not read. Likewise.
+            StreamBlocked: another job holds so much unread data that the connection is not read.
         """
         return JobEvents(self._servers, self._waiting, timeout, deadline(timeout, anyio.current_time()))
 

@@ -86,7 +86,7 @@ class Server(ServerBase):
         """Make the server return soon from serving.
 
         Args:
-            graceful: whether running jobs may end first; nothing new is taken meanwhile.
+            graceful: whether running jobs may end first; nothing new is accepted meanwhile.
         """
         if graceful:
             self._reactor.drain()

@@ -66,7 +66,7 @@ class Server(ServerBase):
         """Make the server return soon from serving.
 
         Args:
-            graceful: whether running jobs may end first; nothing new is taken meanwhile.
+            graceful: whether running jobs may end first; nothing new is accepted meanwhile.
         """
         if graceful:
             self.call_soon(self._reactor.drain)

@@ -52,9 +52,9 @@ Serve = Callable[[Callable[[_A, WorkerJob], _R]], Callable[[_A, WorkerJob], _R]]
 class Worker:
     """A Gearman worker: connects to all its servers and runs jobs.
 
-    Functions are registered with `function`. A function takes a `WorkerJob` and returns the result as bytes (or None
-    for none); or it is a generator and yields pieces of the result, each sent as it comes. It raises `JobFailed` for a
-    job that has failed (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
+    Register functions with `function`. A function takes a `WorkerJob` and returns the result as bytes, or None for an
+    empty one. A generator yields pieces of the result, and each is sent at once. A function raises `JobFailed` to
+    report a failure (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
 
     Without ``threads`` the thread that calls `run` runs one job after the other, and nothing else happens meanwhile:
     the end of a job whose timeout has passed is reported when its function returns. With ``threads``, up to this many
@@ -81,24 +81,24 @@ class Worker:
         """Make a worker; `run` connects.
 
         Args:
-            servers: one address or several, as ``host``, ``host:port`` or ``unix:PATH``; the port is 4730 unless given.
-            client_id: the name that administrators see.
+            servers: one address or several: ``host``, ``host:port`` or ``unix:PATH``. The default port is 4730.
+            client_id: the worker's name, which administrators see.
             threads: how many jobs to run at once, each in a thread; 0 for one, in the thread that calls `run`.
-            tls: the files for TLS, or a context of your own; None for plain TCP.
-            connect: opens the connection to a server, in place of TCP and TLS; see `Connect`. If it raises anything,
-                the server cannot be reached.
-            connect_timeout: seconds for each attempt to connect to a server, TLS included.
-            grab_timeout: seconds that a server may take to say whether it has a job, before others are asked in its
-                place.
+            tls: the files for TLS, or a context; None for plain TCP.
+            connect: opens the connection to a server, instead of TCP and TLS; see `Connect`. If it raises, the server
+                counts as unreachable.
+            connect_timeout: seconds for each attempt to connect to a server, including TLS.
+            grab_timeout: seconds that a server may take to say whether it has a job; after that, other servers are
+                asked in its place.
             retry_pauses: (initial, maximum) seconds before an unreachable server is retried; each pause is twice as
-                long as the one before. After a refusal that stays, and while a server is silent, up to 30 seconds.
-            stop_timeout: seconds that jobs have to end in once `stop` is called or a signal asks for it; then the
-                worker aborts. None for no limit.
-            **options: options of the connections, as in `gearproto.connection.Connection`. A silent server is probed
-                after 30 seconds unless ``probe_interval`` says otherwise.
+                long as the one before. After a permanent refusal, and while a server is silent, up to 30 seconds.
+            stop_timeout: seconds that running jobs may take to end after `stop` or a signal; then the worker aborts.
+                None means no limit.
+            **options: options of the connections, as in `gearproto.connection.Connection`. By default, a silent server
+                is probed after 30 seconds (``probe_interval``).
 
         Raises:
-            ValueError: an address or a number makes no sense, or a file for TLS cannot be used.
+            ValueError: an address or a number is not valid, or a file for TLS cannot be used.
         """
         whole_number("threads", threads, 0)
         settings = WorkerSettings(
@@ -139,13 +139,12 @@ class Worker:
 
         Args:
             name: what clients call it.
-            timeout: seconds that a job of it may take; then the job ends with an exception, and its reports raise
-                TimeoutError. Servers are told of a second more, after which they give the job to another worker. None
-                means no limit.
+            timeout: seconds that a job may take; then it ends with an exception, and its reports raise TimeoutError. A
+                second later, servers give it to another worker. None means no limit.
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
-            TypeError: the function is of a kind that this worker cannot run.
+            TypeError: this worker cannot run this kind of function.
             ValueError: the timeout is not a number of seconds above 0.
         """
         if not isinstance(name, str | bytes | bytearray):
@@ -174,7 +173,7 @@ class Worker:
 
         Raises:
             LocalProtocolError: the name breaks a rule of the protocol.
-            TypeError: the function is of a kind that this worker cannot run.
+            TypeError: this worker cannot run this kind of function.
             ValueError: the timeout is not a number of seconds above 0.
         """
 
@@ -190,10 +189,10 @@ class Worker:
         return register
 
     def unregister(self, name: str | bytes | bytearray) -> None:
-        """Take no further jobs of a function (``CANT_DO``); those in hand end as they would.
+        """Accept no more jobs of a function (``CANT_DO``). Running jobs are not affected.
 
-        gearmand takes running jobs back at ``CANT_DO``, and runs them again. So a server with such jobs is told once
-        they have ended, and asked for no job until then. May be called from any thread, at any time.
+        On ``CANT_DO``, gearmand takes running jobs back and runs them again. So a server with such jobs learns of this
+        when they have ended, and is not asked for jobs until then. May be called from any thread, at any time.
 
         Raises:
             LocalProtocolError: it is not registered.
@@ -214,7 +213,7 @@ class Worker:
                 only. Handlers that the application has installed are called as well, and are back when this returns.
 
         Raises:
-            KeyboardInterrupt: a function has raised it in the main thread; its job is reported.
+            KeyboardInterrupt: a function has raised it in the main thread; its job was reported first.
             AlreadyClosed: the worker has run before, or was closed.
             RuntimeError: it is running.
         """
@@ -246,7 +245,7 @@ class Worker:
             self._ended.set()
 
     def stop(self) -> None:
-        """Make `run` return once the jobs in hand have ended. From any thread, from functions and signal handlers."""
+        """Make `run` return when the running jobs have ended. Can be called from any thread and any signal handler."""
         if not self._stopping:
             if self._stop_timeout is not None:
                 self._abort_at = time.monotonic() + self._stop_timeout
@@ -266,7 +265,7 @@ class Worker:
         self._pump.wake()
 
     def close(self) -> None:
-        """Stop the worker, wait until the jobs in hand have ended, and give back all that it holds. May be repeated.
+        """Stop the worker, wait until the running jobs have ended, and release all resources. Can be called twice.
 
         Raises:
             RuntimeError: a function of this worker calls it; call `stop` there.
