@@ -28,5 +28,6 @@ Time and waiting:
 - *gate* (`idioms`): an event that threads and tasks alike can set and wait for. Waits of tests end in an error after
   ``LIMIT`` seconds (`threads`), which only a hang takes: no test passes or fails by how long something took.
 - *virtual time* (`peers`): an event loop whose clock jumps to the next timer as soon as nothing else is left to do.
+- *skipping clock* (`clocks`): real time that a test puts forward, where sockets and threads rule out virtual time.
 - *calls* (`counting`): what something costs, in function calls.
 """
