@@ -88,7 +88,7 @@ class ClientSession(ClientSessionBase[Link, WaitingRecord]):
         try:
             order = self.standing.order
             transport, endpoint = await dial(self.address, self._connect_timeout, self._tls, self._connect, order)
-        except OSError as error:
+        except OSError as error:  # no job is on its way to it yet
             self.fail(error, self._now() - began)
             return None
         except BaseException:

@@ -113,9 +113,10 @@ async def _to_socket(stream: anyio.abc.AnyByteStream, sock: socket.socket) -> No
             while data:
                 try:
                     data = data[sock.send(data) :]
-                except BlockingIOError:
+                except BlockingIOError:  # the rest is sent once the socket takes it
                     await anyio.wait_writable(sock)
     except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+        # The server gets all that came before.
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
 
@@ -125,16 +126,16 @@ async def _from_socket(sock: socket.socket, stream: anyio.abc.AnyByteStream) -> 
     while True:
         try:
             data = sock.recv(_CHUNK)
-        except BlockingIOError:
+        except BlockingIOError:  # nothing has come yet
             await anyio.wait_readable(sock)
             continue
-        except OSError:
+        except OSError:  # the server has closed it, and logged why
             return
         if not data:
             return
         try:
             await stream.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):  # the server sees it as the end of its input
             return
 
 
@@ -180,7 +181,7 @@ class _AsyncioDriver:
     def _turn(self) -> None:
         try:
             self._reactor.turn_while_busy()
-        except Exception as error:
+        except Exception as error:  # `serve` raises it
             if not self._done.done():
                 self._done.set_exception(error)
             return

@@ -94,5 +94,5 @@ def _in_own_context(call: Coroutine[Any, Any, None]) -> Generator[Any, Any, None
         try:
             value = yield wanted
             step = call.send
-        except BaseException as error:
+        except BaseException as error:  # the coroutine gets it, as it would without the context
             step, value = call.throw, error

@@ -87,7 +87,7 @@ class ThreadsafeCalls:
             return
         try:
             pending = call()
-        except Exception as error:
+        except Exception as error:  # the thread that waits raises it
             future.set_exception(error)
             return
         if pending is None:
@@ -105,7 +105,7 @@ class ThreadsafeCalls:
 async def _finish(pending: Coroutine[Any, Any, None], future: Future[None]) -> None:
     try:
         await pending
-    except Exception as error:
+    except Exception as error:  # the thread that waits raises it
         future.set_exception(error)
     except BaseException:
         future.set_exception(ClosedError("the worker has ended"))

@@ -78,7 +78,7 @@ class WorkerSession(WorkerSessionBase[Link]):
             try:
                 order = self.standing.order
                 transport, endpoint = await dial(self.address, self._connect_timeout, self._tls, self._connect, order)
-            except OSError as error:
+            except OSError as error:  # it is tried again; its standing says when
                 self.standing.unreachable(error, self._now())
                 continue
             self.link = link = join(transport, self._begin(endpoint), self._on_event, self._worker._advance)

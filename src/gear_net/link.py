@@ -155,9 +155,9 @@ class Link:
         """Read once, with TLS everything that is decrypted; return whether anything arrived, even if it is the end."""
         try:
             data = self._io.recv(_CHUNK)
-        except _NOT_NOW:
+        except _NOT_NOW:  # nothing has come
             return False
-        except OSError as error:
+        except OSError as error:  # what is open ends as lost
             self._fail(error)
             return True
         if not self._heard:
@@ -186,7 +186,7 @@ class Link:
             while data := self._io.recv(_CHUNK):
                 self._heard = True
                 self.conn.receive_data(data)
-        except OSError as error:
+        except OSError as error:  # all that came before it has been read
             why = error if is_refusal(error) else None
         self.drain()
         return why
@@ -208,7 +208,7 @@ class Link:
         """Send what TLS itself has to say, as far as the socket takes it; return why that has failed."""
         try:
             tls.flush()
-        except OSError as error:
+        except OSError as error:  # `_flush` closes the connection for it
             return error
         return None
 
@@ -230,9 +230,9 @@ class Link:
                 self._unsent = memoryview(data)
             try:
                 size = self._io.send(self._unsent)
-            except _NOT_NOW:
+            except _NOT_NOW:  # the rest leaves when the socket takes it
                 break
-            except OSError as error:
+            except OSError as error:  # what the socket took before counts as sent
                 failure = error
                 break
             sent += size

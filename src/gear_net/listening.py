@@ -164,13 +164,13 @@ def _is_stale(path: str) -> bool:
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False
-    except FileNotFoundError:
+    except FileNotFoundError:  # there is nothing to replace
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
+        except ConnectionRefusedError:  # no process listens there any more
             return True
         except BlockingIOError:  # more wait to be accepted than may
             return False

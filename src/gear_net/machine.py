@@ -30,7 +30,7 @@ def machine_memory(cgroups: Iterable[Path] = _CGROUPS) -> int:
     for path in cgroups:
         try:
             text = path.read_text(encoding="ascii").strip()
-        except OSError:
+        except OSError:  # no such limit here
             continue
         if text.isdigit():  # "max" otherwise
             sizes.append(int(text))

@@ -138,7 +138,7 @@ class PeerSocket:
         while self._encrypted:
             try:
                 sent = self.sock.send(self._encrypted)
-            except BlockingIOError:
+            except BlockingIOError:  # the rest is kept, and tried again
                 return False
             self._encrypted = memoryview(self._encrypted)[sent:]
         self._encrypted = b""

@@ -261,7 +261,7 @@ class Reactor:
         if events & WRITE:
             try:
                 link.flush()
-            except OSError as error:
+            except OSError as error:  # the endpoint ends what the peer had
                 self._lose(link, error.strerror or "lost", now)
                 return
             link.full = False
@@ -335,7 +335,7 @@ class Reactor:
                 return
             try:
                 sock, address = listener.accept()
-            except BlockingIOError:
+            except BlockingIOError:  # all are accepted
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
@@ -407,9 +407,9 @@ class Reactor:
                     self._on_end(link, now)
                 return
             data = link.sock.recv(size)
-        except BlockingIOError:
+        except BlockingIOError:  # nothing has come
             return
-        except OSError as error:
+        except OSError as error:  # the endpoint ends what the peer had
             self._lose(link, error.strerror or "lost", now)
             return
         if not data:
@@ -432,11 +432,11 @@ class Reactor:
         said, failed = b"", None
         try:
             said = tunnel.receive(data)
-        except ssl.SSLError as error:
+        except ssl.SSLError as error:  # the peer is told why, once this is sent
             failed = reason(error)
         try:
             link.send_raw(tunnel.data_to_send())
-        except OSError as error:
+        except OSError as error:  # the endpoint ends what the peer had
             self._lose(link, reason(error), now)
             return b""
         self._watch(link)
@@ -484,9 +484,9 @@ class Reactor:
             link = links[peer]
             try:
                 sent = link.sock.send(data) if link.tunnel is None else link.send(link.tunnel, data)
-            except BlockingIOError:
+            except BlockingIOError:  # the endpoint keeps all of it
                 sent = 0
-            except OSError as error:
+            except OSError as error:  # none of it counts as sent
                 endpoint.sent(peer, 0, now)
                 endpoint.lost(peer, now, reason(error))
                 continue

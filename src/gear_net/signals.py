@@ -102,7 +102,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         if callable(handler) and _module_of(handler) not in _OF_LOOPS:
             try:
                 handler(number, frame)
-            except BaseException as error:
+            except BaseException as error:  # raised when the block ends
                 _raised.append(error)
 
 

@@ -173,7 +173,7 @@ class ClientTLS:
         if self._files is not None and versions != self._versions:
             try:
                 self._context = client_context(self._files)
-            except ValueError as error:
+            except ValueError as error:  # the files may be half written; the context before stays in use
                 if versions != self._refused:
                     _log.warning("%s; what has been read before stays in use", error)
                 self._refused = versions

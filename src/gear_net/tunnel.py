@@ -91,7 +91,7 @@ class Tunnel:
     def _shake_hands(self) -> bool:
         try:
             self._object.do_handshake()
-        except ssl.SSLWantReadError:
+        except ssl.SSLWantReadError:  # the peer has its turn
             return False
         except ssl.SSLError:
             # To what is not TLS at all OpenSSL says nothing. Clients of ours that meet an alert tell what it means.
@@ -105,9 +105,9 @@ class Tunnel:
         while not self.ended and (self._incoming.pending or self._object.pending()):
             try:
                 piece = self._object.read(_RECORD)
-            except ssl.SSLWantReadError:
+            except ssl.SSLWantReadError:  # the rest of the record has not come
                 return
-            except ssl.SSLZeroReturnError:
+            except ssl.SSLZeroReturnError:  # the peer says that it sends no more
                 piece = b""
             except ssl.SSLError as error:
                 if not said:

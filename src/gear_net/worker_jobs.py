@@ -191,7 +191,7 @@ def call_blocking(log: logging.Logger, job: HeldJob[Any], call: Callable[[], Any
     process = os.getpid()
     try:
         end = completed(job.function, call())
-    except BaseException as error:
+    except BaseException as error:  # it ends the job, and is logged
         if os.getpid() != process:
             end_child(error)
         return raised(log, job, error, began)

@@ -315,7 +315,7 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
                 self.pump.open()
             sock = None if self._connect is None else open_socket(self._connect, session.address)
             endpoints = resolve(session.address) if sock is None else []
-        except OSError as error:
+        except OSError as error:  # no job is on its way to it yet
             with self.pump.gate, self.pump.lock:
                 session.fail(error, time.monotonic() - began)
             return

@@ -79,7 +79,7 @@ class Question:
         if self._answer.event is not None:
             try:
                 self.result = records.status(self._answer.event)
-            except NO_ANSWER as error:
+            except NO_ANSWER as error:  # told if no other server knows the job
                 self.result = error
 
     def _reach(self, dial: Callable[[ClientSession], None]) -> None:

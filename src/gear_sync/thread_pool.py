@@ -47,6 +47,6 @@ class ThreadPool:
         while (job := self._jobs.get()) is not None:
             try:
                 self._work(job)
-            except BaseException as error:
+            except BaseException as error:  # `run` raises it
                 self._on_error(error)
                 return

@@ -93,7 +93,7 @@ class WorkerSession(WorkerSessionBase[Link]):
                 endpoints = resolve(self.address) if sock is None else []
             finally:
                 self._blocked = time.monotonic() - began
-        except OSError as error:
+        except OSError as error:  # it is tried again; its standing says when
             self._failed(error)
             return
         with self.pump.gate, self.pump.lock:

@@ -305,7 +305,7 @@ class BaseClient(BaseClientServer):
                     transport.flush()
                 if events & ~select.POLLOUT:
                     self._read(connection, transport)
-            except (OSError, RemoteProtocolError) as error:
+            except (OSError, RemoteProtocolError) as error:  # `handleDisconnect` gets its jobs
                 if connection.session is transport:
                     self._give_up(connection, str(error))
         if deadline is not None and deadline <= time.monotonic():

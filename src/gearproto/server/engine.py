@@ -534,7 +534,7 @@ class Engine:
                 self._paused[peer.id] = peer
                 self._count_input(peer)
                 return True
-        except RemoteProtocolError as error:
+        except RemoteProtocolError as error:  # the requests before it have been served
             if error.code is not None:
                 self.output.send_error(peer, error.code, str(error).encode())
             self._fail(peer, str(error))

@@ -160,7 +160,7 @@ class Lifecycle:
             handle = self._handle_head + _DIGITS[number % 100]
             try:
                 job = queue.new_job(handle, function, unique, key, workload, priority, background, reducer, due)
-            except QueueFull as error:
+            except QueueFull as error:  # nothing was queued: the client may submit again
                 output.send_error(peer, b"QUEUE_ERROR", str(error).encode())
                 return
             self.submitted = number
