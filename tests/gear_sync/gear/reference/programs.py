@@ -539,7 +539,7 @@ if __name__ == "__main__":
             results[program_name] = program(module)
         except Exception as error:
             results[program_name] = repr(error)
-    json.dump(results, sys.stdout, default=repr)
+    sys.stdout.write(json.dumps(results, default=repr))
     sys.stdout.flush()
     with contextlib.suppress(OSError):
         os._exit(0)  # `gear` takes seconds to shut down

@@ -348,7 +348,7 @@ if __name__ == "__main__":
     try:
         session.run(int(sys.argv[3]))
     finally:
-        json.dump(session.trace, sys.stdout)
+        sys.stdout.write(json.dumps(session.trace))
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         os._exit(0)  # `gear` takes seconds to shut down
