@@ -50,8 +50,8 @@ class Client:
     """A Gearman client, for as long as its ``async with`` block lasts. Tasks may share it.
 
     A call that needs a server connects to it, if there is no connection. If you cancel a call that waits, no packet is
-    truncated and no job is cancelled. What of a submission is left to be sent when its time is over leaves in the
-    background.
+    truncated and no job is cancelled. If a submission cannot be sent completely within the ``timeout``, the rest is
+    sent in the background.
 
     Attributes:
         admin: the text protocol for administrators on the first server that can be reached; see `admin_of`.
@@ -427,7 +427,7 @@ class Client:
     # The end
 
     def close(self) -> None:
-        """Close the connections. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""
+        """Close the connections. Foreground jobs that are open end as `Lost` or `NotSent`. Can be called twice."""
         self._servers.close()
 
     async def __aenter__(self) -> Self:

@@ -49,8 +49,8 @@ class Client:
     """A Gearman client. Threads may share it; it starts none of its own.
 
     A call that needs a server connects to it, if there is no connection. Looking up a server's name blocks as long as
-    the system's resolver does. What of a submission is left to be sent when its time is over leaves while you wait for
-    something else.
+    the system's resolver does. If a submission cannot be sent completely within the ``timeout``, the rest is sent while
+    you wait for something else.
 
     Attributes:
         admin: the text protocol for administrators on the first server that can be reached; see `admin_of`.
@@ -423,7 +423,7 @@ class Client:
     # The end
 
     def close(self) -> None:
-        """Close the connections. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""
+        """Close the connections. Foreground jobs that are open end as `Lost` or `NotSent`. Can be called twice."""
         self._servers.close()
 
     def __enter__(self) -> Self:

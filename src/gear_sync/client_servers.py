@@ -142,7 +142,7 @@ class ClientServers(ClientServersBase[ClientSession, JobRecord]):
             raise AlreadyClosed("this client is closed: make another one")
 
     def close(self) -> None:
-        """Close the connections. Jobs that somebody waits for end as `Lost` or `NotSent`. Can be called twice."""
+        """Close the connections. Foreground jobs that are open end as `Lost` or `NotSent`. Can be called twice."""
         if self.pump.inherited:
             return
         self.pump.close("closed by the client")

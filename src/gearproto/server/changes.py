@@ -50,7 +50,7 @@ class CloseWrite(Event):
 
 @event
 class PauseReading(Event):
-    """Read nothing from a peer until `ResumeReading`.
+    """Stop reading from a peer until `ResumeReading`.
 
     Attributes:
         peer: the peer.
@@ -72,7 +72,7 @@ class ResumeReading(Event):
 
 @event
 class PeerGivenUp(Event):
-    """A peer reads too little, or makes the server keep too much. `Close` follows.
+    """A peer reads too little, or makes the server store too much. `Close` follows.
 
     Attributes:
         peer: the peer.
@@ -98,12 +98,12 @@ class MemoryLimitReached(Event):
 
 @event
 class TrimMemory(Event):
-    """The server is idle, and has much less to keep than before. Give memory back to the system, if you can."""
+    """The server is idle, and stores much less than before. Return memory to the system, if you can."""
 
 
 @event
 class Stopped(Event):
-    """The server has come to its end: close every connection."""
+    """The server has stopped: close every connection."""
 
 
 Change: TypeAlias = (

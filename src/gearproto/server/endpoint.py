@@ -66,7 +66,7 @@ _NOTHING: Final = (PeerId(0), b"")
 
 
 class EndpointOptions(TypedDict, total=False):
-    """The options of `Endpoint` that a server may pass on; their meaning stands there."""
+    """The options of `Endpoint` that a server may pass on; see there for their meaning."""
 
     max_connections: int
     pause_at: int
@@ -75,16 +75,16 @@ class EndpointOptions(TypedDict, total=False):
 
 
 class Endpoint:
-    """A job server without any I/O: an `Engine`, and the limits and the end of its connections.
+    """A job server without any I/O: an `Engine`, and everything that is decided about its connections.
 
     Attributes:
         engine: the job server's logic.
-        changes: what the driver has to do, the oldest first; take each out.
-        stopped: whether the server has come to its end.
+        changes: what the driver has to do, the oldest first; remove each one.
+        stopped: whether the server has stopped.
         bytes_received: bytes received since the start.
         bytes_sent: bytes sent since the start.
         max_read: bytes to read from one peer in this turn.
-        tunnels: how many connections have TLS; the driver counts them, as their memory counts.
+        tunnels: number of connections with TLS; set by the driver, because their memory counts.
         on_half_close: as given.
     """
 
@@ -220,7 +220,7 @@ class Endpoint:
         return peer
 
     def lost(self, peer: PeerId, now: float, reason: str = "lost") -> None:
-        """Give up a connection that has failed; `Close` follows. Nothing if it is not known."""
+        """Handle a connection that has failed; `Close` follows. Does nothing if it is not known."""
         self._now = now
         connection = self._connections.get(peer)
         if connection is not None:
@@ -265,7 +265,7 @@ class Endpoint:
         return now <= self._now + SEND_TIME or self._stopping
 
     def received(self, peer: PeerId, data: bytes, now: float) -> None:
-        """Take what a peer has sent; nothing if it is not known.
+        """Handle data that a peer has sent. Does nothing if it is not known.
 
         Args:
             peer: who sent it.
@@ -298,7 +298,7 @@ class Endpoint:
             self._send_soon(connection)
 
     def settle(self, now: float) -> None:
-        """Do what is due, resume peers that had to wait, and take the engine's events."""
+        """Handle what is due, resume peers that had to wait, and take the engine's events."""
         engine = self.engine
         if self._timeout_at is not None and self._timeout_at <= now:
             self._timeout_at = None
@@ -652,9 +652,9 @@ class Endpoint:
     # The end of the server
 
     def drain(self) -> None:
-        """Take no new jobs; `Stopped` follows once no job runs any more and all output is sent.
+        """Accept no new jobs; `Stopped` follows when no job is running and all output is sent.
 
-        Accept no connections any more. Peers that do not read what is for them are waited for a few seconds.
+        Stop accepting connections. The endpoint waits a few seconds for peers that do not read their output.
         """
         self.engine.stop_accepting()
         self._draining = self._attention = True

@@ -39,10 +39,10 @@ _SPECS: Final = server_decoders()
 class Engine:
     """A job server without any I/O.
 
-    Tell it who connects (`connect`), what arrives (`receive_data`), who is gone (`disconnect`), and the time
-    (`handle_timeout` at `next_deadline`); after each of these pull events (`next_event`) and output (`next_transmit`)
-    until there is none, and `resume` the `paused_peers` when others have had their turn. Nothing that a peer sends
-    raises out of the engine or disturbs another peer.
+    Report new connections (`connect`), data (`receive_data`), lost connections (`disconnect`), and the time
+    (`handle_timeout` at `next_deadline`). After each of these calls, pull all events (`next_event`) and all output
+    (`next_transmit`), and `resume` the `paused_peers` when others have had their turn. Nothing that a peer sends raises
+    an exception or disturbs another peer.
 
     Attributes:
         clock: the time, as the driver has told it.
@@ -111,49 +111,49 @@ class Engine:
         """Begin without peers and jobs.
 
         Args:
-            handle_prefix: what job handles begin with, at most 40 bytes without blanks and control characters, as
-                handles stand in lines of text that people read; the job's number follows behind a colon, with
-                zeroes in front, so that no handle is the beginning of another. Has to differ from start to start, so
-                that an old handle never names a new job: let it end in a random part.
-            epoch_offset: what to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``; may be set
-                at any time.
-            job_retries: how often a job is given to another worker when its worker is lost or its timeout passes;
-                then it fails, and `next_event` says so (`JobGivenUp`). -1 means without limit. From the third time on
-                it waits first: 1, 2, 4 seconds, up to 60.
-            worker_wakeup: how many sleeping workers are woken for a job; 0 means all.
-            wakeup_timeout: seconds after which others are woken if a woken worker has not asked for a job: twice as
-                many each time, and all the fourth time.
-            round_robin: whether a worker's functions take turns within a priority; else the one that has had jobs
-                longest is served until it has none.
-            exceptions: whether every connection begins with the option ``exceptions`` set.
-            max_packet_size: limit in bytes for what stands behind a packet's header. A submission counts as 65 bytes
-                more: as the ``JOB_ASSIGN_ALL`` that a worker with this limit has to take.
-            max_line_size: limit in bytes for a text command with its ending.
-            max_output_size: bytes of output queued for a peer from which on its requests are left unread.
-            max_text_size: bytes of an answer to a text command that are held back until it is whole.
-            max_functions: how many functions one worker may register.
-            max_jobs: how many jobs the server holds; more are refused.
-            max_queue_size: bytes of the workloads, names and uniques of jobs that the server holds; more are refused.
-            max_idle_functions: how many functions without jobs and workers are remembered.
-            max_kept_functions: how many functions administrators may create or limit, which are never forgotten.
-            allow_shutdown: whether administrators may stop the server (``shutdown``); else it has no such command.
-            work_limit: how many requests of a peer are dealt with before its further ones are left unread, so that
-                others have their turn; those that make much work count for several.
+            handle_prefix: start of every job handle, at most 40 bytes without spaces and control characters. A colon
+                and the number of the job follow, with leading zeroes, so that no handle is the beginning of another.
+                It has to be different at each start, so that an old handle never names a new job: let it end in a
+                random part.
+            epoch_offset: seconds to add to monotonic time to get seconds since 1970, for ``SUBMIT_JOB_EPOCH``; may be
+                set at any time.
+            job_retries: how often a job is given to another worker if its worker is lost or its timeout passes. After
+                that it fails, and `next_event` returns `JobGivenUp`. -1 means no limit. From the third time on, the job
+                waits first: 1, 2, 4 seconds, up to 60.
+            worker_wakeup: number of sleeping workers that are woken for a job; 0 means all.
+            wakeup_timeout: seconds after which other workers are woken if a woken worker has not asked for a job: twice
+                as many each time, and all of them the fourth time.
+            round_robin: whether the functions of a worker take turns within a priority. If not, the function that has
+                had jobs for the longest time is served until it has none.
+            exceptions: whether the option ``exceptions`` is set on every new connection.
+            max_packet_size: limit in bytes for a packet without its header. A submission counts as 65 bytes more, the
+                size of the ``JOB_ASSIGN_ALL`` that a worker with the same limit has to accept.
+            max_line_size: limit in bytes for a text command including its line end.
+            max_output_size: bytes of output queued for a peer above which its further requests wait.
+            max_text_size: bytes of an answer to a text command that are held back until the answer is complete.
+            max_functions: number of functions that one worker can register.
+            max_jobs: number of jobs in the server; more are refused.
+            max_queue_size: bytes of the workloads, names and uniques of all jobs; more are refused.
+            max_idle_functions: number of functions without jobs and workers that are remembered.
+            max_kept_functions: number of functions that administrators can create or limit; these are never forgotten.
+            allow_shutdown: whether administrators may stop the server (``shutdown``); if not, the command is unknown.
+            work_limit: number of requests of a peer that are handled before its further requests wait, so that others
+                have their turn. Expensive requests count several times.
             version: answer to ``version``.
             pid: answer to ``getpid``.
             verbosity: answer to ``verbose``.
             trace: whether `next_event` returns `JobChanged` events.
-            observer: is told what happens to jobs and workers.
+            observer: sees what happens to jobs and workers.
             scheduler: decides which job a worker gets next; None for the highest priority, and the oldest job of each
-                function. It may hold jobs back. Sleeping workers are asked for in order then, which takes longer the
-                more of them there are.
-            wake_policy: decides whom to wake for a job; None for `Waking.wake_sleepers`. It may call `waking`, `queue`
-                and `wake`.
-            on_request: sees each packet before the engine does; returns whether it has dealt with it. It may call
-                `perform`, `take`, `send`, `fail` and `wake`. What it raises leaves `receive_data`; what
-                stands behind the packet is served when the peer is resumed.
-            on_line: the same for each line of text: it gets the line without its ending.
-            packets: what to make of packets, in place of `server_decoders`, for those that only `on_request` knows: see
+                function. It may hold jobs back. With a scheduler, waking takes longer the more workers sleep, because
+                it is asked for each of them.
+            wake_policy: decides which workers are woken for a job; None for `Waking.wake_sleepers`. It may call
+                `waking`, `queue` and `wake`.
+            on_request: sees each packet before the engine does, and returns whether it has handled it. It may call
+                `perform`, `take`, `send`, `fail` and `wake`. An exception that it raises leaves `receive_data`; the
+                packets that follow are handled when the peer is resumed.
+            on_line: the same for each line of text, which it gets without the line ending.
+            packets: how to decode packets, instead of `server_decoders`, for packets that only `on_request` knows; see
                 `gearproto.codec.decoders`.
         """
         if not 0 < len(handle_prefix) <= 40:
@@ -246,9 +246,9 @@ class Engine:
 
     @property
     def epoch_offset(self) -> float:
-        """What monotonic time lacks to be seconds since 1970.
+        """Seconds to add to monotonic time to get seconds since 1970.
 
-        Set it before each turn: clocks are put right, and a system may have slept. Delayed jobs follow.
+        Set it before each turn, because clocks are adjusted and systems are suspended. Delayed jobs follow it.
         """
         return self.clock.epoch_offset
 
@@ -258,7 +258,7 @@ class Engine:
 
     @property
     def work_limit(self) -> int:
-        """How many requests of a peer are dealt with before others have their turn; may be set at any time."""
+        """Number of requests of a peer that are handled before others have their turn; may be set at any time."""
         return self.output.work_limit
 
     @work_limit.setter
@@ -283,7 +283,7 @@ class Engine:
         return id_
 
     def receive_data(self, peer: PeerId, data: bytes, now: float) -> bool:
-        """Take what a peer has sent, and do what it asks; nothing once it has been disconnected.
+        """Handle data that a peer has sent. Does nothing if the peer has been disconnected.
 
         Args:
             peer: who sent it.
@@ -307,7 +307,7 @@ class Engine:
         return True
 
     def disconnect(self, peer: PeerId, now: float) -> None:
-        """Give up a connection that has gone, and do what follows from it; nothing the second time.
+        """Handle the end of a connection. Does nothing the second time.
 
         Args:
             peer: whose connection it was.
@@ -379,9 +379,9 @@ class Engine:
         return due
 
     def handle_timeout(self, now: float) -> None:
-        """Do what is due: delayed jobs, timeouts of running ones, wake-ups that nobody has followed.
+        """Handle what is due: delayed jobs, timeouts of running jobs, and woken workers that have not reacted.
 
-        What is too much to be done at once is due again at once, so that others have their turn.
+        If too much is due for one call, the rest is due again at once, so that others have their turn.
 
         Args:
             now: monotonic time in seconds.
@@ -395,10 +395,10 @@ class Engine:
         chores.go_on()
 
     def refuse(self, full: bool) -> None:
-        """Take nothing more that would be kept, such as jobs and functions, because of a limit on memory.
+        """Refuse everything that would be stored, such as jobs and functions, because of a limit on memory.
 
         Args:
-            full: whether to refuse it; False takes it again.
+            full: whether to refuse; False accepts again.
         """
         self.queue.full = full
 
@@ -413,16 +413,16 @@ class Engine:
         return self.queue.jobs_size
 
     def compact(self) -> None:
-        """Make tables small that are nearly empty, as they keep the size that they have had."""
+        """Shrink tables that are nearly empty; they do not shrink by themselves."""
         self.queue.compact()
 
     @property
     def under_way(self) -> int:
-        """Bytes that peers have sent and that wait, and of answers that are not whole yet."""
+        """Bytes of input that waits, and of answers that are not complete."""
         return self.output.under_way
 
     def under_way_of(self, peer: PeerId) -> int:
-        """Return how much of `under_way` is a peer's."""
+        """Return how much of `under_way` belongs to a peer."""
         known = self._peers[peer]
         return known.input_size + (0 if known.answer is None else known.answer.size)
 
@@ -432,12 +432,12 @@ class Engine:
         return 0 if known is None else known.output_size
 
     def stop_accepting(self) -> None:
-        """Take no more submissions and hand out no more jobs; running ones may end."""
+        """Accept no more submissions and assign no more jobs; running jobs may end."""
         self.queue.accepting = False
 
     @property
     def running_jobs(self) -> int:
-        """How many jobs workers have."""
+        """Number of jobs that workers are running."""
         return sum(function.running for function in self.queue.functions.values())
 
     def counters(self) -> Counters:
@@ -457,15 +457,15 @@ class Engine:
 
     @property
     def submitted(self) -> int:
-        """How many jobs have been taken since the start, joined submissions not counted."""
+        """Number of jobs since the start, without joined submissions."""
         return self._lifecycle.submitted
 
     def perform(self, peer: PeerId, request: Event) -> None:
-        """Do what a packet or a `Line` asks for, without asking `on_request` or `on_line`; nothing if the peer is gone.
+        """Handle a packet or a `Line`, without asking `on_request` or `on_line`. Does nothing if the peer is gone.
 
         Args:
             peer: who asks.
-            request: what `server_decoders` make of a packet; what they do not make is refused.
+            request: a packet as `server_decoders` decode it, or a `Line`; anything else is refused.
         """
         sender = self._peers.get(peer)
         if sender is not None:
@@ -505,7 +505,7 @@ class Engine:
             self.output.send(receiver, data)
 
     def fail(self, peer: PeerId, reason: str) -> None:
-        """Have a peer closed (`PeerFailed`), once it has been sent what is queued for it; nothing if it is gone."""
+        """Close a peer (`PeerFailed`) when its queued output has been sent. Does nothing if it is gone."""
         failed = self._peers.get(peer)
         if failed is not None and not failed.failed:
             self._fail(failed, reason)

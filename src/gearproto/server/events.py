@@ -28,7 +28,7 @@ class ShutdownRequested(Event):
     """An administrator wants the server to stop (``shutdown``).
 
     Attributes:
-        graceful: whether running jobs shall end first; see `Engine.stop_accepting` and `Engine.running_jobs`.
+        graceful: whether running jobs are to end first; see `Engine.stop_accepting` and `Engine.running_jobs`.
     """
 
     graceful: bool
@@ -68,16 +68,16 @@ class JobChanged(Event):
 
 @event
 class Counters:
-    """What a server holds at one moment.
+    """Counts of a server at one moment.
 
     Attributes:
         peers: connections.
         queued: jobs that a worker could take now.
         delayed: jobs that wait for their time.
         running: jobs that workers have.
-        submitted: jobs taken since the start, joined submissions not counted.
-        ended: jobs that have ended since the start, in whatever way.
-        functions: what ``status`` tells, by function.
+        submitted: jobs accepted since the start, without joined submissions.
+        ended: jobs that have ended since the start, for any reason.
+        functions: one row for each function, as in ``status``.
     """
 
     peers: int

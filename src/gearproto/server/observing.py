@@ -19,21 +19,21 @@ class JobObserver:
     """
 
     def queued(self, job: Job, peer: PeerId | None) -> None:
-        """Handle a job that waits for a worker, or for its time (its state tells which).
+        """Called when a job waits for a worker, or for its time (see its state).
 
         Args:
             job: the job. Its clients are not known yet.
-            peer: who has submitted it; None if it was there before, and its time has come.
+            peer: the peer that has submitted it; None if it was there before, and its time has come.
         """
 
     def taken(self, job: Job, worker: PeerId) -> None:
-        """Handle a job that a worker has got."""
+        """Called when a worker gets a job."""
 
     def given_back(self, job: Job, worker: PeerId) -> None:
-        """Handle a job that a worker has lost, and that waits again: for another worker, or for the end of a pause."""
+        """Called when a job is given back: it waits for another worker, or for the end of a pause."""
 
     def ended(self, job: Job, peer: PeerId | None) -> None:
-        """Handle the end of a job, whatever it is.
+        """Called when a job has ended, for any reason.
 
         Args:
             job: the job, which the engine has forgotten.
@@ -41,19 +41,19 @@ class JobObserver:
         """
 
     def worker_registered(self, worker: PeerId, function: bytes) -> None:
-        """Handle a worker that can run a function from now on, or that has registered it again."""
+        """Called when a worker registers a function, even if it has registered it before."""
 
     def worker_unregistered(self, worker: PeerId, function: bytes) -> None:
-        """Handle a worker that can no longer run a function; it may have left."""
+        """Called when a worker can no longer run a function; it may have left."""
 
     def worker_asleep(self, worker: PeerId) -> None:
-        """Handle a worker that has found no job, and waits to be woken."""
+        """Called when a worker that has found no job waits to be woken."""
 
     def worker_awake(self, worker: PeerId) -> None:
-        """Handle a worker that is woken, or that asks for a job."""
+        """Called when a worker is woken, or asks for a job."""
 
     def client_id_set(self, peer: PeerId, client_id: bytes) -> None:
-        """Handle the name that a peer has given itself."""
+        """Called when a peer has set its client id."""
 
 
 class Tracer(JobObserver):

@@ -52,20 +52,20 @@ def _compact(table: dict[_Key, _Value]) -> None:
 
 
 class QueueFull(GearmanError):
-    """A submission is refused; the message says why, for the client."""
+    """A submission is refused; the message is for the client."""
 
 
 class Scheduler(Protocol):
-    """Decides which job a worker gets next, in place of `JobQueue`; see `Engine`.
+    """Decides which job a worker gets next, instead of `JobQueue`; see `Engine`.
 
-    It may hold jobs back: those that it does not choose, and those that it takes out of the queue
-    (`JobQueue.withdraw`). It must not raise.
+    It may hold jobs back, by not choosing them or by taking them out of the queue (`JobQueue.withdraw`). It must not
+    raise.
     """
 
     def next_job(self, queue: JobQueue, worker: Worker, *, peek: bool) -> Job | None:
-        """Return the job that a worker gets next, None for none.
+        """Return the job that a worker gets next, or None.
 
-        `JobQueue.candidates` are those that it may get; others count as none. A withdrawn job may be chosen too.
+        The worker can get `JobQueue.candidates` and withdrawn jobs; any other job counts as None.
 
         Args:
             queue: the jobs.
@@ -75,7 +75,7 @@ class Scheduler(Protocol):
 
 
 class JobQueue:
-    """All jobs of a server and what is to become of them."""
+    """All jobs of a server."""
 
     __slots__ = (
         "_by_key",
@@ -193,7 +193,7 @@ class JobQueue:
             due: seconds since 1970 before which nobody gets it; None for at once.
 
         Raises:
-            QueueFull: there may be no more jobs.
+            QueueFull: a limit is reached.
         """
         jobs, limit = self.jobs, function.limits[priority]
         own_size = len(workload) + len(unique) + function.name_size
@@ -231,7 +231,7 @@ class JobQueue:
         return job
 
     def compact(self) -> None:
-        """Make tables small that are nearly empty; dicts never shrink by themselves."""
+        """Shrink tables that are nearly empty; dicts never shrink by themselves."""
         _compact(self.jobs)
         _compact(self._by_key)
         _compact(self.functions)

@@ -49,7 +49,7 @@ _ENDS: Final = frozenset((WorkComplete, WorkFail, WorkException))
 
 @event
 class Report(Event):
-    """A report of a worker as a server sees it: ``WORK_STATUS``, ``WORK_DATA`` and their kin, ready to be passed on.
+    """A report of a worker as a server sees it: ``WORK_STATUS``, ``WORK_DATA`` and so on, ready to be passed on.
 
     Attributes:
         packet: class of the packet.
@@ -74,9 +74,9 @@ class Report(Event):
 
 
 def server_decoders() -> dict[bytes, Spec]:
-    """Return what the decoder of a server needs to know, as `decoders` does.
+    """Return the specs for the decoder of a server; see `decoders`.
 
-    Reports come out as `Report`, and submissions count as long as their assignments are.
+    Reports are decoded to `Report`, and submissions count with the size of their assignments.
     """
     table = decoders(Route.TO_SERVER)
     for cls in PACKETS.values():
