@@ -45,6 +45,7 @@ from gearproto.packets import (
     WorkFail,
 )
 from tests.harness.certificates import authority
+from tests.harness.idioms import until
 from tests.harness.raw import TURNED_AWAY
 
 pytestmark = pytest.mark.anyio
@@ -182,12 +183,6 @@ async def run_job(client: Peer, worker: Peer, workload: bytes = b"data") -> None
     assert await client.receive(WorkComplete) == WorkComplete(handle, workload[::-1])
 
 
-async def settle(condition: Callable[[], bool]) -> None:
-    """Let other tasks run until a condition holds."""
-    while not condition():  # noqa: ASYNC110  (the server gives no event to wait for)
-        await anyio.sleep(0.001)
-
-
 # Peers
 
 
@@ -313,7 +308,7 @@ async def test_a_stream_that_is_cut_is_a_connection_that_is_closed() -> None:
         await peer.barrier()
         assert server.snapshot().jobs.peers == 1
         await peer.stream.aclose()
-        await settle(lambda: server.snapshot().jobs.peers == 0)
+        await until(lambda: server.snapshot().jobs.peers == 0)
 
 
 async def test_cancelling_serve_stream_closes_that_connection_alone() -> None:
@@ -324,7 +319,7 @@ async def test_cancelling_serve_stream_closes_that_connection_alone() -> None:
             peer = Peer(ours)
             await peer.barrier()
             inner.cancel_scope.cancel()
-        await settle(lambda: server.snapshot().jobs.peers == 1)
+        await until(lambda: server.snapshot().jobs.peers == 1)
         await run_job(other, other)
 
 
@@ -345,7 +340,7 @@ async def test_a_slow_peer_gets_everything(connect: Connect) -> None:
 
         async with anyio.create_task_group() as inner:
             inner.start_soon(send)
-            await settle(lambda: server.snapshot().unsent > 65536)
+            await until(lambda: server.snapshot().unsent > 65536)
             await run_job(other, other)
             for chunk in chunks:
                 await run_job(other, other)
@@ -366,7 +361,7 @@ async def test_a_peer_that_never_reads_is_closed(connect: Connect, monkeypatch: 
         async with ours:
             await ours.send(SubmitJob(b"run", b"", b"data").encode())
             await worker.send(CanDo(b"run"))
-            await settle(lambda: server.snapshot().jobs.queued == 1)
+            await until(lambda: server.snapshot().jobs.queued == 1)
             handle = (await worker.grab()).handle
             peers = server.snapshot().jobs.peers
             while server.snapshot().jobs.peers == peers:

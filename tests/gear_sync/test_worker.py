@@ -684,7 +684,7 @@ def test_server_that_refuses_or_closes_at_once_is_left_alone_for_growing_pauses(
 def test_name_that_takes_long_to_look_up_leaves_most_of_the_time_to_other_sessions(
     monkeypatch: pytest.MonkeyPatch, server: Server, client: Client
 ) -> None:
-    takes = 0.02
+    takes = 0.005
     lookups: list[tuple[float, float]] = []
     over = threading.Event()
 
