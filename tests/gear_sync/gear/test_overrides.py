@@ -137,10 +137,16 @@ def test_lostconnection_is_called_with_one_argument_and_may_raise(shop: Shop, ca
             raise ZeroDivisionError
 
     lost: list[gear.Connection] = []
-    with HostileServer(lambda _peer: None, lambda peer: peer.wait_for_end()) as server:
+    again = threading.Event()
+
+    def come_back(peer: Peer) -> None:
+        again.set()
+        peer.wait_for_end()
+
+    with HostileServer(lambda _peer: None, come_back) as server:
         client = shop.client(server.address, wait=False, kind=Failing)
-        poll_until(lambda: bool(lost) and bool(client.active_connections), "it is connected again")
-        assert lost == client.active_connections
+        assert again.wait(LIMIT)
+        poll_until(lambda: lost == client.active_connections, "it is connected again")
         client.shutdown()
         server.join()
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 
-from gear_net.reactor import Reactor
 from gear_sync import gear
 from gear_sync.gear import constants
 from gearproto.packets import (
@@ -358,7 +357,7 @@ def test_s27_failed_handshakes_hold_nobody_up_and_files_are_read_once(
 ) -> None:
     server = shop.server(gear.Server(0, *tls_files()))
     pauses: list[object] = []
-    monkeypatch.setattr(Reactor, "_pause_accepting", lambda self, now: pauses.append(now))
+    monkeypatch.setattr(type(server._reactor._listeners), "pause", lambda self, until: pauses.append(until))
     monkeypatch.setattr("gear_sync.gear.server.server_context", None)
     for _ in range(3):
         stranger = shop.standing(gear.Connection("localhost", server.port, *tls_files(ca="strangers")))
