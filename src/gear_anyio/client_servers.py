@@ -306,7 +306,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
             try:
                 await run()
             except Exception:  # it would end the caller's block; the jobs that it concerns end with their connection
-                _log.exception("a connection has failed in a way that it should not")
+                _log.exception("a connection has failed unexpectedly")
             finally:
                 del self._scopes[scope]
 

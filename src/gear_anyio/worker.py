@@ -427,7 +427,7 @@ class Worker:
         if not job.connected:
             level = logging.INFO if job.session.leaving else logging.WARNING
             address = job.session.address
-            _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
+            _log.log(level, "%s: job %r: the connection is gone, and its end was not reported", address, job.handle)
         elif (wrong := job.report_end(end)) is not None:
             _log.error("%s: job %r: %s", job.session.address, job.handle, wrong)
         if self._interrupt is not None:

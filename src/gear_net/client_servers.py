@@ -106,7 +106,7 @@ class ClientServersBase(Generic[_S, _R]):
         """
         address = parse_address(server)
         if address not in self.settings.addresses:
-            raise ValueError(f"{address} is none of this client's servers")
+            raise ValueError(f"{address} is not one of this client's servers")
         return self._chooser.only(self.settings.addresses.index(address))
 
     def in_order(self) -> Candidates:

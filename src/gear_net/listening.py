@@ -98,7 +98,9 @@ def _parse(place: str) -> tuple[str, int]:
     if "://" in place:
         raise ValueError(f"{place!r} is not an address to listen on: leave out {place.partition('://')[0]}://")
     if not host:
-        raise ValueError(f"{place!r} is not an address to listen on: it has no host; 0.0.0.0 and [::] are every one")
+        raise ValueError(
+            f"{place!r} is not an address to listen on: it has no host; use 0.0.0.0 or [::] for all addresses"
+        )
     if port is None:
         return host, DEFAULT_PORT
     if not _PORT.fullmatch(port) or int(port) > 65535:

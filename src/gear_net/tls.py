@@ -105,11 +105,11 @@ def server_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
     """
     if isinstance(tls, ssl.SSLContext):
         if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
-            raise ValueError("a TLS context for clients cannot serve")
+            raise ValueError("a TLS context for clients cannot be used by a server")
         return tls
     _check_type(tls)
     if tls.certificate is None:
-        raise ValueError("a server cannot speak TLS without a certificate and its key")
+        raise ValueError("a server needs a certificate and its key for TLS")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION  # a peer could make the server sign without end
     # Tickets that a client has not read when it closes make its system throw away what it has sent last.
@@ -132,7 +132,7 @@ def client_context(tls: TLS | ssl.SSLContext) -> ssl.SSLContext:
     """
     if isinstance(tls, ssl.SSLContext):
         if tls.protocol == ssl.PROTOCOL_TLS_SERVER:
-            raise ValueError("a TLS context for servers cannot connect")
+            raise ValueError("a TLS context for servers cannot be used by a client or worker")
         return tls
     _check_type(tls)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -175,7 +175,7 @@ class ClientTLS:
                 self._context = client_context(self._files)
             except ValueError as error:  # the files may be half written; the context before stays in use
                 if versions != self._refused:
-                    _log.warning("%s; what has been read before stays in use", error)
+                    _log.warning("%s; the previous files stay in use", error)
                 self._refused = versions
             else:
                 self._versions = versions
@@ -227,7 +227,7 @@ def _load(context: ssl.SSLContext, tls: TLS) -> None:
         except OSError as error:
             names = f"the certificate {os.fspath(tls.certificate)}", f"the key {key}"
             if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-                raise ValueError(f"{names[1]} is not that of {names[0]}") from error
+                raise ValueError(f"{names[1]} does not belong to {names[0]}") from error
             raise ValueError(f"{names[0]} with {names[1]} cannot be used: {reason(error)}") from error
 
 

@@ -81,7 +81,7 @@ class HeldJob(Assignment, Generic[_S]):
         if not self.connected:
             raise ConnectionLost(f"{self.session.address}: the connection is gone, and job {self.handle!r} with it")
         if self.given_up or self.superseded:
-            raise TimeoutError(f"job {self.handle!r} has ended, or has taken longer than its function may")
+            raise TimeoutError(f"job {self.handle!r} has ended, or has exceeded its timeout")
 
 
 _H = TypeVar("_H", bound=Assignment)

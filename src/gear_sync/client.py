@@ -275,7 +275,7 @@ class Client:
         counts = Counter(iter(jobs))  # a mapping would be taken for counts
         for job in counts:
             if job._servers is not self._servers:
-                raise ValueError(f"{job} belongs to another client, which alone can wait for it")
+                raise ValueError(f"{job} belongs to another client; only that client can wait for it")
         return as_completed(self._servers, counts, deadline(timeout, time.monotonic()), timeout)
 
     @overload

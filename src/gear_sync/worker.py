@@ -473,7 +473,7 @@ class Worker:
             else:
                 level = logging.INFO if self._stopping else logging.WARNING
                 address = job.session.address
-                _log.log(level, "%s: job %r: the connection is gone, its end goes unreported", address, job.handle)
+                _log.log(level, "%s: job %r: the connection is gone, and its end was not reported", address, job.handle)
             self._advance()
             if job.conn.output_size:  # else it has left with the next GRAB_JOB
                 job.session.settle()

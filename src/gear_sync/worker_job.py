@@ -44,7 +44,7 @@ class HeldJob(gear_net.worker_jobs.HeldJob[WorkerSession]):
         """Make sure that the job can be reported on; see `gear_net.worker_jobs.HeldJob.check`."""
         super().check()
         if self.until is not None and time.monotonic() >= self.until:
-            raise TimeoutError(f"job {self.handle!r} has taken longer than its function may")
+            raise TimeoutError(f"job {self.handle!r} has exceeded its timeout")
 
 
 class WorkerJob(BlockingJob[HeldJob]):

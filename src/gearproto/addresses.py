@@ -105,7 +105,7 @@ def _parsed(text: Any) -> Address:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError("the bracket has no counterpart, or no port follows it")
+            raise ValueError("a bracket is missing, or no port follows it")
         return _checked(host, rest[1:] if rest else DEFAULT_PORT)
     if text.count(":") > 1:  # an IPv6 address without a port
         return _checked(text, DEFAULT_PORT)
@@ -115,7 +115,7 @@ def _parsed(text: Any) -> Address:
 
 def _unix(host: str) -> Address:
     if host == _UNIX or "\0" in host:
-        raise ValueError("it has no path that a file can have")
+        raise ValueError("it has no valid path")
     return Address(host, 0)
 
 

@@ -705,7 +705,7 @@ async def test_admin_api(client: AnyClient, server: NetworkServer, start: StartW
     await admin.drop_function("made")
     with pytest.raises(ServerError, match="function: not found"):
         await admin.drop_function("made")
-    with pytest.raises(ValueError, match=r"elsewhere:4730 is none of this client's servers"):
+    with pytest.raises(ValueError, match=r"elsewhere:4730 is not one of this client's servers"):
         client.admin_of("elsewhere")
 
 

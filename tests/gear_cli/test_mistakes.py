@@ -52,7 +52,7 @@ MISTAKES = [
     ("work f cat --tls-certificate {tmp}/text --tls-key {tmp}/text", 2, "has no certificate in PEM form"),
     ("serve --tls-certificate {tmp}/text", 2, "of no use without its key"),
     ("serve --tls-certificate {tmp}/none --tls-key {tmp}/none", 2, "{tmp}/none cannot be read: No such file"),
-    ("serve --tls-ca {tmp}/text", 2, "a server cannot speak TLS without a certificate and its key"),
+    ("serve --tls-ca {tmp}/text", 2, "a server needs a certificate and its key for TLS"),
     # gear submit
     ("submit", 2, "FUNCTION requires an argument"),
     ("submit '' x -s 127.0.0.1:{free}", 2, "function must not be empty"),
@@ -86,7 +86,7 @@ MISTAKES = [
     ("serve --port nonsense", 2, "--port"),
     ("serve --port -1", 2, "--port"),
     ("serve --port 65536", 2, "--port"),
-    ("serve --listen ''", 2, "it has no host; 0.0.0.0 and [::] are every one"),
+    ("serve --listen ''", 2, "it has no host; use 0.0.0.0 or [::] for all addresses"),
     ("serve --listen :4730", 2, "it has no host"),
     ("serve --listen '[::1]:x'", 2, NUMBER),
     ("serve --listen 127.0.0.1:\u00b2", 2, NUMBER),

@@ -36,7 +36,7 @@ def test_certificate_and_key_come_together() -> None:
 
 @pytest.mark.parametrize("tls", [TLS(), TLS(ca="ca.pem")])
 def test_server_needs_a_certificate(tls: TLS) -> None:
-    with pytest.raises(ValueError, match="a server cannot speak TLS without a certificate and its key"):
+    with pytest.raises(ValueError, match="a server needs a certificate and its key for TLS"):
         server_context(tls)
 
 
@@ -83,8 +83,8 @@ def test_renewal_that_is_half_done_changes_nothing(files: TLS, caplog: pytest.Lo
     replace_file(files.certificate, new.certificate)
     assert [shown_by(client) for _ in range(3)] == ["client 7"] * 3
     (told,) = caplog.messages
-    problem = f"the key {files.key} is not that of the certificate {files.certificate}"
-    assert told == f"{problem}; what has been read before stays in use"
+    problem = f"the key {files.key} does not belong to the certificate {files.certificate}"
+    assert told == f"{problem}; the previous files stay in use"
     replace_files(files, new)
     assert shown_by(client) == "client 8"
     assert caplog.messages == [told]
@@ -96,7 +96,7 @@ def test_files_that_are_gone_for_a_while_change_nothing(files: TLS, caplog: pyte
     Path(files.ca).unlink()
     assert shown_by(client) == "client 7"
     assert caplog.messages == [
-        f"the CA {files.ca} cannot be read: No such file or directory; what has been read before stays in use"
+        f"the CA {files.ca} cannot be read: No such file or directory; the previous files stay in use"
     ]
 
 
@@ -178,7 +178,9 @@ def test_file_that_cannot_be_used_is_named(make: Make, name: str, content: bytes
 
 
 def test_key_of_another_certificate_is_told() -> None:
-    with pytest.raises(ValueError, match=rf"the key {CLIENT.key} is not that of the certificate {SERVER.certificate}"):
+    with pytest.raises(
+        ValueError, match=rf"the key {CLIENT.key} does not belong to the certificate {SERVER.certificate}"
+    ):
         server_context(TLS(SERVER.certificate, CLIENT.key))
 
 

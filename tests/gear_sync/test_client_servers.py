@@ -444,7 +444,7 @@ def test_administrators_can_speak_to_each_server(servers: list[OurServer]) -> No
         assert functions == [[b"f"], [b"g"], []]
         client.admin_of(servers[1].address).create_function("h")
         assert {row.function for row in client.admin_of(servers[1].address).status()} == {b"g", b"h"}
-        with pytest.raises(ValueError, match=r"^127\.0\.0\.1:9 is none of this client's servers"):
+        with pytest.raises(ValueError, match=r"^127\.0\.0\.1:9 is not one of this client's servers"):
             client.admin_of("127.0.0.1:9")
 
 

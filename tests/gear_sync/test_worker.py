@@ -625,7 +625,7 @@ def test_job_whose_server_is_gone_is_dropped_and_the_worker_connects_again(
 
     run_scripts(worker_of, first, second)
     assert seen == [b"cba"]
-    assert "its end goes unreported" in caplog.text
+    assert "its end was not reported" in caplog.text
 
 
 def test_worker_comes_back_after_a_restart_with_all_that_it_can_do(no_pauses: None) -> None:

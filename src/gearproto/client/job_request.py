@@ -59,7 +59,7 @@ def earliest(run_at: datetime | float | None, delay: float | None, wall: float) 
     if run_at is not None:
         raise LocalProtocolError("client: give either run_at or delay, not both")
     if not isfinite(delay) or delay < 0:
-        raise LocalProtocolError(f"client: delay is {delay}, which is not a finite number of seconds from 0 on")
+        raise LocalProtocolError(f"client: delay is {delay}, which is not a finite number of seconds of 0 or more")
     return ceil(wall + delay)
 
 

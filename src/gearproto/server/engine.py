@@ -159,7 +159,7 @@ class Engine:
         if not 0 < len(handle_prefix) <= 40:
             raise ValueError(f"handle prefix of {len(handle_prefix)} bytes: 1 to 40 are allowed")
         if any(byte <= 32 or byte == 127 for byte in handle_prefix):
-            raise ValueError(f"handle prefix {handle_prefix!r}: blanks and control characters are not allowed")
+            raise ValueError(f"handle prefix {handle_prefix!r}: spaces and control characters are not allowed")
         self.clock = clock = Clock(epoch_offset)
         self.output = output = Output(work_limit)
         self._events: deque[Event] = deque()

@@ -79,7 +79,7 @@ def ability(function: bytes, timeout_ms: int | None) -> CanDo | CanDoTimeout:
     if timeout_ms is None:
         return CanDo(function)
     if timeout_ms <= 0:
-        raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: timeout is {timeout_ms} ms, least is 1")
+        raise LocalProtocolError(f"worker: CAN_DO_TIMEOUT: timeout is {timeout_ms} ms, minimum is 1")
     return CanDoTimeout(function, timeout_ms)
 
 
@@ -336,7 +336,9 @@ class WorkerConnection(Connection):
         self._check_handle(packet, packet.handle)  # no report could name it
         if self._state is not Grab.ASKED:
             if self._unasked.total() >= MAX_UNASKED:
-                raise RemoteProtocolError(f"worker: {packet.spec.name}: over {MAX_UNASKED} jobs that nobody asked for")
+                raise RemoteProtocolError(
+                    f"worker: {packet.spec.name}: over {MAX_UNASKED} jobs that were not asked for"
+                )
             self._unasked[packet.handle] += 1
         self._advance(packet)
         self._in_hand[packet.handle] += 1

@@ -137,8 +137,8 @@ REFUSED: list[tuple[Call, str]] = [
     (lambda w: w.can_do(b""), "CAN_DO: function must not be empty"),
     (lambda w: w.can_do(b"f\0"), "CAN_DO: function must not hold NUL bytes"),
     (lambda w: w.can_do(b"f" * 8192), "CAN_DO: function has 8192 bytes, limit 8191"),
-    (lambda w: w.can_do(b"f", timeout_ms=0), "worker: CAN_DO_TIMEOUT: timeout is 0 ms, least is 1"),
-    (lambda w: w.can_do(b"f", timeout_ms=-5), "worker: CAN_DO_TIMEOUT: timeout is -5 ms, least is 1"),
+    (lambda w: w.can_do(b"f", timeout_ms=0), "worker: CAN_DO_TIMEOUT: timeout is 0 ms, minimum is 1"),
+    (lambda w: w.can_do(b"f", timeout_ms=-5), "worker: CAN_DO_TIMEOUT: timeout is -5 ms, minimum is 1"),
     (lambda w: w.can_do(b"", timeout_ms=5), "CAN_DO_TIMEOUT: function must not be empty"),
     (lambda w: w.can_do(b"f", timeout_ms=10**19), "CAN_DO_TIMEOUT: timeout has over 19 digits"),
     (lambda w: w.cant_do(b""), "CANT_DO: function must not be empty"),
@@ -306,7 +306,7 @@ def test_jobs_that_nobody_asked_for_are_bounded(ends: list[bool], state: Grab) -
             assert len(receive(worker, JobAssign(b"asked %d" % number, b"f", b""))) == 1
     assert len(worker.in_hand) == MAX_UNASKED + (ends.count(False) if state is Grab.IDLE else 0)
     worker.receive_data(JobAssign(b"H:one more", b"f", b"").encode())
-    with pytest.raises(RemoteProtocolError, match="JOB_ASSIGN: over 16 jobs that nobody asked for"):
+    with pytest.raises(RemoteProtocolError, match="JOB_ASSIGN: over 16 jobs that were not asked for"):
         worker.next_event()
 
 
