@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -130,6 +131,19 @@ def test_a_function_that_is_in_use_stays(server: gear.Server, raw: Open) -> None
     raw().submit(SubmitJob(b"f", b"", b""))
     server.functions.discard(b"f")
     assert server.functions == {b"f"}
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda names: names.copy(), lambda names: names | {b"b"}])
+def test_copies_of_functions_are_of_the_programs_own(
+    server: gear.Server, raw: Open, copied: Callable[[Functions], Functions]
+) -> None:
+    worker = raw()
+    worker.send(CanDo(b"a"))
+    worker.expect_nothing()
+    functions = server.active_connections[0].functions
+    other = copied(functions)
+    other.add(b"b")
+    assert (functions, other) == ({b"a"}, {b"a", b"b"})
 
 
 def test_a_connection_on_its_own_has_functions_too() -> None:

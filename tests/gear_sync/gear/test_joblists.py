@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 
@@ -60,6 +61,16 @@ def test_the_queues_are_lists(server: gear.Server, client: RawConnection) -> Non
         with pytest.raises(IndexError):
             jobs.pop(index)
     assert queue.index(third, 1) == 1
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda jobs: jobs.copy(), lambda jobs: jobs[:]])
+def test_copies_of_a_list_are_of_the_programs_own(
+    server: gear.Server, client: RawConnection, copied: Callable[[list[gear.ServerJob]], list[gear.ServerJob]]
+) -> None:
+    client.submit(SubmitJob(b"f", b"", b"x"))
+    other = copied(server.normal_queue)
+    other.clear()
+    assert workloads(server.normal_queue) == [b"x"]
 
 
 def test_a_list_that_is_held_on_to_stays_true(

@@ -11,7 +11,9 @@ __all__ = ["FunctionSet"]
 
 
 class FunctionSet(set[bytes]):
-    """Names of functions. What a program adds or removes is told to somebody, and so has an effect in the server."""
+    """Names of functions. The server learns what a program adds or removes, and acts on it."""
+
+    _changed: Callable[[set[bytes], set[bytes]], object] | None = None  # as in copies, which are made without __init__
 
     def __init__(self, changed: Callable[[set[bytes], set[bytes]], object], names: Iterable[bytes] = ()) -> None:
         """Begin.
@@ -22,6 +24,9 @@ class FunctionSet(set[bytes]):
         """
         super().__init__(names)
         self._changed = changed
+
+    def __reduce__(self) -> tuple[type[set[bytes]], tuple[list[bytes]]]:
+        return set, (list(self),)  # copies are sets of the program's own
 
     def show(self, name: bytes) -> None:
         """Add a name without telling anybody."""
@@ -37,6 +42,8 @@ class FunctionSet(set[bytes]):
         self._change(lambda: (set.intersection_update(self, wanted), set.update(self, wanted)))
 
     def _change(self, change: Callable[..., Any], *arguments: Any) -> Any:
+        if self._changed is None:
+            return change(*arguments)
         before = frozenset(self)
         result = change(*arguments)
         self._changed(set(self - before), set(before - self))

@@ -66,6 +66,9 @@ class JobList(list[ServerJob]):
         self._places: dict[ServerJob, int] = {}
         self._last = 0
 
+    def __reduce__(self) -> tuple[type[list[ServerJob]], tuple[list[ServerJob]]]:
+        return list, (list(self),)  # copies are lists of the program's own
+
     # What the server changes
 
     def show(self, job: ServerJob, turn: int) -> None:
