@@ -229,7 +229,7 @@ def _check_function(queue: JobQueue, function: FunctionQueue) -> None:
     assert set(function.sleepers) <= set(function.workers)
     assert all(function in worker.abilities for worker in function.workers)
     idle = not (function.workers or function.kept or mine)
-    assert idle == (function in queue.table.idle)
+    assert idle == function.idle == (function in queue.table.idle)
 
 
 def _check_sleepers(engine: Engine, function: FunctionQueue) -> None:

@@ -46,8 +46,8 @@ class FunctionTable:
             function = self.by_name[name] = FunctionQueue(name)
             self.size += len(name) + FUNCTION
             self.ordered.add(function)
-        elif self.idle:
-            self.idle.pop(function, None)
+        elif function.idle:
+            self._leave_idle(function)
         return function
 
     def create(self, name: bytes, *, full: bool) -> bool:
@@ -71,7 +71,8 @@ class FunctionTable:
                 return False
             self.kept += 1
             function.kept = True
-            self.idle.pop(function, None)
+            if function.idle:
+                self._leave_idle(function)
         return True
 
     def drop(self, function: FunctionQueue) -> bool:
@@ -100,12 +101,18 @@ class FunctionTable:
         if function.in_use or function.kept or self.by_name.get(function.name) is not function:
             return
         self.idle[function] = None
+        function.idle = True
         if len(self.idle) > self._max_idle:
             self._forget(next(iter(self.idle)))
+
+    def _leave_idle(self, function: FunctionQueue) -> None:
+        del self.idle[function]
+        function.idle = False
 
     def _forget(self, function: FunctionQueue) -> None:
         del self.by_name[function.name]
         self.size -= len(function.name) + FUNCTION
         self.ordered.remove(function)
-        self.idle.pop(function, None)
+        if function.idle:
+            self._leave_idle(function)
         self.kept -= function.kept

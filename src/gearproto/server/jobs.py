@@ -152,10 +152,12 @@ class FunctionQueue(Linked):
         sleepers: sleeping workers that know of a job but have not been woken for one; with a scheduler, all that sleep.
         waking_all: whether all its sleepers are being woken.
         kept: whether an administrator created it or set a limit, so that it is never forgotten.
+        idle: whether it has neither jobs nor workers, and may be forgotten.
     """
 
     __slots__ = (
         "delayed",
+        "idle",
         "kept",
         "limits",
         "name",
@@ -189,6 +191,7 @@ class FunctionQueue(Linked):
         self.sleepers: OrderedDict[Worker, None] = OrderedDict()
         self.waking_all = False
         self.kept = False
+        self.idle = False
 
     @property
     def waiting(self) -> int:

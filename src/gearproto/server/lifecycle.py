@@ -52,9 +52,8 @@ class Lifecycle:
         "_created_size",
         "_events",
         "_handle_format",
-        "_handle_head",
-        "_hundred",
         "_joins",
+        "_next_handle",
         "_observer",
         "_output",
         "_queue",
@@ -104,14 +103,19 @@ class Lifecycle:
         self._clock = clock
         self._observer = observer
         self._handle_format = handle_prefix.replace(b"%", b"%%") + _HANDLE_NUMBER
-        self._hundred = 0  # which hundred of jobs is being numbered, and what their handles begin with
-        self._handle_head = self._handle_format % 0
-        self._created = _CREATED + (len(self._handle_head) + 2).to_bytes(4, "big")  # what stands before any handle
-        self._created_size = len(self._created + self._handle_head) + 2
         self.submitted = 0
+        self._number_jobs()
+        handle_size = len(self._handle_format % 0) + 2
+        self._created = _CREATED + handle_size.to_bytes(4, "big")  # what stands before any handle
+        self._created_size = len(self._created) + handle_size
         self.ended = 0
         self._joins = 0  # clients of jobs, but for the first of each
         self._cancelled = 0
+
+    def _number_jobs(self) -> None:
+        """Prepare the handles up to the next full hundred: numbering jobs one by one is 3 % of a background submission."""
+        hundred, rest = divmod(self.submitted + 1, 100)
+        self._next_handle = map((self._handle_format % hundred).__add__, _DIGITS[rest:]).__next__
 
     @property
     def kept_size(self) -> int:
@@ -143,7 +147,7 @@ class Lifecycle:
         """
         queue, output = self._queue, self._output
         function = queue.functions.get(name)
-        if function is None or queue.table.idle:
+        if function is None or function.idle:
             function = queue.table.function(name)
         key: object = None
         job = None
@@ -153,17 +157,18 @@ class Lifecycle:
                 key = (workload,) if workload else None
             job = queue.find(function, key)
         if job is None:
-            number = self.submitted + 1
-            if number // 100 != self._hundred:
-                self._hundred = number // 100
-                self._handle_head = self._handle_format % self._hundred
-            handle = self._handle_head + _DIGITS[number % 100]
+            try:
+                handle = self._next_handle()
+            except StopIteration:
+                self._number_jobs()
+                handle = self._next_handle()
             try:
                 job = queue.new_job(handle, function, unique, key, workload, priority, background, reducer, due)
             except QueueFull as error:  # nothing was queued: the client may submit again
+                self._number_jobs()
                 output.send_error(peer, b"QUEUE_ERROR", str(error).encode())
                 return
-            self.submitted = number
+            self.submitted += 1
             if self._observer is not None:
                 self._observer.queued(job, peer.id)
             if function.sleepers and due is None:
