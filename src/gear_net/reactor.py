@@ -180,13 +180,10 @@ class Reactor:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which a turn has something to do even if nothing arrives; None if never."""
-        deadline = self.endpoint.next_deadline()
-        if self.tls is not None or self._listeners.resume_at is not None or self._late:
-            return self._own_deadline(deadline)
-        return deadline
+        return self._with_own_deadline(self.endpoint.next_deadline())
 
-    def _own_deadline(self, deadline: float | None) -> float | None:
-        """Return the earlier of a deadline and that of new connections."""
+    def _with_own_deadline(self, deadline: float | None) -> float | None:
+        """Return the earlier of the endpoint's deadline and that of new connections."""
         if self._late:
             return 0.0
         times = (deadline, self._listeners.resume_at, self._handshakes.next_deadline())
@@ -202,7 +199,9 @@ class Reactor:
             Whether there was anything to do.
         """
         endpoint = self.endpoint
-        deadline = self.next_deadline()
+        deadline = endpoint.next_deadline()
+        if self.tls is not None or self._listeners.resume_at is not None or self._late:
+            deadline = self._with_own_deadline(deadline)
         if deadline is not None:
             until = min(max(0.0, deadline - time.monotonic()), _MAX_WAIT)
             timeout = until if timeout is None else min(until, timeout)
@@ -215,15 +214,15 @@ class Reactor:
         if self.tls is not None:
             self._handshakes.new_turn()
         looks_at_clock = len(ready) > FEW
-        for number, (link, events) in enumerate(ready, 1):
-            if not isinstance(link, PeerSocket):
+        for link, events in ready:
+            if type(link) is not PeerSocket:
                 self._on_other(link, now)
             elif not events & WRITE and link.watched & READ:  # as under load
                 self._read(link, now)
             else:
                 self._on_ready(link, events, now)
             if looks_at_clock and not endpoint.may_read(time.monotonic()):
-                self._late = ready[number:]
+                self._late = ready[ready.index((link, events)) + 1 :]
                 break
         endpoint.settle(now)
         if endpoint.changes:  # what they log, and that nobody is accepted, comes before what peers read of it
@@ -250,10 +249,10 @@ class Reactor:
             if not self.turn(0) or self.finished or time.monotonic() > until:
                 return
 
-    def _on_other(self, item: socket.socket | Waker, now: float) -> None:
+    def _on_other(self, item: _Item, now: float) -> None:
         if isinstance(item, Waker):
             item.clear()
-        elif item.fileno() >= 0:
+        elif isinstance(item, socket.socket) and item.fileno() >= 0:
             self._accept(item, now)
 
     def _on_ready(self, link: PeerSocket, events: int, now: float) -> None:

@@ -32,6 +32,7 @@ from itertools import islice
 from typing import Final, TypedDict
 
 from gearproto.connection import TOO_MANY_CONNECTIONS
+from gearproto.event import Event
 from gearproto.packets import Error
 
 from .backlog import Backlogs
@@ -96,6 +97,7 @@ class Endpoint:
         "_connections",
         "_draining",
         "_due",
+        "_events",
         "_finish_at",
         "_half_closed",
         "_handed",
@@ -171,6 +173,7 @@ class Endpoint:
         self._trimming = None if trim_step is None else Trimming(step=trim_step)
         self._turns = Turns()
         self._clock = engine.clock
+        self._events = engine.events
         self._output = engine.output
         self._queue = engine.queue
         self._receive = engine.receive_data
@@ -305,8 +308,8 @@ class Endpoint:
             engine.handle_timeout(now)
         if self._attention:
             self._settle_rest(now)
-        while (event := engine.next_event()) is not None:
-            self._on_event(event, now)
+        if self._events:
+            self._take_events(now)
         memory = self._memory
         if self.bytes_received >= memory.look_at or self._output.under_way + self._backlogs.size > memory.mark:
             self._look_at_memory(now)
@@ -417,8 +420,7 @@ class Endpoint:
     def _end_turn(self) -> bool:
         """Do what has to wait until all output has been handed out; return whether there is more of it then."""
         self._end_some()
-        while (event := self.engine.next_event()) is not None:
-            self._on_event(event, self._now)
+        self._take_events(self._now)
         if self._output.dirty or self._sending:
             return True
         if not self.stopped and (self._stopping or (self._finish_at is not None and not self._backlogs.open)):
@@ -547,7 +549,12 @@ class Endpoint:
 
     # The end of connections
 
-    def _on_event(self, event: object, now: float) -> None:
+    def _take_events(self, now: float) -> None:
+        """Handle the engine's events, and pass them on."""
+        while self._events:
+            self._on_event(self._events.popleft(), now)
+
+    def _on_event(self, event: Event, now: float) -> None:
         assert isinstance(event, PeerFailed | ShutdownRequested | JobGivenUp | JobChanged)
         if isinstance(event, PeerFailed):
             connection = self._connections.get(event.peer)

@@ -45,6 +45,7 @@ class Engine:
     an exception or disturbs another peer.
 
     Attributes:
+        events: what the driver has not been told yet; see `next_event`.
         clock: the time, as the driver has told it.
         output: what is to be sent to peers.
         queue: the jobs; for schedulers and observers.
@@ -56,7 +57,6 @@ class Engine:
         "_answering",
         "_chores",
         "_commands",
-        "_events",
         "_exceptions",
         "_handlers",
         "_last_peer",
@@ -71,6 +71,7 @@ class Engine:
         "_table",
         "_workers",
         "clock",
+        "events",
         "output",
         "queue",
         "waking",
@@ -162,9 +163,9 @@ class Engine:
             raise ValueError(f"handle prefix {handle_prefix!r}: spaces and control characters are not allowed")
         self.clock = clock = Clock(epoch_offset)
         self.output = output = Output(work_limit)
-        self._events: deque[Event] = deque()
+        self.events: deque[Event] = deque()
         if trace:
-            observer = Tracer(self._events, observer)
+            observer = Tracer(self.events, observer)
         self._exceptions = exceptions
         self._new_decoder = partial(
             Decoder,
@@ -203,7 +204,7 @@ class Engine:
             output,
             relay,
             self.waking,
-            self._events,
+            self.events,
             clock,
             handle_prefix=handle_prefix,
             observer=observer,
@@ -345,7 +346,7 @@ class Engine:
 
         It is a `PeerFailed`, `ShutdownRequested`, `JobGivenUp` or `JobChanged`.
         """
-        return self._events.popleft() if self._events else None
+        return self.events.popleft() if self.events else None
 
     def next_transmit(self) -> tuple[PeerId, bytes] | None:
         """Return a peer and bytes to send to it, in their order; None if there is nothing to send."""
@@ -553,7 +554,7 @@ class Engine:
 
     def _fail(self, peer: Peer, reason: str) -> None:
         peer.failed = True
-        self._events.append(PeerFailed(peer.id, reason))
+        self.events.append(PeerFailed(peer.id, reason))
 
     def _offer(self, peer: Peer, request: Event) -> None:
         """Let a hook deal with a request, or deal with it as usual."""
@@ -591,4 +592,4 @@ class Engine:
     def _shut_down(self, graceful: bool) -> None:
         if graceful:
             self.stop_accepting()
-        self._events.append(ShutdownRequested(graceful))
+        self.events.append(ShutdownRequested(graceful))
