@@ -98,12 +98,12 @@ class Session(Generic[_C]):
         while (event := conn.next_event()) is not None:
             if not isinstance(event, ConnectionClosed):
                 owner.on_event(self, event)
+        if conn.closed:
+            self._hang_up(network)
+            return
         owner.settled(self)
         self.flush()
-        if conn.closed and self.conn is conn:
-            self._hang_up(network)
-        else:
-            self._timer.set()
+        self._timer.set()
 
     def flush(self) -> None:
         """Send what the connection has queued."""
