@@ -46,13 +46,12 @@ from gearproto.packets import (
 from tests.harness.raw import RawPeer, packet_bytes
 from tests.harness.sites import Site
 
+from .answers import RESULT_NOT_FOUND
 from .conftest import OURS, StartSite
 
 pytestmark = OURS
 
 OK = b"OK\r\n"
-RESULT_NOT_FOUND = Error(b"JOB_NOT_FOUND", b"Job given in work result not found")
-QUEUE_FULL = Error(b"QUEUE_ERROR", b"Job queue is full")
 FAR_FUTURE = 4_000_000_000
 
 SUBMISSIONS: dict[Any, tuple[Any, ...]] = {  # each with its arguments behind the unique
