@@ -58,8 +58,10 @@ def earliest(run_at: datetime | float | None, delay: float | None, wall: float) 
         return run_at
     if run_at is not None:
         raise LocalProtocolError("client: give either run_at or delay, not both")
-    if not isfinite(delay) or delay < 0:
-        raise LocalProtocolError(f"client: delay is {delay}, which is not a finite number of seconds of 0 or more")
+    if not _is_finite(delay) or delay < 0:
+        raise LocalProtocolError(
+            f"client: delay is {delay!r:.40}, which is not a finite number of seconds of 0 or more"
+        )
     return ceil(wall + delay)
 
 
@@ -136,10 +138,13 @@ def _epoch(when: datetime | float) -> int:
         if when.tzinfo is None:
             raise LocalProtocolError("client: run_at needs a time zone")
         when = when.timestamp()
-    try:
-        finite = isfinite(when)
-    except (TypeError, OverflowError):  # not a number, or an integer of hundreds of digits
-        finite = False
-    if not finite:
+    if not _is_finite(when):
         raise LocalProtocolError(f"client: run_at is {when!r:.40}, which is not a finite time")
     return int(when)
+
+
+def _is_finite(seconds: float) -> bool:
+    try:
+        return isfinite(seconds)
+    except (TypeError, OverflowError):  # not a number, or an integer of hundreds of digits
+        return False

@@ -6,7 +6,7 @@ import pytest
 from gearproto import LocalProtocolError, Priority
 from gearproto.addresses import parse_address
 from gearproto.arguments import as_bytes
-from gearproto.client import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size
+from gearproto.client import DEFAULT_MAX_UNIQUE_SIZE, JobHandle, JobRequest, check_max_unique_size, earliest
 from gearproto.codec import Packet
 from gearproto.packets import (
     SubmitJob,
@@ -134,3 +134,17 @@ def test_handle_is_the_bytes_of_the_server_and_knows_the_server() -> None:
 def test_time_that_is_none_is_refused(run_at: Any) -> None:
     with pytest.raises(LocalProtocolError, match="which is not a finite time"):
         JobRequest("f", run_at=run_at).packet(background=True)
+
+
+def test_delay_ends_at_a_whole_second_that_is_not_before_it() -> None:
+    assert earliest(None, None, 100.5) is None
+    assert earliest(7.5, None, 100.5) == 7.5
+    assert [earliest(None, delay, 100.5) for delay in (0, 0.5, 0.6)] == [101, 101, 102]
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), 10**400, "5"])
+def test_delay_that_makes_no_sense_is_refused(delay: Any) -> None:
+    with pytest.raises(LocalProtocolError, match=r"delay is .*, which is not a finite number of seconds"):
+        earliest(None, delay, 0.0)
+    with pytest.raises(LocalProtocolError, match="give either run_at or delay, not both"):
+        earliest(0, delay, 0.0)

@@ -40,6 +40,7 @@ from gearproto.packets import (
     Error,
     JobCreated,
     JobRequeued,
+    OptionReq,
     StatusRes,
     SubmitJobBg,
     WorkComplete,
@@ -497,6 +498,14 @@ def test_answer_to_a_text_command_is_what_it_tells() -> None:
     pump(connection)
     assert answer.event is not None
     assert connection.reply(Status(), answer.event) == (FunctionStatus(b"f", 1, 0, 2),)
+
+
+def test_server_is_asked_for_exceptions_and_reruns_unless_told_otherwise() -> None:
+    connection = connected()
+    connection.introduce(exceptions=False)
+    assert output(connection.conn) == []
+    connection.introduce(exceptions=True)
+    assert output(connection.conn) == [OptionReq(b"exceptions"), OptionReq(b"reruns")]
 
 
 def test_end_of_a_connection_costs_what_is_open_its_answer() -> None:
