@@ -60,9 +60,10 @@ def exists(name: str) -> bool:
 
 
 def named(page: str) -> set[str]:
-    """Return what a page sets in backticks, but for blocks of code."""
+    """Return what a page sets in backticks, but for blocks of code; of commands, the files in them."""
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    return set(re.findall(r"`([^`\n]+)`", text))
+    set_off = set(re.findall(r"`([^`\n]+)`", text))
+    return set_off | {word for command in set_off for word in re.findall(r"\b(?:tests|src|docs|bench)/\S+", command)}
 
 
 @pytest.mark.parametrize("page", PAGES)
