@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -119,8 +118,8 @@ class Connection:
         """Begin as at the start of a stream."""
         self.connected = False
         self.connect_time: float | None = None
-        self.pending_tasks: deque[Task] = deque()
-        self.admin_requests: deque[AdminRequest] = deque()
+        self.pending_tasks: list[Task] = []
+        self.admin_requests: list[AdminRequest] = []
         self.options: set[bytes] = set()
         self.tracker = JobTracker()
         self.related_jobs: MutableMapping[bytes, Job] = self.tracker.known
@@ -403,7 +402,7 @@ class Connection:
             return task
 
     def _next_task(self, kind: type[Task]) -> Task:
-        task = self.pending_tasks.popleft()
+        task = self.pending_tasks.pop(0)
         if isinstance(task, SubmitJobTask) and not task.background and kind is not SubmitJobTask:
             self.tracker.refused()
         return task
@@ -468,7 +467,7 @@ class Connection:
             raise RemoteProtocolError(f"text {line[:24]!r}, and no text command is open")
         request = self.admin_requests[0]
         if request.receive(line):
-            self.admin_requests.popleft()
+            self.admin_requests.pop(0)
             return request
         if request.received_size > MAX_ANSWER_SIZE:
             raise RemoteProtocolError(f"answer of over {MAX_ANSWER_SIZE} bytes to {request.command!r}")

@@ -55,6 +55,7 @@ class Server(ServerCommands):
         acl: who may do what; None if everybody may do everything.
         statsd: the client of statsd; None if nothing is reported.
         active_connections: the connections.
+        inactive_connections: always empty; clients and workers have some.
         jobs: the jobs by handle.
     """
 
@@ -107,6 +108,7 @@ class Server(ServerCommands):
         self.ssl_ca = ssl_ca
         self.use_ssl = context is not None
         self.active_connections: list[ServerConnection] = []
+        self.inactive_connections: list[ServerConnection] = []
         self.acl = acl
         self.host = host
         sockets = _listen(host, int(port))

@@ -71,6 +71,25 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "the_result_of_a_text_job_that_is_not_text": ([False, []], [True, ["\\udcff"]]),
 }
 
+ABSENT = {  # how the package does its work
+    *(
+        "connect_thread",
+        "connect_wake_read",
+        "connect_wake_write",
+        "connection_index",
+        "connection_map",
+        "edge_bitmask",
+    ),
+    *("error_bitmask", "poll", "read_bitmask", "readwrite_bitmask", "wake_read", "wake_write", "connectLoop"),
+    *("readFromConnection", "writeToConnection", "input_buffer", "need_bytes", "statsd"),
+}
+OTHER_TYPES = {
+    "job_lock": ("lock", "RLock"),
+    "send_lock": ("lock", "RLock"),
+    "related_jobs": ("dict", "Container"),  # a mapping that keeps no jobs that the program has dropped
+    "conn": ("socket", "PeerSocket"),  # only of a server
+}
+
 
 def differences(they: list[Any], we: list[Any]) -> list[tuple[str, str, str]]:
     """Return the first difference of each run; those behind it may come from it."""
@@ -111,6 +130,14 @@ def test_random_sessions_take_the_same_course(number: int) -> None:
 def test_differences_are_as_they_are_known() -> None:
     they, we = theirs("differences"), ours("differences")
     assert {name: (they[name], we[name]) for name in they} == DIFFERENCES
+
+
+def test_attributes_are_there_and_of_the_same_types() -> None:
+    they, we = theirs("attributes"), ours("attributes")
+    absent = [name for name in they if name not in we and name.partition(".")[2] not in ABSENT]
+    kinds = {name: (they[name], we[name]) for name in they if name in we and they[name] != we[name]}
+    assert not absent
+    assert not {name: pair for name, pair in kinds.items() if OTHER_TYPES.get(name.partition(".")[2]) != pair}
 
 
 def test_programs_do_the_same() -> None:
