@@ -29,7 +29,7 @@ def test_the_load_generator_prints_a_row_for_each_server_and_scenario() -> None:
 def test_abuse_prints_a_row_for_each_server_and_abuse() -> None:
     serve = f"{shlex.quote(sys.executable)} -m gear_cli serve --port {{port}}"
     anyio = f"{shlex.quote(sys.executable)} {shlex.quote(str(ABUSE.parent / 'serve_anyio.py'))} trio --port {{port}}"
-    command = [sys.executable, str(ABUSE), "--server", f"one={serve}", "--server", f"two={anyio}", "--seconds", "0.2"]
+    command = [sys.executable, str(ABUSE), "--server", f"one={serve}", "--server", f"two={anyio}", "--seconds", "0.05"]
     command += ["--abuse", "wrong", "--abuse", "stalled TLS"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
@@ -38,7 +38,7 @@ def test_abuse_prints_a_row_for_each_server_and_abuse() -> None:
 
 
 def test_the_gear_api_is_measured_in_every_scenario() -> None:
-    command = [sys.executable, str(GEAR_API), "--scale", "0.01"]
+    command = [sys.executable, str(GEAR_API), "--scale", "0.002"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()]
     assert len(rows) == 12

@@ -160,11 +160,18 @@ async def test_fault_in_a_client_ends_no_block_of_its_user(
 # Servers that hang
 
 
-@pytest.fixture
-def hanging() -> Iterator[HangingServer]:
+@pytest.fixture(scope="module")
+def process() -> Iterator[HangingServer]:
     server = HangingServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def hanging(process: HangingServer) -> Iterator[HangingServer]:
+    """A server that a test may let hang; what it hears of the test later is no job that it keeps."""
+    yield process
+    process.go_on()
 
 
 PROBES: Final[dict[str, Any]] = {"probe_interval": 0.25, "probe_timeout": 0.25, "connect_timeout": 0.25}
