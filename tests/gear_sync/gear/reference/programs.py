@@ -1,6 +1,7 @@
 """Whole small programs, in the manner of those that were written for `gear`. Prints what each has done, as JSON.
 
-They run with either implementation of the API, in a process of their own: ``-m ...programs MODULE``.
+They run with either implementation of the API, or with the clients and workers of one and the servers of the other, in
+a process of their own: ``-m ...programs MODULE SERVER_MODULE KEY CERTIFICATE CA``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import queue
 import re
 import sys
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -521,18 +523,35 @@ def apimon(gear: Any) -> Any:
     return [ran, [job.data for job in jobs], sorted(done.get(timeout=LIMIT) for _ in threads)]
 
 
+def encrypted(gear: Any) -> Any:
+    """A client and a worker that show certificates to a server, and it to them: none of these names a host."""
+    files = sys.argv[3:6]
+    server = gear.Server(0, *files)
+    client, worker = gear.Client("client"), gear.TextWorker("worker")
+    for party in (client, worker):
+        party.addServer("localhost", server.port, *files)
+        party.waitForServer(LIMIT)
+    worker.registerFunction("f")
+    job = gear.TextJob("f", "é" * 50000)
+    client.submitJob(job)
+    worker.getJob().sendWorkComplete("done")
+    until(lambda: job.complete)
+    return [job.data, client.active_connections[0].use_ssl, [peer.ssl_subject for peer in server.active_connections]]
+
+
 PROGRAMS: dict[str, Program] = {
     program.__name__: program
     for program in (
         *(log_processor, zuul, zuul_restart, executor_that_asks, holding_server, nodepool, turbo_hipster, gearhorn),
-        *(gearstore, apimon),
+        *(gearstore, apimon, encrypted),
     )
 }
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     send_at_once()
-    module = importlib.import_module(sys.argv[1])
+    clients, servers = (importlib.import_module(name) for name in sys.argv[1:3])
+    module = types.SimpleNamespace(**{**vars(clients), "Server": servers.Server})
     results = {}
     for program_name, program in PROGRAMS.items():
         try:
