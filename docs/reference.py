@@ -38,6 +38,9 @@ MODULES = {
         "gear_testing.properties",
         "gear_testing.simulator",
         "gear_testing.running",
+        "gear_testing.jobs",
+        "gear_testing.clock",
+        "gear_testing.model",
     ),
 }
 """The modules of each page, those that describe a name before those that only export it."""
