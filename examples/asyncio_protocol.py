@@ -15,9 +15,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from gearproto import ClientConnection, Outcome, WorkerConnection
-from gearproto.connection import Connection
-from gearproto.event import Event
-from gearproto.events import JobAssigned, JobEnded, RequestId
+from gearproto.events import Event, JobAssigned, JobEnded, RequestId
 from gearproto.server import TURNED_AWAY, Close, CloseWrite, Endpoint, Engine, PauseReading, PeerId, ResumeReading
 
 PIECE: Final = 65536  # bytes that a transport is given at once
@@ -163,7 +161,7 @@ class Server:
 class Peer(Transport):
     """One connection of a client or a worker. `settle` is to be called after each request."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ClientConnection | WorkerConnection) -> None:
         super().__init__()
         self.connection = connection
         self.unsent = bytearray()

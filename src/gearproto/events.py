@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionClosed",
     "Data",
     "Echoed",
+    "Event",
     "JobAssigned",
     "JobEnded",
     "JobQueued",
