@@ -27,7 +27,7 @@ __all__ = ["Call", "call_of", "is_blocking"]
 
 _log = logging.getLogger("gear_anyio.worker")
 
-_NO_FUNCTIONS: Final = ("anyio", "asyncio", "gear_anyio", "trio")  # packages that are not to be interrupted
+_NO_FUNCTIONS: Final = ("anyio", "asyncio", "gear_anyio", "trio")  # packages that must not be interrupted
 
 Call = Callable[[HeldJob], Coroutine[Any, Any, tuple[End, BaseException | None]]]
 """Calls a function for a job. Whatever the function raises ends the job, and nothing else. Returns as `raised`."""

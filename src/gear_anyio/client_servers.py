@@ -256,7 +256,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
         async def place(index: int, jobs: list[WaitingRecord]) -> None:
             try:
                 await self._place(dispatch, index, jobs)
-            except GearmanError as error:  # not to come out of the group as one of many
+            except GearmanError as error:  # so that it does not leave the group as one of many
                 errors.append(error)
 
         async with anyio.create_task_group() as group:
@@ -269,7 +269,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
         """Submit a job again after its submission has failed."""
         if self._closed or self._starter is None:
             job.give_up()
-        elif job not in self._unfinished:  # else its task looks again
+        elif job not in self._unfinished:  # otherwise its task looks again
             self._unfinished[job] = None
             self._starter.start_soon(self._run, partial(self._retry, job))  # a callback may have brought it here
 
@@ -338,7 +338,7 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
         async def ask(address: Address) -> None:
             try:
                 answers[address] = status = await self.status(address, request, until)
-            except (GearmanError, TimeoutError) as error:  # not to come out of the group as one of many
+            except (GearmanError, TimeoutError) as error:  # so that it does not leave the group as one of many
                 answers[address] = error
             else:
                 give_up_at = -math.inf if status.known else anyio.current_time() + self.settings.connect_timeout

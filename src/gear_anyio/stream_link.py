@@ -19,7 +19,7 @@ from .link import Backpressure, Pause, keep_time
 __all__ = ["StreamLink"]
 
 _CHUNK: Final = 256 * 1024
-_SENT_AT_ONCE: Final = 65536  # bytes; a stream does not tell how far it has come with them
+_SENT_AT_ONCE: Final = 65536  # bytes; a stream does not report progress within them
 
 
 class StreamLink:

@@ -414,7 +414,7 @@ class Worker:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
         end = None
         try:
-            if not self._aborting and job.connected:  # else it is for another worker
+            if not self._aborting and job.connected:  # otherwise it is for another worker
                 end = await self._run(job)
         finally:
             job.given_up = True

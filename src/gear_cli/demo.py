@@ -41,7 +41,7 @@ _STEPS: Final = 20  # progress reports of a job
 _PACE: Final = 0.02  # longest pause between two of them in seconds, so that there is something to see
 _LENGTH: Final = 3.0  # seconds that one worker may pause for all jobs together
 _ROWS: Final = 12  # bars that fit on a small terminal
-_WIDE: Final = 72  # columns of a terminal in which long bars leave room for what stands behind them
+_WIDE: Final = 72  # columns of a terminal in which long bars leave room for the text after them
 _WAIT: Final = 60.0  # seconds; far more than anything here takes
 
 Count = Callable[[str], "Counter[str]"]
@@ -194,7 +194,7 @@ class _Display:
         self._console = console
         self._live = console.is_terminal
         bar = 24 if console.width >= _WIDE else 8
-        self._room = max(0, console.width - len(f"all jobs {'-' * bar} 100% "))  # else rich drops the bars
+        self._room = max(0, console.width - len(f"all jobs {'-' * bar} 100% "))  # otherwise rich drops the bars
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=bar),

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # no text may stop a command, whatever the locale is
+        sys.stdout.reconfigure(errors="backslashreplace")  # no text may stop a command, in any locale
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _run(words)

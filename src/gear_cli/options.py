@@ -68,7 +68,7 @@ def seconds(limit: float) -> Parameter:
     """Return a parameter that accepts a time of more than 0 and up to ``limit`` seconds."""
 
     def check(_type: Any, value: float | None) -> None:
-        if value is not None and not 0 < value <= limit:  # which is false for nan, too
+        if value is not None and not 0 < value <= limit:  # which is also false for nan
             raise ValueError(f"Must be > 0 and <= {limit:,.0f} (seconds).")
 
     return Parameter(validator=check)

@@ -67,7 +67,7 @@ class Output:
     all_submitted: bool = False
     _line: int = 0
     _pieces: list[bytes] = field(default_factory=list)
-    _begun: bool = False  # whether pieces of a result have been written that is not complete
+    _begun: bool = False  # whether pieces of an incomplete result have been written
     _bar: _Bar | None = None
 
     def __enter__(self) -> Self:

@@ -73,7 +73,7 @@ def write(data: bytes) -> None:
         while rest:  # not through sys.stdout: with PYTHONUNBUFFERED, it drops what a pipe does not accept at once
             try:
                 rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # some program has set the terminal so
+            except BlockingIOError:  # some program has made the terminal non-blocking
                 select.select((), (descriptor,), ())
 
 

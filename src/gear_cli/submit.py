@@ -54,7 +54,7 @@ __all__ = ["submit"]
 
 _CONNECT_TIMEOUT: Final = 5.0  # seconds, for each server
 _ANSWER_TIMEOUT: Final = 30.0  # seconds; how long a server may take to say that it has a job
-_AT_ONCE: Final = 1000  # jobs of --lines whose results are not out yet
+_AT_ONCE: Final = 1000  # jobs of --lines whose results are not written yet
 _CHUNK: Final = 65536
 
 
@@ -126,7 +126,7 @@ def submit(
     work = _Work(os.fsencode(function), Priority[priority.upper()], os.fsencode(unique))
     try:
         request = JobRequest(work.function, unique=work.unique, priority=work.priority)
-        request.packet(background=background, max_unique_size=max_unique_size)  # before a server is looked for
+        request.packet(background=background, max_unique_size=max_unique_size)  # before a server is contacted
         client = Client(
             server_addresses(server),
             policy=policy,

@@ -94,7 +94,7 @@ class ClientServersBase(Generic[_S, _R]):
     def records(self, requests: Iterable[JobRequest], *, background: bool = False, resubmit: bool = False) -> list[_R]:
         """Make the records of jobs that are to be submitted together; raises as `record`, if one breaks a rule."""
         records = [self.record(request, background=background, resubmit=resubmit) for request in requests]
-        if len(self.sessions) > 1:  # else the one session submits all or none
+        if len(self.sessions) > 1:  # otherwise the one session submits all or none
             check_submissions(records, self.settings.options)
         return records
 

@@ -191,7 +191,7 @@ class Dial:
                 self._on_connected(trying)
             elif ready:
                 self._shake()
-        except OSError as error:  # nothing was sent; the next address may do
+        except OSError as error:  # nothing was sent; the next address may work
             self._next(error)
             return
         if self.trying is not None and now >= self.deadline:
@@ -223,7 +223,7 @@ class Dial:
                     self._on_connected(sock)
                 elif code not in _IN_PROGRESS or isinstance(where, str):  # a Unix socket connects at once or not at all
                     raise OSError(code, os.strerror(code))
-            except OSError as reason:  # kept, and told if no other address does
+            except OSError as reason:  # kept, and raised if no other address works
                 error = reason
                 continue
             return

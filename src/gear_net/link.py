@@ -21,7 +21,7 @@ __all__ = ["Link"]
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 _CHUNK: Final = 64 * 1024  # malloc maps a buffer of 128 KiB or more for each read, which takes as long as the read
-_TLS_ALERT: Final = b"\x15\x03"  # how TLS begins to tell that it understands nothing
+_TLS_ALERT: Final = b"\x15\x03"  # the beginning of a TLS alert
 _TLS_HERE: Final = "the server seems to speak TLS, which this connection does not"
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -57,12 +57,12 @@ class Link:
         self._io = sock
         self._tls = sock if isinstance(sock, TLSSocket) else None
         self._ready = sock if isinstance(sock, TLSSocket | ssl.SSLSocket) else None  # may hold what no selector sees
-        self._heard = self._ready is not None  # a word of the server's, be it that of a handshake
+        self._heard = self._ready is not None  # anything from the server, even a handshake
         self._on_event = on_event
         self._clock = clock
         self._unsent: memoryview | None = None
         self.sent = 0
-        self._uncounted = False  # the socket may have taken output that the connection has not been told of
+        self._uncounted = False  # the socket may have taken output that was not reported to the connection
         self.closed = False
         self.error: Exception | None = None
         self._paused = False
@@ -221,7 +221,7 @@ class Link:
         conn = self.conn
         sent = 0
         failure = None if self._tls is None else self._flush_tls(self._tls)
-        self._uncounted = True  # KeyboardInterrupt may come at any time, and must not make sent jobs unsent ones
+        self._uncounted = True  # KeyboardInterrupt may come at any time, and sent jobs must not count as unsent
         while True:
             if self._unsent is None:
                 data = conn.data_to_send()
@@ -230,14 +230,14 @@ class Link:
                 self._unsent = memoryview(data)
             try:
                 size = self._io.send(self._unsent)
-            except _NOT_NOW:  # the rest leaves when the socket takes it
+            except _NOT_NOW:  # the rest is sent when the socket takes it
                 break
             except OSError as error:  # what the socket took before counts as sent
                 failure = error
                 break
             sent += size
             self._unsent = self._unsent[size:] if size < len(self._unsent) else None
-        if sent or self._unsent is not None:  # that nothing could be sent is to be told, too
+        if sent or self._unsent is not None:  # also report that nothing could be sent
             conn.data_sent(sent, self._clock())
         self.sent += sent
         self._uncounted = False

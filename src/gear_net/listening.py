@@ -174,7 +174,7 @@ def _is_stale(path: str) -> bool:
             probe.connect(path)
         except ConnectionRefusedError:  # no process listens there any more
             return True
-        except BlockingIOError:  # more wait to be accepted than may
+        except BlockingIOError:  # its backlog is full
             return False
     return False
 

@@ -27,7 +27,7 @@ NOBODY: Final = PeerId(0)
 MIN_READ: Final = 65536
 """Bytes that are read from a connection at once, as long as no more come."""
 
-_MAX_SEND: Final = 1024 * 1024  # bytes that are encrypted in a turn, so that others have theirs
+_MAX_SEND: Final = 1024 * 1024  # bytes that are encrypted in a turn, so that other peers have their turn
 _MAX_RECORDS: Final = 65536  # bytes encrypted at once
 _MAX_ANSWERS: Final = 65536  # bytes that TLS itself has to say, and above which nothing more is read
 

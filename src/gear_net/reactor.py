@@ -225,7 +225,7 @@ class Reactor:
                 self._late = ready[ready.index((link, events)) + 1 :]
                 break
         endpoint.settle(now)
-        if endpoint.changes:  # what they log, and that nobody is accepted, comes before what peers read of it
+        if endpoint.changes:  # their log messages, and the refusal of connections, come before peers can read about it
             self._apply_changes()
         self._send(now)
         if self.tls is not None or self._listeners.resume_at is not None:
@@ -341,7 +341,7 @@ class Reactor:
                     self._server_log.no_room(now, error.strerror)
                     self._listeners.pause(now + self._accept_pause)
                     return
-                continue  # that one peer has gone again
+                continue  # this peer has already gone
             if self._is_full(now):
                 turn_away(sock, told=self.tls is None)
                 continue
@@ -401,7 +401,7 @@ class Reactor:
         endpoint, size = self.endpoint, link.read_size
         size = min(size, endpoint.max_read)
         try:
-            if link.discards:  # no new memory for it: the pieces scatter, some MB for a peer that floods
+            if link.discards:  # without new memory: the pieces would scatter, some MB for a peer that floods
                 if not link.sock.recv_into(self._waste):
                     self._on_end(link, now)
                 return

@@ -30,7 +30,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 """The signals that stop a worker."""
 
 _OF_LOOPS: Final = ("_signal", "asyncio.runners", "trio._core._ki")  # modules of handlers that are not an application's
-_WITHOUT_LOOP: Final = ("asyncio.unix_events", "uvloop.loop")  # of handlers that do nothing where no loop runs
+_WITHOUT_LOOP: Final = ("asyncio.unix_events", "uvloop.loop")  # of handlers that do nothing without a running loop
 
 Receiver = Callable[[int, FrameType | None], None]
 
@@ -85,12 +85,12 @@ def _install() -> None:
 
 def _put_back() -> None:
     for number, handler in _before.items():
-        if signal.getsignal(number) is _on_signal:  # else the application has installed another one meanwhile
+        if signal.getsignal(number) is _on_signal:  # otherwise the application has installed another one meanwhile
             signal.signal(number, handler)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    if not _receivers:  # somebody has put this handler back when no worker ran any more
+    if not _receivers:  # this handler was restored after the last worker had ended
         signal.signal(number, _before.get(number, signal.SIG_DFL))
         signal.raise_signal(number)
         return

@@ -162,7 +162,7 @@ class ClientTLS:
             ValueError: a file cannot be used.
         """
         self._files = tls if isinstance(tls, TLS) else None
-        self._versions = _versions(self._files)  # before they are read: a change in between is seen next time
+        self._versions = _versions(self._files)  # before they are read: a change in between is noticed next time
         self._refused: object = None
         self._context = client_context(tls)
         self._look_at_expiry()

@@ -94,7 +94,7 @@ class Tunnel:
         except ssl.SSLWantReadError:  # the peer has its turn
             return False
         except ssl.SSLError:
-            # To what is not TLS at all OpenSSL says nothing. Clients of ours that meet an alert tell what it means.
+            # OpenSSL does not answer what is not TLS. Our clients recognise the alert, and say what it means.
             if not self._answered and not self._outgoing.pending:
                 self._outgoing.write(_ALERT)
             raise

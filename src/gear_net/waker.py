@@ -23,7 +23,7 @@ class Waker:
 
     def wake(self) -> None:
         """Make the socket readable. May be called from any thread, and after `close`."""
-        with contextlib.suppress(OSError):  # it is full: they wake up anyhow; or closed
+        with contextlib.suppress(OSError):  # it is full: they wake up anyway; or closed
             self._theirs.send(b"w")
 
     def clear(self) -> None:

@@ -41,7 +41,7 @@ __all__ = ["Pump", "Source"]
 
 _READ: Final = selectors.EVENT_READ
 _LONGEST_SLEEP: Final = 86400.0  # seconds; systems have limits, and time is looked at again after it
-_JUST_NOW: Final = 0.0001  # seconds; to look again so soon would tell no more, and cost a system call
+_JUST_NOW: Final = 0.0001  # seconds; looking again so soon would find nothing new, and cost a system call
 
 
 class Source(Protocol):

@@ -238,7 +238,7 @@ class Worker:
                 if self._interrupt is not None:
                     raise KeyboardInterrupt from self._interrupt
         finally:
-            self._aborting = self._stopping = True  # whatever still runs in a thread is on its own
+            self._aborting = self._stopping = True  # what still runs in a thread is left alone
             with self._pump.gate, self._pump.lock:
                 for session in self._sessions:
                     session.close("closed by the worker")
@@ -294,10 +294,10 @@ class Worker:
             self.abort()
             raise KeyboardInterrupt
         self.stop()
-        # Logging needs locks, which this thread may hold just now. So another one logs; and as to start a thread of
-        # `threading` takes a lock, too, one without a lock does that.
+        # Logging needs locks, which this thread may hold just now. So another thread logs; and as starting a thread of
+        # `threading` takes a lock too, `_thread` starts it.
         telling = threading.Thread(target=self._tell_stop, args=(number,), name="gear worker stops", daemon=True)
-        with suppress(RuntimeError):  # no more threads can be started
+        with suppress(RuntimeError):  # the system cannot start another thread
             _thread.start_new_thread(telling.start, ())
 
     def _tell_stop(self, number: int) -> None:
@@ -444,7 +444,7 @@ class Worker:
         """Run a job, and send its end and the next GRAB_JOB in one write."""
         if self._aborting:
             return
-        if not job.connected:  # it is for another worker; nobody else has told of it, as it was on its way to a thread
+        if not job.connected:  # it is for another worker; it was on its way to a thread, so nobody else has put it down
             with self._pump.gate, self._pump.lock:
                 self._jobs.put_down(job)
                 self._advance()
@@ -475,9 +475,9 @@ class Worker:
                 address = job.session.address
                 _log.log(level, "%s: job %r: the connection is gone, and its end was not reported", address, job.handle)
             self._advance()
-            if job.conn.output_size:  # else it has left with the next GRAB_JOB
+            if job.conn.output_size:  # otherwise it has left with the next GRAB_JOB
                 job.session.settle()
-        if self._interrupt is None:  # else `run` waits, and not for long
+        if self._interrupt is None:  # otherwise `run` waits, and not for long
             job.session.wait_until_sent()
         if self._threads:
             self._pump.wake()

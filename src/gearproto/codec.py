@@ -290,7 +290,7 @@ def _body_decoder(cls: type[Packet], arguments: tuple[tuple[str, type, Argument]
     """Prepare the decoder of one class."""
     if not arguments:
         instance = cls()
-        return lambda _body: instance  # what stands behind such a packet's header is ignored, as gearmand does
+        return lambda _body: instance  # the body of such a packet is ignored, as in gearmand
     count = len(arguments)
     payload = arguments[-1][2].payload
     readers: dict[type, Callable[[bytes], int]] = {int: read_number, bool: _truth}

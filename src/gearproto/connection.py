@@ -143,7 +143,7 @@ class Connection:
         self._taken = 0  # bytes ever taken by data_to_send
         self._sent = 0  # bytes ever reported by data_sent
         self._counts_sent = False  # whether data_sent is in use; if not, what was taken counts as sent
-        self._waited_to = 0  # up to here in the stream, output that leaves has waited for the peer
+        self._waited_to = 0  # output up to this position in the stream had to wait for the peer
         self._heard = False  # whether anything has arrived
         self._eof = False
         self._ended = False
@@ -152,11 +152,11 @@ class Connection:
             self._probe_interval = setting("probe_interval", probe_interval, above_0=True)
         self._probe_timeout = setting("probe_timeout", probe_timeout, above_0=True)
         self._alive_at = now  # the latest sign of life
-        self._alive = False  # there was another one, of which nobody has told the time
+        self._alive = False  # there was another one, at an unknown time
         self._probe_end: int | None = None  # where in the stream the unanswered probe ends
-        self._probed_at = 0.0  # when it was queued, or has left
-        self._probe_left = False  # it has left, and nobody has told when
-        self._rests = False  # nobody reads what the server sends
+        self._probed_at = 0.0  # when it was queued or sent
+        self._probe_left = False  # it was sent at an unknown time
+        self._rests = False  # the connection is not read
         self._answer_timeout = 0.0
         self._answer_by: float | None = None  # while the server is on trial
 
@@ -438,7 +438,7 @@ class Connection:
             )
 
     def _queue(self, data: bytes) -> None:
-        self._queued += len(data)  # first: KeyboardInterrupt may come in between, and no uncounted byte may leave
+        self._queued += len(data)  # first: KeyboardInterrupt may come in between, and no uncounted byte may be sent
         self._output.append(data)
 
     def _send(self, packet: Packet) -> None:
@@ -496,7 +496,7 @@ class Connection:
     def _on_echo_res(self, packet: EchoRes) -> Event | None:
         request = self._answered(EchoRes)
         if packet.data != request.detail:
-            self._requests.appendleft(request)  # it is still open, and lost with the connection
+            self._requests.appendleft(request)  # it is still open, and is lost with the connection
             raise RemoteProtocolError(f"{self._ROLE}: ECHO_RES with other data than ECHO_REQ")
         if request.id is not None:
             return Echoed(request.id, packet.data)

@@ -84,7 +84,7 @@ class Decoder:
         """
         self._specs = specs
         self._max_packet = max_packet_size
-        self._safe_packet = max_packet_size - MAX_GROWTH  # up to here none has to be looked at
+        self._safe_packet = max_packet_size - MAX_GROWTH  # no byte before this has to be looked at
         self._max_line = max_line_size
         self._line_endings = line_endings
         self._data = b""
@@ -136,7 +136,7 @@ class Decoder:
                 self._cursor = end
                 try:
                     return spec.decode(data[body:end])
-                except MalformedArgumentsError as error:  # only this packet is bad: the next begins behind it
+                except MalformedArgumentsError as error:  # only this packet is bad: the next one follows it
                     return MalformedPacket(spec.name, str(error))
             if size < _BIG:
                 self._set_aside(end - have)
@@ -149,7 +149,7 @@ class Decoder:
             return None
         if start >= have:
             if self._big is None:
-                self._data = b""  # all of it has been returned; it may be large, and the peer silent from now on
+                self._data = b""  # all of it was returned: free it, as it may be large and the peer may stay silent
                 self._cursor = 0
                 return None
             return self._next_big()

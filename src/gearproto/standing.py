@@ -23,10 +23,10 @@ __all__ = ["DEFAULT_PAUSES", "Failure", "Standing"]
 DEFAULT_PAUSES: Final = (0.1, 0.8)
 """Seconds of the first pause and of the longest: short enough that peers are back within a second of the server."""
 
-_LONG: Final = 30.0  # seconds; the longest pause where trying again soon does not help
+_LONG: Final = 30.0  # seconds; the longest pause if trying again soon does not help
 _FACTOR: Final = 2.0
-_JITTER: Final = 0.25  # the part of a pause that chance may take away
-_SLOW: Final = 4.0  # a server that failed slowly is left alone for this many times as long
+_JITTER: Final = 0.25  # maximum part of a pause that chance takes away
+_SLOW: Final = 4.0  # a server that failed slowly is left alone for this many times the time that it took
 _WARNING_INTERVAL: Final = 60.0  # seconds
 
 _E = TypeVar("_E", bound=Hashable)

@@ -64,7 +64,7 @@ def setting(name: str, seconds: float, *, above_0: bool = False) -> float:
 
 def _number(name: str, seconds: float) -> float:
     try:
-        number = float(seconds + 0.0)  # text would not do, though float() alone takes it
+        number = float(seconds + 0.0)  # text is not accepted, although float() alone would
     except TypeError:
         raise ValueError(f"{name} is {seconds!r}, which is not a number of seconds") from None
     except OverflowError:  # an integer of hundreds of digits

@@ -176,7 +176,7 @@ class Judge:
         self._now, self._epoch_offset = now, epoch_offset
         requests, self._requests = self._requests, []
         for peer, request in requests:
-            if peer in self._got and self.model.peers[peer].asleep:  # else a wake-up comes from the request
+            if peer in self._got and self.model.peers[peer].asleep:  # otherwise a wake-up comes from the request
                 self._take_wake_ups(peer)
             self._rules[type(request)](peer, request)
         for peer, got in self._got.items():

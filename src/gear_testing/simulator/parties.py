@@ -117,7 +117,7 @@ class Timer:
             self._party.clock.at(when, lambda: self._on_time(when))
 
     def _on_time(self, set_for: float) -> None:
-        if self._at == set_for:  # else it was set for an earlier time meanwhile
+        if self._at == set_for:  # otherwise it was set for an earlier time meanwhile
             self._at = None
             self._party.when_awake(self._call)
 

@@ -195,7 +195,7 @@ class ClientConnection(Connection):
         request = self._answered(StatusRes)
         assert request.id is not None
         if packet.handle != request.detail:
-            self._requests.appendleft(request)  # it is still open, and lost with the connection
+            self._requests.appendleft(request)  # it is still open, and is lost with the connection
             raise RemoteProtocolError(f"client: STATUS_RES for {packet.handle!r}, asked for {request.detail!r}")
         return StatusReceived(request.id, packet.known, packet.running, packet.numerator, packet.denominator, None)
 
@@ -207,7 +207,7 @@ class ClientConnection(Connection):
 
     def _on_malformed(self, packet: MalformedPacket) -> Event | None:
         if packet.packet == WorkStatus.spec.name:
-            return packet  # some worker's nonsense, which servers pass on: no reason to lose all other jobs
+            return packet  # servers pass on whatever a worker sends: this is no reason to lose all other jobs
         return super()._on_malformed(packet)
 
     def _failed(self, request: Request, id_: RequestId, packet: Error) -> Event:

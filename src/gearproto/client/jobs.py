@@ -165,7 +165,7 @@ class JobRecord:
         self.outcome: Outcome | None = None
         self.progress: tuple[int, int] | None = None
         self._resubmissions_left = MAX_RESUBMISSIONS if resubmit else 0
-        self._lost: Lost | None = None  # how an earlier submission ended
+        self._lost: Lost | None = None  # outcome of an earlier submission
         self._watchers: list[Callable[[JobRecord], object]] | None = None
         self.log: EventLog | None = None if unread is None else StreamLog(unread)  # most jobs never need one
         self.records: _OpenRequests | None = None

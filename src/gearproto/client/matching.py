@@ -127,7 +127,7 @@ class ReportMatcher(Generic[_S, _R]):
     def _count_answer(self) -> None:
         self._answered += 1
         if self._submitted == self._answered:
-            # Copies that match nothing are dropped anyhow, and some servers send one copy only.
+            # Copies that match nothing are dropped anyway, and some servers send one copy only.
             self._repeated.clear()
         if self._early:
             for handle in [handle for handle, early in self._early.items() if early.until <= self._answered]:

@@ -21,7 +21,7 @@ from .output import BIG
 __all__ = ["Backlog", "Backlogs"]
 
 _MAX_PIECE: Final = 4 * 1024 * 1024  # bytes taken at once, by default
-_AT_ONCE: Final = 0.02  # seconds; what comes within them has come before a peer can have read any of it
+_AT_ONCE: Final = 0.02  # seconds; output of this period is judged together, before a peer can have read any of it
 
 _Peer = TypeVar("_Peer")
 _Pieces: TypeAlias = Iterable[bytes | memoryview]

@@ -61,8 +61,8 @@ __all__ = ["TURNED_AWAY", "Endpoint", "EndpointOptions"]
 TURNED_AWAY: Final = Error(TOO_MANY_CONNECTIONS, b"too many connections").encode()
 """What to send a peer that is not accepted, before its connection is closed."""
 
-_MAX_SEND: Final = 1024 * 1024  # bytes after which others have their turn; a peer that reads fast could take all of it
-_BUFFER: Final = 4 * 1024 * 1024  # bytes that a transport may hold, unless the driver knows: the most that Linux gives
+_MAX_SEND: Final = 1024 * 1024  # bytes after which other peers have their turn; a fast reader could take all the time
+_BUFFER: Final = 4 * 1024 * 1024  # bytes that a transport may hold if the driver does not know: the maximum of Linux
 _NOTHING: Final = (PeerId(0), b"")
 
 

@@ -539,7 +539,7 @@ class Engine:
             if error.code is not None:
                 self.output.send_error(peer, error.code, str(error).encode())
             self._fail(peer, str(error))
-        except BaseException:  # a hook's; what stands behind the request waits until the peer is resumed
+        except BaseException:  # of a hook; the following requests wait until the peer is resumed
             self._paused[peer.id] = peer
             self._count_input(peer)
             raise
@@ -558,7 +558,7 @@ class Engine:
 
     def _offer(self, peer: Peer, request: Event) -> None:
         """Let a hook deal with a request, or deal with it as usual."""
-        if peer.failed:  # a hook has had it closed: what it has sent besides is thrown away
+        if peer.failed:  # a hook has closed it: the rest of its input is dropped
             return
         if isinstance(request, Line):
             self._check_first_line(peer, request)

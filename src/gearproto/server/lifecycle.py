@@ -109,7 +109,7 @@ class Lifecycle:
         self._created = _CREATED + handle_size.to_bytes(4, "big")  # what stands before any handle
         self._created_size = len(self._created) + handle_size
         self.ended = 0
-        self._joins = 0  # clients of jobs, but for the first of each
+        self._joins = 0  # clients of jobs, without the first one of each job
         self._cancelled = 0
 
     def _number_jobs(self) -> None:
@@ -154,7 +154,7 @@ class Lifecycle:
         job = None
         if unique:
             key = unique
-            if unique == b"-":  # the workload stands for the unique, and must not meet a unique of the same bytes
+            if unique == b"-":  # the workload is the key, and must not match a unique of the same bytes
                 key = (workload,) if workload else None
             job = queue.find(function, key)
         if job is None:

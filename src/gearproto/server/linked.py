@@ -92,4 +92,4 @@ def _insert(item: Linked, after: Linked) -> None:
 def _take_out(item: Linked) -> None:
     before, after = item.before, item.after
     before.after, after.before = after, before
-    item.before = item.after = None  # else things that have gone would keep each other
+    item.before = item.after = None  # otherwise things that have gone would keep each other

@@ -51,5 +51,5 @@ class _Topic:
 
     def __init__(self, tokens: int, now: float) -> None:
         self.tokens = tokens
-        self.since = now  # up to when the tokens are counted
+        self.since = now  # time up to which the tokens are counted
         self.left_out = 0

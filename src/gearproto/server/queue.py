@@ -128,9 +128,9 @@ class JobQueue:
         self._scheduler = scheduler
         self._by_key: dict[object, Job | dict[FunctionQueue, Job]] = {}
         self._turns = 0  # how many jobs have had a worker
-        self._delayed: Deadlines[Job] = Deadlines()  # by wall time, as that is what their clients have named
+        self._delayed: Deadlines[Job] = Deadlines()  # by wall time, because this is what their clients have given
         self._resting: Deadlines[Job] = Deadlines()  # jobs that have lost many workers, until they are queued again
-        self._look_at = 0.0  # when the clock is to be looked at again as long as there are such jobs
+        self._look_at = 0.0  # when to look at the clock again while there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
         self.timed = False  # whether anything has been added to these three since they were all empty
 

@@ -95,7 +95,7 @@ def _report_decoder(cls: type[Packet]) -> Callable[[bytes], Event]:
 
         def decode(body: bytes) -> Event:
             end = body.find(0)
-            if end < 0:  # Perl's worker leaves the NUL out where there is no data
+            if end < 0:  # Perl's worker leaves out the NUL if there is no data
                 return Report(cls, body, body + _NUL)
             return Report(cls, body[:end], body)
 
@@ -162,7 +162,7 @@ class Reports:
                 if report.packet is WorkException:
                     peer.raised = report.handle
         elif report.packet is WorkFail and report.handle == peer.raised:
-            peer.raised = None  # some workers send it behind WORK_EXCEPTION, and fall over an ERROR
+            peer.raised = None  # some workers send it after WORK_EXCEPTION, and break at an ERROR
         elif report.packet is WorkFail and len(report.handle) > MAX_HANDLE_SIZE:
             self._output.send_error(peer, b"ARGUMENT_TOO_LARGE", _HANDLE_TOO_LARGE)
         else:

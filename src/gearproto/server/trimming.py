@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["Trimming"]
 
-_COARSE: Final = 1024 * 1024  # bytes by which more may be held before that is noted
+_COARSE: Final = 1024 * 1024  # bytes of growth that are not worth recording
 _QUIET: Final = 64 * 1024  # bytes received meanwhile, up to which a server counts as idle
 
 

@@ -352,12 +352,12 @@ class WorkerConnection(Connection):
         if self._turned_away(packet):
             return None
         if packet.code == b"JOB_NOT_FOUND":
-            return ReportRefused(packet.code, packet.text)  # reports have no answer of their own but this one
+            return ReportRefused(packet.code, packet.text)  # this is the only answer to reports
         if not self._requests or self._requests[0].awaits is OptionRes:
             return super()._on_error(packet)
         if self._requests[0].awaits is type(self._grab) and packet.code == b"INVALID_COMMAND":
             raise RemoteProtocolError(f"worker: the server refused {self._grab.spec.name}: {packet.text!r}")
-        return packet  # about an ability or the like: the answer to the oldest request is still to come
+        return packet  # about an ability, for example: the answer to the oldest request is still to come
 
 
 WorkerConnection._HANDLERS = {

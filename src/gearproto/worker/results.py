@@ -47,7 +47,7 @@ def _bytes(function: bytes, value: object, did: str, rule: str) -> bytes:
         return bytes(memoryview(value))  # type: ignore[arg-type]
     except TypeError:
         if isinstance(value, CoroutineType):
-            value.close()  # else Python warns that nobody has awaited it
+            value.close()  # otherwise Python warns that nobody has awaited it
         name = function.decode("utf-8", "backslashreplace")
         raise TypeError(f"{name} {did} {type(value).__name__}; {rule}") from None
 
@@ -76,7 +76,7 @@ def described(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return "".join((name, ": ", str(error)))
-    except BaseException:  # whatever `__str__` raises: it is to end the job, and not the worker
+    except BaseException:  # whatever `__str__` raises must end the job, and not the worker
         return name
 
 

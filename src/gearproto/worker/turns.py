@@ -29,7 +29,7 @@ class GrabTurns(Generic[_C]):
         """
         self._state = state
         self._timeout = timeout
-        self._order: dict[_C, None] = {}  # those that were not asked for longest come first
+        self._order: dict[_C, None] = {}  # those that were asked longest ago come first
         self._awaited: dict[_C, float] = {}  # those that were asked, and the time until which their answers count
 
     def __iter__(self) -> Iterator[_C]:
