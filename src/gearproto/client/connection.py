@@ -207,7 +207,7 @@ class ClientConnection(Connection):
 
     def _on_malformed(self, packet: MalformedPacket) -> Event | None:
         if packet.packet == WorkStatus.spec.name:
-            return packet  # servers pass on whatever a worker sends: this is no reason to lose all other jobs
+            return packet  # servers pass on whatever a worker sends: keep the other jobs
         return super()._on_malformed(packet)
 
     def _failed(self, request: Request, id_: RequestId, packet: Error) -> Event:
