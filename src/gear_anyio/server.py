@@ -15,13 +15,13 @@ from gear_net.reactor import Reactor
 from gear_net.serving import ServerBase, ServerOptions
 from gear_net.snapshot import Snapshot
 from gearproto import DEFAULT_PORT, AlreadyClosed
+from gearproto.timeouts import setting
 
 from .eventloop import asyncio_loop
 
 __all__ = ["Server"]
 
 _CHUNK = 65536
-_LINGER = 1.0  # seconds; how long a peer may take to read the rest of a connection that the server has closed
 
 
 class Server(ServerBase):
@@ -55,14 +55,19 @@ class Server(ServerBase):
         finally:
             self.close()
 
-    async def serve_stream(self, stream: anyio.abc.AnyByteStream) -> None:
+    async def serve_stream(self, stream: anyio.abc.AnyByteStream, *, linger: float = 1.0) -> None:
         """Serve one peer over any byte stream, until it ends; then close the stream.
 
         `serve` has to run too: it keeps the time, and talks to the peers on sockets.
 
         Args:
             stream: the stream, such as an end of an in-memory pipe or a TLS stream.
+            linger: seconds that the peer may take to read the rest of a connection that the server has closed.
+
+        Raises:
+            ValueError: that is not a number of seconds.
         """
+        linger = setting("linger", linger)
         if self._closed:
             await stream.aclose()
             return
@@ -74,12 +79,12 @@ class Server(ServerBase):
             self._reactor.wake()
             async with anyio.create_task_group() as group:
                 group.start_soon(_to_socket, stream, ours)
-                group.start_soon(_give_up, closed, group.cancel_scope)
+                group.start_soon(_give_up, closed, linger, group.cancel_scope)
                 await _from_socket(ours, stream)
                 group.cancel_scope.cancel()
         finally:
             ours.close()
-            with anyio.move_on_after(_LINGER):
+            with anyio.move_on_after(linger):
                 await stream.aclose()
 
     def stop(self, *, graceful: bool = False) -> None:
@@ -139,10 +144,10 @@ async def _from_socket(sock: socket.socket, stream: anyio.abc.AnyByteStream) -> 
             return
 
 
-async def _give_up(closed: anyio.Event, scope: anyio.CancelScope) -> None:
+async def _give_up(closed: anyio.Event, linger: float, scope: anyio.CancelScope) -> None:
     """Leave a peer that does not read the rest of a connection that the server has closed."""
     await closed.wait()
-    await anyio.sleep(_LINGER)
+    await anyio.sleep(linger)
     scope.cancel()
 
 

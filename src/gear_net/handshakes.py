@@ -18,6 +18,7 @@ class Handshakes(Generic[_Peer]):
     """The peers whose TLS handshake is not complete.
 
     Attributes:
+        pause: seconds for which to accept no connection while they are `crowded`.
         begun: when the handshake of each has begun, in monotonic seconds; the oldest first.
         failed: the peers whose handshake has failed, and that may read why until this time; the earliest first.
     """
@@ -30,6 +31,7 @@ class Handshakes(Generic[_Peer]):
         most: int = 2048,
         short_timeout: float = 1.0,
         steps_per_turn: int = 16,
+        pause: float = 0.05,
     ) -> None:
         """Begin with none.
 
@@ -39,7 +41,9 @@ class Handshakes(Generic[_Peer]):
             most: how many handshakes may run at a time.
             short_timeout: seconds that each of them has while `most` are running.
             steps_per_turn: how many steps of handshakes a turn of the server may take.
+            pause: seconds for which to accept no connection while so many are running.
         """
+        self.pause = pause
         self.begun: dict[_Peer, float] = {}
         self.failed: dict[_Peer, float] = {}
         self._timeout = timeout

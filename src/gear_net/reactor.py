@@ -65,7 +65,6 @@ _ACCEPTS_PER_TURN: Final = 64
 _TURNS_AT_ONCE: Final = 16
 _MAX_WAIT: Final = 3600.0  # seconds; a delayed job may be due in more of them than poll() can count
 _CLOSES: Final = 64  # handshakes that have taken too long, and are closed in a turn
-_CROWD_PAUSE: Final = 0.05  # seconds; how long to leave new connections alone when too many TLS handshakes run
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 _Item: TypeAlias = PeerSocket | socket.socket | Waker
@@ -330,7 +329,7 @@ class Reactor:
     def _accept(self, listener: socket.socket, now: float) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             if self._handshakes.crowded:
-                self._listeners.pause(now + _CROWD_PAUSE)
+                self._listeners.pause(now + self._handshakes.pause)
                 return
             try:
                 sock, address = listener.accept()

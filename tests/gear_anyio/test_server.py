@@ -347,14 +347,21 @@ async def test_a_slow_peer_gets_everything(connect: Connect) -> None:
                 assert await slow.receive(EchoRes) == EchoRes(chunk)
 
 
-async def test_a_peer_that_never_reads_is_closed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gear_anyio.server, "_LINGER", 0.02)
+async def test_time_to_read_the_rest_is_a_number_of_seconds() -> None:
+    async with serving() as (server, _group):
+        stream, other = pipe()
+        async with stream, other:
+            with pytest.raises(ValueError, match="linger is -1 s, which has to be 0 or more"):
+                await server.serve_stream(stream, linger=-1)
+
+
+async def test_a_peer_that_never_reads_is_closed(connect: Connect) -> None:
     async with serving(max_unsent=_MIB) as (server, group), connect(server, group) as worker:
         ours, theirs = pipe()
         left = anyio.Event()
 
         async def serve_stream() -> None:
-            await server.serve_stream(theirs)
+            await server.serve_stream(theirs, linger=0.02)
             left.set()
 
         group.start_soon(serve_stream)

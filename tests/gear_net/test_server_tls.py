@@ -333,8 +333,7 @@ def test_handshake_that_stalls_ends(start: Start, caplog: pytest.LogCaptureFixtu
 def test_very_many_handshakes_that_stall_keep_nobody_out_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gear_net.reactor, "Handshakes", partial(Handshakes, most=3, short_timeout=0.05))
-    monkeypatch.setattr(gear_net.reactor, "_CROWD_PAUSE", 0.005)
+    monkeypatch.setattr(gear_net.reactor, "Handshakes", partial(Handshakes, most=3, short_timeout=0.05, pause=0.005))
     server = start(handshake_timeout=1000)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(plain(server)) for _ in range(10)]
