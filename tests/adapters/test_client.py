@@ -35,7 +35,7 @@ from gearproto.events import Data, Line, Progress, Warned
 from gearproto.packets import JobCreated, OptionRes, SubmitJob
 from tests.adapters.conftest import StartWorker
 from tests.harness.hostile import HostileServer, Peer
-from tests.harness.idioms import AnyClient, AnyJob, Gate, Idiom, in_thread, make_client, settle, until
+from tests.harness.idioms import AnyClient, AnyJob, Gate, Idiom, checkpoints, in_thread, make_client, until
 from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
@@ -531,7 +531,7 @@ async def test_idle_client_uses_a_restarted_server_as_if_nothing_had_been(
 ) -> None:
     await client.submit_background("f")
     await server.restart()
-    await settle()
+    await checkpoints()
     handle = await client.submit_background("f")
     assert (await client.status(handle)).known
 

@@ -15,7 +15,7 @@ from gearproto.addresses import Address
 from gearproto.client import Unread
 from gearproto.events import Data, Warned
 from tests.adapters.conftest import StartWorker
-from tests.harness.idioms import AnyClient, AnyJob, Gate, ThreadedClient, settle, until
+from tests.harness.idioms import AnyClient, AnyJob, Gate, ThreadedClient, checkpoints, until
 from tests.harness.network import Network, NetworkServer
 from tests.harness.threads import LIMIT
 
@@ -244,7 +244,7 @@ async def test_other_servers_are_read_all_the_same_and_whoever_waits_for_them_re
 
     async with anyio.create_task_group() as group:
         group.start_soon(wait)  # in gear_sync, this thread now moves the bytes for all
-        await settle()
+        await checkpoints()
         assert await pieces_of(stream) == PIECES
         client.close()
     assert further.outcome is not None

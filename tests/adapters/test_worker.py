@@ -32,9 +32,9 @@ from tests.harness.idioms import (
     Gate,
     Idiom,
     ThreadedWorker,
+    checkpoints,
     in_thread,
     make_worker,
-    settle,
     until,
     working,
 )
@@ -436,7 +436,7 @@ async def test_worker_never_runs_more_jobs_than_it_has_room_for_whatever_servers
             worker.register("f", function)
             async with working(worker):
                 await until(lambda: crowd.running == (room or 1))
-                await settle()
+                await checkpoints()
                 crowd.gate.open()
                 await in_thread(server.join)
         assert (crowd.running, crowd.most) == (0, room or 1)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gear_anyio.task_pool import TaskPool
-from tests.harness.idioms import settle, until
+from tests.harness.idioms import checkpoints, until
 from tests.harness.loops import STRICT_LOOPS, Loop, run
 
 pytestmark = pytest.mark.anyio
@@ -43,15 +43,15 @@ def test_each_job_runs_once_and_at_once_in_no_more_tasks_than_jobs_at_one_time(b
             pool = TaskPool(group, work)
             for job, ends in enumerate(steps):
                 pool.give(job)
-                await settle()
+                await checkpoints()
                 assert job in running
                 most = max(most, len(running))
                 for one in list(running)[:ends]:
                     running[one].set()
-                await settle()
+                await checkpoints()
             for one in list(running):
                 running[one].set()
-            await settle()
+            await checkpoints()
             group.cancel_scope.cancel()
         assert sorted(ended) == list(range(len(steps)))
         assert len(tasks) == most
@@ -73,7 +73,7 @@ async def test_what_a_job_sets_in_its_context_stays_with_it() -> None:
         pool = TaskPool(group, work)
         for job in ("a", "b"):
             pool.give(job)
-            await settle()
+            await checkpoints()
         group.cancel_scope.cancel()
     assert seen == [("outside", "a"), ("outside", "b")]
     assert _var.get() == "outside"
@@ -92,7 +92,7 @@ async def test_what_is_thrown_into_a_job_is_thrown_in_its_context() -> None:
     async with anyio.create_task_group() as group:
         pool = TaskPool(group, work)
         pool.give("a")
-        await settle()
+        await checkpoints()
         group.cancel_scope.cancel()
     assert seen == ["a"]
 
@@ -128,7 +128,7 @@ async def test_job_that_has_ended_takes_no_memory() -> None:
             seen = weakref.ref(job)
             pool.give(job)
             del job
-            await settle()
+            await checkpoints()
             gc.collect()
             assert seen() is None
         group.cancel_scope.cancel()
@@ -149,7 +149,7 @@ async def test_job_that_cancels_its_own_task_spoils_no_other() -> None:
         pool = TaskPool(group, work)
         for job in ("a", "b", "c"):
             pool.give(job)
-            await settle()
+            await checkpoints()
         group.cancel_scope.cancel()
     assert done == ["a", "b", "c"]
 

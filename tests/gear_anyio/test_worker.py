@@ -34,7 +34,7 @@ from gearproto.packets import (
     WorkException,
 )
 from gearproto.server import Report
-from tests.harness.idioms import AnyClient, Gate, in_thread, settle, until
+from tests.harness.idioms import AnyClient, Gate, checkpoints, in_thread, until
 from tests.harness.loops import RUN, Loop
 from tests.harness.network import Backend, Network, NetworkServer, open_network
 from tests.harness.peers import PipePeer, Pipes, virtual_time
@@ -159,7 +159,7 @@ async def test_no_task_outlives_a_client_or_worker(loop: Loop, backend: Backend,
             begun.open()
             await anyio.sleep(0 if end == "stop" else math.inf)
 
-        await settle()
+        await checkpoints()
         before = len(anyio.get_running_tasks())
         async with network.client(server) as client, anyio.create_task_group() as group:
             worker = network.worker(server, concurrency=2)

@@ -38,9 +38,9 @@ __all__ = [
     "Gate",
     "Idiom",
     "anyio_backend_of",
+    "checkpoints",
     "make_client",
     "make_worker",
-    "settle",
     "until",
     "working",
 ]
@@ -259,8 +259,8 @@ async def until(condition: Callable[[], object]) -> None:
             await anyio.sleep(_POLL)
 
 
-async def settle() -> None:
-    """Let tasks take notice of what has come by now."""
+async def checkpoints() -> None:
+    """Let other tasks run, so that they see what has happened by now."""
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
 
