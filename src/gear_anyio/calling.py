@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
@@ -17,6 +16,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from gear_net.forks import FORKS
 from gear_net.signals import end_child, receiving_signals
 from gear_net.worker_jobs import End, call_blocking, ended, is_kind, iterate, raised
 from gearproto.worker import completed, piece
@@ -53,16 +53,16 @@ def call_of(handler: Callable[..., Any]) -> Call:
 
 async def _run_in_task(call: Callable[[WorkerJob], Awaitable[Any]], job: HeldJob) -> tuple[End, BaseException | None]:
     began = time.monotonic()
-    process = os.getpid()
+    forks = FORKS.count
     try:
         end = completed(job.function, await call(WorkerJob(job)))
     except BaseException as error:
-        if os.getpid() != process:
+        if FORKS.count != forks:
             end_child(error)
         if isinstance(error, Exception):
             return raised(_log, job, error, began)
         return raised(_log, job, await _not_cancelled(job, error), began)
-    if os.getpid() != process:
+    if FORKS.count != forks:
         end_child(None)
     return ended(_log, job, end, began)
 

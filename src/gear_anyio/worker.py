@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import os
 import signal
 import ssl
 import threading
@@ -18,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar, Unpack, overload
 import anyio
 import anyio.abc
 
+from gear_net.forks import FORKS
 from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
 from gear_net.tls import TLS
@@ -135,7 +135,7 @@ class Worker:
         self._pool: TaskPool[HeldJob] | None = None
         self._calls: ThreadsafeCalls | None = None
         self._thread: int | None = None  # that of `run`
-        self._process = 0
+        self._forks = 0
         self._signals = 0  # that the event loop has not taken yet
         self._interrupting = False  # a function that blocks the event loop
         self._running = 0
@@ -246,7 +246,7 @@ class Worker:
         if self._thread is not None:
             raise RuntimeError("this worker is running already")
         self._now = clock()
-        self._thread, self._process = threading.get_ident(), os.getpid()
+        self._thread, self._forks = threading.get_ident(), FORKS.count
         self._calls = ThreadsafeCalls()
         try:
             with receiving_signals(self._receive) if handle_signals else nullcontext():
@@ -277,7 +277,7 @@ class Worker:
         """
         if self._thread is None:
             return False
-        if os.getpid() != self._process:
+        if FORKS.count != self._forks:
             raise GearmanError("this worker belongs to the parent process: make another one after a fork")
         return self._thread != threading.get_ident()
 

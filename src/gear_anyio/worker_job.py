@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio.lowlevel
 
 import gear_net.worker_jobs
+from gear_net.forks import FORKS
 from gear_net.worker_jobs import BlockingJob, JobView
 from gearproto import ConnectionLost, GearmanError, WorkerConnection
 from gearproto.arguments import as_payload
@@ -23,7 +23,7 @@ __all__ = ["HeldJob", "ThreadJob", "WorkerJob"]
 class HeldJob(gear_net.worker_jobs.HeldJob[WorkerSession]):
     """A job in hand, as its worker sees it."""
 
-    __slots__ = ("_calls", "_process")
+    __slots__ = ("_calls", "_forks")
 
     def __init__(self, assigned: JobAssigned, session: WorkerSession, calls: ThreadsafeCalls) -> None:
         """Take a job that a server has assigned.
@@ -35,7 +35,7 @@ class HeldJob(gear_net.worker_jobs.HeldJob[WorkerSession]):
         """
         super().__init__(assigned, session)
         self._calls = calls
-        self._process = os.getpid()
+        self._forks = FORKS.count
 
     async def report(self, call: Callable[[WorkerConnection], None]) -> None:
         """Make a call to the connection, and wait while much is still to be sent.
@@ -71,20 +71,12 @@ class HeldJob(gear_net.worker_jobs.HeldJob[WorkerSession]):
         Raises:
             GearmanError: it is a child that a function has forked.
         """
-        if os.getpid() != self._process:
+        if FORKS.count != self._forks:
             raise GearmanError(f"job {self.handle!r} belongs to the parent process: a forked child cannot report on it")
 
 
 class WorkerJob(JobView[HeldJob]):
-    """A job in hand, as its function sees it.
-
-    Attributes:
-        handle: the server's name for it.
-        function: name of the function.
-        unique: the client's own name for it; may be empty.
-        reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
-    """
+    """A job in hand, as its function sees it."""
 
     __slots__ = ()
 
@@ -111,15 +103,7 @@ class WorkerJob(JobView[HeldJob]):
 
 
 class ThreadJob(BlockingJob[HeldJob]):
-    """A job in hand, for plain functions and generators, which run in a thread: `gear_sync.WorkerJob` in all but name.
-
-    Attributes:
-        handle: the server's name for it.
-        function: name of the function.
-        unique: the client's own name for it; may be empty.
-        reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
-    """
+    """A job in hand, for plain functions and generators in threads: `gear_sync.WorkerJob` in all but name."""
 
     __slots__ = ()
 

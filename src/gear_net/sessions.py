@@ -143,22 +143,26 @@ class ClientSessionBase(SessionBase[_Link], Generic[_Link, _Record]):
         self.standing.unreachable(error, self._now(), took)
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, Answered):
+        if type(event) is Answered:
             self.standing.answered()
             self._on_reached_or_not()
-        elif isinstance(event, ConnectionClosed):
-            link, self.link = self.link, None
-            self.failure = ConnectionError(event.reason)
-            if link is not None and not self._closing:
-                self.standing.lost(event, link.error, self._now(), quiet=not self.records.cost)
-            self._on_reached_or_not()
-        record = self.records.on_event(event)
+        elif type(event) is ConnectionClosed:
+            self._on_closed(event)
+        records = self.records
+        record = records.on_event(event)
         if isinstance(record, JobRecord) and record.retryable is not None:
             self._on_retryable(record)
-        if self.records.stopped and self.link is not None and not self.link.paused:
+        if records.stopped and self.link is not None and not self.link.paused:
             self.link.pause()
-            self.records.conn.rest()
+            records.conn.rest()
             self._on_paused()
+
+    def _on_closed(self, event: ConnectionClosed) -> None:
+        link, self.link = self.link, None
+        self.failure = ConnectionError(event.reason)
+        if link is not None and not self._closing:
+            self.standing.lost(event, link.error, self._now(), quiet=not self.records.cost)
+        self._on_reached_or_not()
 
     def _on_reached_or_not(self) -> None:
         """Called when a server that is on trial has answered, and when the connection has ended."""

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -18,6 +17,7 @@ from gearproto.arguments import as_payload
 from gearproto.events import JobAssigned
 from gearproto.worker import Assignment, completed, described, ended_by, is_failure, is_interrupt, piece
 
+from .forks import FORKS
 from .signals import end_child
 
 __all__ = [
@@ -46,7 +46,7 @@ class _Session(Protocol):
     conn: WorkerConnection
 
     @property
-    def connected(self) -> bool: ...
+    def link(self) -> object | None: ...
 
 
 _S = TypeVar("_S", bound=_Session)
@@ -69,7 +69,8 @@ class HeldJob(Assignment, Generic[_S]):
     @property
     def connected(self) -> bool:
         """Whether the connection that assigned the job is still open."""
-        return self.session.conn is self.conn and self.session.connected
+        session = self.session
+        return session.conn is self.conn and session.link is not None
 
     def check(self) -> None:
         """Make sure that the job can be reported on: it may have been assigned to this worker again meanwhile.
@@ -88,27 +89,38 @@ _H = TypeVar("_H", bound=Assignment)
 
 
 class JobView(Generic[_H]):
-    """What a function sees of its job.
+    """What a function sees of its job."""
 
-    Attributes:
-        handle: the server's name for it.
-        function: name of the function.
-        unique: the client's own name for it; may be empty.
-        reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
-    """
-
-    __slots__ = ("_held", "function", "handle", "reducer", "unique", "workload")
+    __slots__ = ("_held",)
 
     def __init__(self, held: _H) -> None:
         """Show a job; workers do that."""
-        assigned = held.assigned
         self._held = held
-        self.handle = assigned.handle
-        self.function = assigned.function
-        self.unique = assigned.unique
-        self.reducer = assigned.reducer
-        self.workload = assigned.workload
+
+    @property
+    def handle(self) -> bytes:
+        """The server's name for the job."""
+        return self._held.handle
+
+    @property
+    def function(self) -> bytes:
+        """Name of the function."""
+        return self._held.function
+
+    @property
+    def unique(self) -> bytes:
+        """The client's own name for the job; may be empty."""
+        return self._held.assigned.unique
+
+    @property
+    def reducer(self) -> bytes:
+        """Name of the reducer; empty if there is none."""
+        return self._held.assigned.reducer
+
+    @property
+    def workload(self) -> bytes:
+        """What to work on."""
+        return self._held.assigned.workload
 
     @property
     def timeout(self) -> float | None:
@@ -188,22 +200,23 @@ def call_blocking(log: logging.Logger, job: HeldJob[Any], call: Callable[[], Any
         As `raised`.
     """
     began = time.monotonic()
-    process = os.getpid()
+    forks = FORKS.count
     try:
         end = completed(job.function, call())
     except BaseException as error:  # it ends the job, and is logged
-        if os.getpid() != process:
+        if FORKS.count != forks:
             end_child(error)
         return raised(log, job, error, began)
-    if os.getpid() != process:
+    if FORKS.count != forks:
         end_child(None)
     return ended(log, job, end, began)
 
 
 def ended(log: logging.Logger, job: HeldJob[Any], end: End, began: float) -> tuple[End, None]:
     """Log that a job's function has returned; return how the job ends, as `raised`."""
-    late = ", after it was given up" if job.given_up else ""
-    log.info("job %r of %r done in %.3f s%s", job.handle, job.function, time.monotonic() - began, late)
+    if log.isEnabledFor(logging.INFO):
+        late = ", after it was given up" if job.given_up else ""
+        log.info("job %r of %r done in %.3f s%s", job.handle, job.function, time.monotonic() - began, late)
     return end, None
 
 

@@ -1,20 +1,14 @@
-"""Calls the functions of a worker, and tells how their jobs end."""
+"""Which functions a blocking worker can call."""
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
-from contextvars import copy_context
-from typing import Any, Final
+from typing import Any
 
-from gear_net.worker_jobs import End, call_blocking, is_kind, iterate
+from gear_net.worker_jobs import is_kind
 
-from .worker_job import HeldJob, WorkerJob
-
-__all__ = ["check", "run"]
-
-_log: Final = logging.getLogger("gear_sync.worker")
+__all__ = ["check"]
 
 
 def check(handler: Callable[..., Any]) -> None:
@@ -28,8 +22,3 @@ def check(handler: Callable[..., Any]) -> None:
     if is_kind(handler, inspect.iscoroutinefunction, inspect.isasyncgenfunction):
         name = getattr(handler, "__qualname__", repr(handler))
         raise TypeError(f"{name} is asynchronous: only gear_anyio.Worker runs it")
-
-
-def run(job: HeldJob, handler: Callable[..., Any]) -> tuple[End, BaseException | None]:
-    """Call a job's function; what it sets in its context, the next job does not see. See `call_blocking`."""
-    return call_blocking(_log, job, lambda: copy_context().run(iterate, handler, WorkerJob(job)))

@@ -24,7 +24,6 @@ What never happens:
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 import threading
@@ -34,6 +33,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gear_net.connecting import close_with
+from gear_net.forks import FORKS
 from gear_net.waker import Waker
 from gearproto import GearmanError
 
@@ -84,10 +84,11 @@ class _Waiter:
     `threading.Event` would do if KeyboardInterrupt could not break it. Hold the pump's lock in all but `sleep`.
     """
 
-    __slots__ = ("_gate", "done")
+    __slots__ = ("_gate", "done", "left")
 
     def __init__(self, done: Callable[[], bool]) -> None:
         self.done = done
+        self.left = False
         self._gate = threading.Lock()
 
     def prepare(self) -> None:
@@ -116,13 +117,13 @@ class _Opened:
     """What a pump needs of the system: a selector, and what wakes it.
 
     Attributes:
-        pid: the process that has opened it.
+        forks: tells the process that has opened it from its children.
         waker: wakes the thread that pumps.
         selector: watches the sources, and the waker, which has no data.
     """
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.forks = FORKS.count
         self.waker = Waker()
         close_with(self, self.waker)
         try:
@@ -193,7 +194,7 @@ class Pump:
     @property
     def inherited(self) -> bool:
         """Whether this process has inherited the pump from its parent, which has used it."""
-        return self._opened is not None and self._opened.pid != os.getpid()
+        return self._opened is not None and self._opened.forks != FORKS.count
 
     def check_process(self) -> None:
         """Refuse to run in a forked child, whose sockets are its parent's too.
@@ -265,7 +266,8 @@ class Pump:
             return self._wait(waiter, until, turned=timeout is not None and timeout < 0)
         finally:
             try:
-                self._leave(waiter)
+                if not waiter.left:
+                    self._leave(waiter)
             except BaseException:
                 self._leave(waiter)  # KeyboardInterrupt may come here, too, and others would wait without end
                 raise
@@ -278,8 +280,11 @@ class Pump:
         while True:
             with self.gate, self.lock:
                 if done():
+                    self._depart(waiter)  # with the lock that is held: another round of locks takes 1 us
+                    waiter.left = True
                     return True
-                left = None if until is None else until - time.monotonic()
+                now = time.monotonic()
+                left = None if until is None else until - now
                 over = left is not None and left <= 0
                 pumping = self._pumper is None or self._pumper is waiter
                 if self.closed or (over and (turned or not pumping)):
@@ -296,11 +301,12 @@ class Pump:
             if not pumping:
                 waiter.sleep(left)
                 continue
-            if deadline is not None:
-                due_in = deadline - time.monotonic()
-                left = due_in if left is None else min(left, due_in)
+            if deadline is not None and (left is None or deadline - now < left):
+                left = deadline - now
+            if left is not None:
+                left = 0.0 if left < 0 else min(left, _LONGEST_SLEEP)
             assert self._opened is not None
-            ready = self._opened.selector.select(None if left is None else min(max(0.0, left), _LONGEST_SLEEP))
+            ready = self._opened.selector.select(left)
             with self.gate:
                 pass  # a thread that waits for the lock holds the gate
             with self.lock:
@@ -311,14 +317,18 @@ class Pump:
     def _leave(self, waiter: _Waiter) -> None:
         """Let another thread pump if this one did, or was woken to do so."""
         with self.gate, self.lock:
-            self._waiters.pop(waiter, None)
-            if self._pumper is waiter:
-                self._pumper = None
-                self._release()
-            if self._pumper is None:
-                for other in self._waiters:
-                    other.wake()
-                    break
+            self._depart(waiter)
+
+    def _depart(self, waiter: _Waiter) -> None:
+        """Do what `_leave` does. With the lock held."""
+        self._waiters.pop(waiter, None)
+        if self._pumper is waiter:
+            self._pumper = None
+            self._release()
+        if self._pumper is None:
+            for other in self._waiters:
+                other.wake()
+                break
 
     @property
     def _pumping(self) -> bool:
@@ -408,7 +418,7 @@ class Pump:
 
     def wake(self) -> None:
         """Make the pumping thread, if any, look again. Without the lock or with it, from signal handlers too."""
-        if (opened := self._opened) is not None and opened.pid == os.getpid():
+        if (opened := self._opened) is not None and opened.forks == FORKS.count:
             opened.waker.wake()
 
     def _release(self) -> None:

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
@@ -18,7 +20,7 @@ from gear_net.connecting import Connect
 from gear_net.settings import WorkerSettings
 from gear_net.signals import receiving_signals
 from gear_net.tls import TLS
-from gear_net.worker_jobs import BytesLike, End
+from gear_net.worker_jobs import BytesLike, End, call_blocking, iterate
 from gearproto import AlreadyClosed, Failed
 from gearproto.addresses import ServerAddresses
 from gearproto.events import JobAssigned
@@ -27,7 +29,7 @@ from gearproto.options import ConnectionOptions, whole_number
 from gearproto.standing import DEFAULT_PAUSES
 from gearproto.worker import DEFAULT_GRAB_TIMEOUT, WorkerJobs, stopping, timed_out
 
-from . import calling
+from .calling import check
 from .pump import Pump
 from .thread_pool import ThreadPool
 from .worker_job import HeldJob, WorkerJob
@@ -129,7 +131,7 @@ class Worker:
         self._abort_at = math.inf
         self._wake_at = math.inf  # when `run` means to wake by itself
         self._runner: threading.Thread | None = None
-        self._at_work: set[threading.Thread] = set()  # those that run a function
+        self._at_work: set[int] = set()  # the identifiers of threads that run a function
         self._fault: BaseException | None = None  # of this module, in a thread of the pool
         self._ended = threading.Event()  # run() is not running
         self._ended.set()
@@ -158,7 +160,7 @@ class Worker:
 
     def register(self, name: str | bytes | bytearray, handler: _Handler, *, timeout: float | None = None) -> None:
         """Register a function; see `function`."""
-        calling.check(handler)
+        check(handler)
         self._pump.check_process()
         with self._pump.gate, self._pump.lock:
             self._jobs.register(name, handler, timeout)
@@ -178,7 +180,7 @@ class Worker:
         """
 
         def register(handler: Callable[[_A, WorkerJob], _R]) -> Callable[[_A, WorkerJob], _R]:
-            calling.check(handler)
+            check(handler)
 
             def run(job: WorkerJob) -> bytes:
                 return function.result_data(handler(function.value(job.workload), job))
@@ -272,8 +274,8 @@ class Worker:
         """
         if self._pump.inherited:
             return  # its parent, which has used it, closes it
-        thread = threading.current_thread()
-        if (thread is self._runner or thread in self._at_work) and not self._ended.is_set():
+        at_work = threading.current_thread() is self._runner or threading.get_ident() in self._at_work
+        if at_work and not self._ended.is_set():
             raise RuntimeError("a worker cannot wait for the job that closes it: call stop() instead")
         self.stop()
         self._ended.wait()
@@ -353,7 +355,7 @@ class Worker:
 
     def _pause(self) -> float | None:
         """Return the longest time to wait, in seconds."""
-        with self._pump.gate, self._pump.lock:
+        with self._pump.lock:
             when = self._wake_at = self._due_at()
         return None if when == math.inf else max(0.0, when - time.monotonic())
 
@@ -457,7 +459,7 @@ class Worker:
                 job.begin(timeout, now := time.monotonic())
                 if now + timeout < self._wake_at:
                     self._pump.wake()
-        self._at_work.add(thread := threading.current_thread())
+        self._at_work.add(thread := threading.get_ident())
         try:
             end = self._run(job, handler)
         finally:
@@ -487,7 +489,9 @@ class Worker:
         if handler is None:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)
             return Failed()
-        end, interrupt = calling.run(job, handler)
+        # What the function sets in its context, the next job does not see.
+        call = partial(copy_context().run, iterate, handler, WorkerJob(job))
+        end, interrupt = call_blocking(_log, job, call)
         if interrupt is not None:
             if self._aborting:
                 raise KeyboardInterrupt from interrupt  # a second signal: the job is for another worker

@@ -48,15 +48,7 @@ class HeldJob(gear_net.worker_jobs.HeldJob[WorkerSession]):
 
 
 class WorkerJob(BlockingJob[HeldJob]):
-    """A job in hand, as its function sees it.
-
-    Attributes:
-        handle: the server's name for it.
-        function: name of the function.
-        unique: the client's own name for it; may be empty.
-        reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
-    """
+    """A job in hand, as its function sees it."""
 
     __slots__ = ()
 

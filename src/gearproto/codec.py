@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Flag, auto
 from functools import cache
+from math import inf
 from operator import attrgetter
 from struct import Struct
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, cast, dataclass_transform, get_args
@@ -151,6 +152,7 @@ class Spec:
             spares big payloads a copy.
         key: what its header begins with: see `header_key`. Reports, which may have either magic, are requests.
         response_key: the same with the magic of a response.
+        checks: the arguments once more, with what `Packet.validate` looks at first.
     """
 
     name: str
@@ -162,12 +164,18 @@ class Spec:
     growth: int = 0
     key: bytes = field(init=False)
     response_key: bytes = field(init=False)
+    checks: tuple[tuple[str, type, Argument, bool, float, bool], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Choose the magic."""
+        """Choose the magic, and prepare the check of arguments."""
         magic = REQUEST if self.route & Route.TO_SERVER else RESPONSE
         object.__setattr__(self, "key", header_key(magic, self.number))
         object.__setattr__(self, "response_key", header_key(RESPONSE, self.number))
+        checks = tuple(
+            (name, kind, rule, rule.payload, inf if rule.limit is None else rule.limit, rule.empty)
+            for name, kind, rule in self.arguments
+        )
+        object.__setattr__(self, "checks", checks)
 
 
 @event
@@ -223,24 +231,32 @@ class Packet(Event):
         Raises:
             LocalProtocolError: one breaks it; the message names packet, argument and limit.
         """
-        for name, kind, rule in self.spec.arguments:
+        for name, kind, rule, payload, limit, empty in self.spec.checks:
             value = getattr(self, name)
-            base = bytes if kind is bytes else int
-            if not isinstance(value, base):
-                raise self._invalid(name, f"must be {base.__name__}, not {type(value).__name__}")
-            if isinstance(value, int):
-                if abs(value) > MAX_NUMBER:
-                    raise self._invalid(name, "has over 19 digits")
-                if value < 0 and not rule.negative:
-                    raise self._invalid(name, "must not be negative")
-            elif rule.payload:
-                continue
-            elif 0 in value:
-                raise self._invalid(name, "must not hold NUL bytes")
-            elif rule.limit is not None and len(value) > rule.limit:
-                raise self._invalid(name, f"has {len(value)} bytes, limit {rule.limit}")
-            elif not rule.empty and not value:
-                raise self._invalid(name, "must not be empty")
+            if type(value) is kind is bytes and (
+                payload or (len(value) <= limit and (empty or value) and 0 not in value)
+            ):
+                continue  # most arguments: half the time of `_check`
+            self._check(name, kind, rule, value)
+
+    def _check(self, name: str, kind: type, rule: Argument, value: Any) -> None:
+        """Check one argument; raises as `validate`."""
+        base = bytes if kind is bytes else int
+        if not isinstance(value, base):
+            raise self._invalid(name, f"must be {base.__name__}, not {type(value).__name__}")
+        if isinstance(value, int):
+            if abs(value) > MAX_NUMBER:
+                raise self._invalid(name, "has over 19 digits")
+            if value < 0 and not rule.negative:
+                raise self._invalid(name, "must not be negative")
+        elif rule.payload:
+            return
+        elif 0 in value:
+            raise self._invalid(name, "must not hold NUL bytes")
+        elif rule.limit is not None and len(value) > rule.limit:
+            raise self._invalid(name, f"has {len(value)} bytes, limit {rule.limit}")
+        elif not rule.empty and not value:
+            raise self._invalid(name, "must not be empty")
 
     def _invalid(self, name: str, text: str) -> LocalProtocolError:
         return LocalProtocolError(f"{self.spec.name}: {name} {text}")

@@ -51,17 +51,19 @@ TOO_MANY_CONNECTIONS: Final = b"TOO_MANY_CONNECTIONS"
 """The code of ``ERROR`` with which our server turns a connection away: it reads nothing of it."""
 
 
-def encoded(packet: Packet, max_size: int) -> bytes:
+def encoded(packet: Packet, max_size: int, *, checked: bool = False) -> bytes:
     """Check a packet that the caller asked for, and return it as bytes.
 
     Args:
         packet: the packet.
         max_size: limit in bytes for what stands behind its header.
+        checked: whether its arguments have been checked.
 
     Raises:
         LocalProtocolError: an argument breaks its rule, or the packet is over the limit.
     """
-    packet.validate()
+    if not checked:
+        packet.validate()
     data = packet.encode()
     size = len(data) - HEADER.size
     if size > max_size:
@@ -337,8 +339,10 @@ class Connection:
         """Return when `handle_timeout` has to be called, or None."""
         if self._ended:
             return None
-        due = [when for when in (self._answer_by, self._probe_due()) if when is not None]
-        return min(due, default=None)
+        due = self._probe_due()
+        if self._answer_by is None or (due is not None and due < self._answer_by):
+            return due
+        return self._answer_by
 
     def _probe_due(self) -> float | None:
         if self._rests or self._probe_interval is None:

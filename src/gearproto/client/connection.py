@@ -110,18 +110,19 @@ class ClientConnection(Connection):
             self._matcher.submitted()
         return request
 
-    def submit_jobs(self, submissions: Iterable[Packet]) -> list[RequestId]:
+    def submit_jobs(self, submissions: Iterable[Packet], *, checked: bool = False) -> list[RequestId]:
         """Submit many jobs, or none if one of them breaks a rule.
 
         Args:
             submissions: packets from `submission`.
+            checked: whether their arguments have been checked; see `Packet.validate`.
 
         Raises:
             LocalProtocolError: one breaks a rule, all together are over the limit for output, or the connection has
                 ended.
         """
         limit = self._max_packet
-        jobs = [(encoded(packet, limit), SUBMISSIONS[type(packet)][1]) for packet in submissions]
+        jobs = [(encoded(packet, limit, checked=checked), SUBMISSIONS[type(packet)][1]) for packet in submissions]
         self._check_open("submissions", sum(len(data) for data, _background in jobs))
         requests = []
         for data, background in jobs:

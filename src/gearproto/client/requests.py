@@ -94,7 +94,7 @@ class OpenRequests(Generic[_R]):
             assert record.packet is not None
             record.server = self.server
             packets.append(record.packet)
-        self._open.update(zip(self.conn.submit_jobs(packets), records, strict=True))
+        self._open.update(zip(self.conn.submit_jobs(packets, checked=True), records, strict=True))
         for record in records:
             record.records = self
             if isinstance(record.log, StreamLog):

@@ -66,14 +66,14 @@ class WorkerJobs(Generic[_J, _F]):
 
     def assigned(self, job: _J) -> None:
         """Take a job that a server has just assigned."""
-        self.grabber.assigned()
+        self.grabber.running += 1
         self.in_hand[job] = None
         self.waiting.append(job)
 
     def put_down(self, job: _J) -> None:
         """Let go of a job that has ended, or that is for another worker."""
         del self.in_hand[job]
-        self.grabber.ended()
+        self.grabber.running -= 1
 
     def lost(self, conn: WorkerConnection) -> None:
         """Forget a connection that has ended, and its jobs that have not begun: the server gives them to others."""
