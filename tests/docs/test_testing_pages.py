@@ -12,6 +12,7 @@ import pytest
 from gear_testing import plugin, running, strategies  # noqa: F401  (imported once, and not in each run below)
 from gear_testing.fuzz.targets import TARGETS
 from gear_testing.simulator import Invariant
+from tests.harness.examples import EXAMPLES
 
 pytest_plugins = ["pytester"]
 
@@ -57,6 +58,11 @@ def test_every_promise_stands_on_the_page_in_its_words() -> None:
 
 def test_every_target_stands_on_the_page() -> None:
     assert re.findall(r"^\| `(\w+)` \| ", FUZZING, re.MULTILINE) == list(TARGETS)
+
+
+def test_every_example_stands_on_the_page() -> None:
+    page = (DOCS / "embedding.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", page, re.MULTILINE)) == {path.name for path in EXAMPLES.glob("*.py")}
 
 
 def test_commands_on_the_pages_are_those_of_the_package() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import gear_sync
 from gear_testing.running import running
-from gearproto import Completed, Lost, NotSent
+from gearproto import ClientConnection, Completed, Failed, Lost, NotSent
 from gearproto.codec import Route, decoders
 from gearproto.events import Line
 from gearproto.framing import Decoder
@@ -160,3 +160,30 @@ def test_asyncio_client_knows_what_has_not_left() -> None:
     first, *_between, last = asyncio.run(main())
     assert isinstance(first, Lost)
     assert isinstance(last, NotSent)
+
+
+# A loop with nothing but a timer and a watcher
+
+
+@pytest.mark.parametrize("address", ["asyncio_protocol"], indirect=True)
+def test_client_and_worker_in_a_foreign_loop(address: tuple[str, int]) -> None:
+    done, failed = load("foreign_loop").demo(address)
+    assert (done, failed) == (Completed(b"25"), Failed())
+
+
+def test_foreign_loop_probes_a_silent_server_by_its_timer() -> None:
+    example = load("foreign_loop")
+    with socket.create_server((HOST, 0)) as silent:
+        loop = example.Loop()
+        client = example.Client(loop, silent.getsockname())
+        client.connection = ClientConnection(probe_interval=0.01, probe_timeout=0.01, now=time.monotonic())
+        outcomes: list[Any] = []
+
+        def done(outcome: Any) -> None:
+            outcomes.append(outcome)
+            loop.quit()
+
+        client.submit(b"f", b"w", done)
+        loop.run()
+        loop.selector.close()
+    assert outcomes == [Lost("no answer to ECHO_REQ within 0.01 s")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["main"]
 
@@ -69,8 +70,7 @@ def _guide(target: str, seconds: int, *, keep: bool) -> int:
 
 def _fuzz(target: str, seconds: int, directory: Path) -> int:
     """Fuzz in this process; the fuzzer does not return."""
-    import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: PLC0415
-
+    atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["gearproto"]):
         from .targets import TARGETS  # noqa: PLC0415
     limits = [f"-max_len={_MAX_SIZE}", f"-max_total_time={seconds}", "-timeout=5", "-print_final_stats=1"]
