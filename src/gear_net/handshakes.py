@@ -41,7 +41,7 @@ class Handshakes(Generic[_Peer]):
             most: how many handshakes may run at a time.
             short_timeout: seconds that each of them has while `most` are running.
             steps_per_turn: how many steps of handshakes a turn of the server may take.
-            pause: seconds for which to accept no connection while so many are running.
+            pause: seconds for which to accept no connection while this many are running.
         """
         self.pause = pause
         self.begun: dict[_Peer, float] = {}
