@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gear_testing import strategies
 from gearproto import LocalProtocolError, RemoteProtocolError, ServerError
 from gearproto.admin import (
     COMMANDS,
@@ -39,7 +40,6 @@ from gearproto.admin import (
 )
 from gearproto.events import Line
 from gearproto.framing import Decoder
-from tests.harness import strategies
 
 LIMIT = 1_000_000
 
@@ -67,8 +67,9 @@ def read(command: Command[Any], text: bytes, *, limit: int = LIMIT) -> Reply:
     return reply
 
 
-names = strategies.hostile_names | st.text(max_size=10).map(lambda text: text.encode("utf-8", "surrogatepass"))
-row_of_any_class = st.sampled_from(sorted(strategies.ROWS, key=str)).flatmap(lambda cls: strategies.ROWS[cls])
+names = strategies.hostile_names() | st.text(max_size=10).map(lambda text: text.encode("utf-8", "surrogatepass"))
+row_commands: list[Command[Any]] = [cls() for cls in COMMANDS.values() if cls.row is not None]
+row_of_any_class = st.one_of(*(strategies.rows(command.row) for command in row_commands if command.row is not None))
 
 
 # Escaping
@@ -130,7 +131,7 @@ def test_unescape_takes_any_text(text: bytes) -> None:
 # Commands
 
 
-@given(strategies.commands)
+@given(strategies.text_commands())
 def test_command_survives_encoding_and_parsing(command: Command[Any]) -> None:
     (line,) = lines_of(command.encode())
     assert parse_command(line) == command
@@ -301,7 +302,7 @@ def test_answer_has_the_text_of_gearmand(reply: Reply, text: bytes) -> None:
     assert reply.encode() == text
 
 
-@given(strategies.replies)
+@given(strategies.replies())
 def test_answer_survives_encoding_and_reading(answer: tuple[Command[Any], Reply]) -> None:
     command, reply = answer
     received = read(command, reply.encode())
@@ -339,7 +340,7 @@ def test_row_is_one_line_of_printable_text_and_no_end(row: Row) -> None:
     ],
 )
 def test_hostile_name_neither_forges_nor_ends_an_answer(row: Row) -> None:
-    command = next(command for command in strategies.row_commands if command.row is type(row))
+    command = next(command for command in row_commands if command.row is type(row))
     reply = read(command, Rows([row, row]).encode())
     assert isinstance(reply, Rows)
     assert tuple(reply.rows) == (row, row)
@@ -389,14 +390,14 @@ def test_answer_of_a_server_is_read(command: Command[Any], text: bytes, reply: R
     assert read(command, text) == reply
 
 
-@given(st.sampled_from(strategies.row_commands), st.lists(names.map(lambda name: name.replace(b"\n", b""))))
+@given(st.sampled_from(row_commands), st.lists(names.map(lambda name: name.replace(b"\n", b""))))
 def test_any_lines_are_rows_or_an_error_or_not_the_end(command: Command[Any], lines: list[bytes]) -> None:
     reader = ReplyReader(command, LIMIT)
     replies = [reply for line in lines if (reply := reader.feed(line)) is not None]
     assert all(isinstance(reply, Rows | Refused) for reply in replies)
 
 
-@pytest.mark.parametrize("command", strategies.row_commands, ids=lambda command: b" ".join(command.words).decode())
+@pytest.mark.parametrize("command", row_commands, ids=lambda command: b" ".join(command.words).decode())
 def test_answer_may_reach_its_limit_and_not_exceed_it(command: Command[Any]) -> None:
     reader = ReplyReader(command, 100)
     for _ in range(10):
@@ -435,7 +436,7 @@ def test_result_is_what_the_answer_tells(command: Command[Any], reply: Reply, re
     assert command.result(reply) == result
 
 
-@given(strategies.commands)
+@given(strategies.text_commands())
 def test_refused_command_has_no_result(command: Command[Any]) -> None:
     with pytest.raises(ServerError, match=r"^CODE: a text with spaces$") as caught:
         command.result(Refused(b"CODE", b"a+text+with+spaces"))

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gear_testing import strategies
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
-from gearproto.codec import Packet
+from gearproto.codec import Packet, Route
 from gearproto.connection import TOO_MANY_CONNECTIONS, Connection
 from gearproto.event import Event
 from gearproto.events import (
@@ -28,7 +29,6 @@ from gearproto.events import (
 from gearproto.options import DEFAULT_MAX_OUTPUT_SIZE
 from gearproto.outcomes import Rejected
 from gearproto.packets import EchoReq, EchoRes, Error, OptionReq, OptionRes
-from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, sent
 
 ROLES = [ClientConnection, WorkerConnection]
@@ -43,7 +43,7 @@ EOF_REASON = "the server closed the connection"
 
 
 @role
-@given(data=strategies.payloads)
+@given(data=strategies.payloads())
 def test_echo_is_answered_with_the_same_data(role: Role, data: bytes) -> None:
     connection = role()
     assert connection.echo(data) == 1
@@ -119,7 +119,7 @@ def test_error_about_something_else_answers_the_request_behind_an_optional_one(r
 
 
 @role
-@given(answer=strategies.replies, data=st.data())
+@given(answer=strategies.replies(), data=st.data())
 def test_text_command_is_answered_by_one_reply(
     role: Role, answer: tuple[admin.Command[Any], admin.Reply], data: st.DataObject
 ) -> None:
@@ -129,7 +129,7 @@ def test_text_command_is_answered_by_one_reply(
     output(connection)
     stream = reply.encode()
     events: list[Event] = []
-    for chunk in data.draw(strategies.cuts(stream)):
+    for chunk in data.draw(strategies.splits(stream)):
         assert not events
         connection.receive_data(chunk)
         events = drain(connection)
@@ -469,8 +469,12 @@ def test_output_may_still_be_taken_after_the_end_of_input(role: Role) -> None:
 
 _streams = st.one_of(
     st.binary(max_size=100),
-    st.lists(strategies.responses | strategies.packets, max_size=5).map(lambda packets: sent(*packets)),
-    strategies.mutated(st.lists(strategies.responses, max_size=5).map(lambda packets: sent(*packets))),
+    st.lists(strategies.packets(Route.FROM_SERVER) | strategies.packets(), max_size=5).map(
+        lambda packets: sent(*packets)
+    ),
+    strategies.mutations(
+        st.lists(strategies.packets(Route.FROM_SERVER), max_size=5).map(lambda packets: sent(*packets))
+    ),
 )
 
 
@@ -481,7 +485,7 @@ def test_any_bytes_of_a_server_give_events_or_a_protocol_error(role: Role, strea
     connection.echo(b"x")
     connection.admin(admin.Version())
     connection.set_option(b"x")
-    for chunk in data.draw(strategies.cuts(stream)):
+    for chunk in data.draw(strategies.splits(stream)):
         connection.receive_data(chunk)
         before, error, after = drain_to_error(connection)
         assert all(isinstance(event, Event) for event in before + after)
@@ -537,7 +541,7 @@ def test_loop_of_the_page_on_the_protocol_loses_no_event(role: Role, stream: byt
         connection.set_option(b"x")
         return connection
 
-    chunks = data.draw(strategies.cuts(stream))
+    chunks = data.draw(strategies.splits(stream))
     plain = asked()
     plain.data_to_send()
     plain.receive_data(stream)

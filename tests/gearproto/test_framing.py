@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gear_testing import strategies
 from gearproto import (
     DEFAULT_MAX_LINE_SIZE,
     DEFAULT_MAX_PACKET_SIZE,
@@ -17,7 +18,6 @@ from gearproto.events import Line, MalformedPacket
 from gearproto.framing import Decoder
 from gearproto.packets import EchoReq, Error, OptionReq, PreSleep, SubmitJob, WorkData
 from gearproto.server import server_decoders
-from tests.harness import strategies
 
 SERVER = server_decoders()
 CLIENT = decoders(Route.TO_CLIENT)
@@ -25,12 +25,12 @@ HEADER_SIZE = 12
 
 _line_texts = st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"").replace(b"\0", b"").replace(b"\r", b""))
 lines = st.builds(lambda text, ending: text + ending, _line_texts, st.sampled_from([b"\n", b"\r\n"]))
-encoded_packets = strategies.packets.map(lambda packet: packet.encode(REQUEST))
+encoded_packets = strategies.packets().map(lambda packet: packet.encode(REQUEST))
 streams = st.lists(lines | encoded_packets, max_size=8).map(b"".join)
 wild_streams = st.one_of(
     st.binary(max_size=200),
     st.lists(st.binary(max_size=12) | lines | encoded_packets, max_size=8).map(b"".join),
-    strategies.mutated(streams),
+    strategies.mutations(streams),
 )
 
 
@@ -68,7 +68,7 @@ def decode(
 def test_any_cut_of_a_stream_gives_the_events_of_the_whole(stream: bytes, data: st.DataObject) -> None:
     whole, error = decode([stream])
     assert error is None
-    assert decode(data.draw(strategies.cuts(stream))) == (whole, None)
+    assert decode(data.draw(strategies.splits(stream))) == (whole, None)
     assert decode([bytes([byte]) for byte in stream]) == (whole, None)
 
 
@@ -76,7 +76,7 @@ def test_any_cut_of_a_stream_gives_the_events_of_the_whole(stream: bytes, data: 
 def test_events_may_be_pulled_at_any_time(stream: bytes, data: st.DataObject) -> None:
     decoder = Decoder(SERVER)
     events: list[Event] = []
-    for chunk in data.draw(strategies.cuts(stream)):
+    for chunk in data.draw(strategies.splits(stream)):
         decoder.feed(chunk)
         pulled = [decoder.next() for _ in range(data.draw(st.integers(0, 2)))]
         events += [event for event in pulled if event is not None]
@@ -88,7 +88,7 @@ def test_events_may_be_pulled_at_any_time(stream: bytes, data: st.DataObject) ->
 def test_every_message_comes_with_its_last_byte(messages: list[bytes], data: st.DataObject) -> None:
     decoder = Decoder(SERVER)
     for message in messages:
-        for chunk in data.draw(strategies.cuts(message[:-1])):
+        for chunk in data.draw(strategies.splits(message[:-1])):
             decoder.feed(chunk)
             assert decoder.next() is None
         assert decoder.buffered == len(message) - 1
@@ -104,7 +104,7 @@ def test_any_bytes_give_events_or_a_protocol_error_and_never_fill_more_than_the_
     largest, longest = data.draw(st.integers(0, 60)), data.draw(st.integers(1, 60))
     limit = max(largest + HEADER_SIZE, longest)
     decoder = Decoder(data.draw(st.sampled_from([SERVER, CLIENT])), max_packet_size=largest, max_line_size=longest)
-    for chunk in data.draw(strategies.cuts(stream)):
+    for chunk in data.draw(strategies.splits(stream)):
         decoder.feed(chunk)
         assert decoder.buffered <= limit + len(chunk)
         events, error = pull(decoder)
@@ -118,7 +118,7 @@ def test_any_bytes_give_events_or_a_protocol_error_and_never_fill_more_than_the_
 @given(wild_streams, st.data())
 def test_any_cut_of_wild_bytes_gives_the_events_and_the_error_of_the_whole(stream: bytes, data: st.DataObject) -> None:
     whole = decode([stream], max_packet_size=50, max_line_size=30)
-    assert decode(data.draw(strategies.cuts(stream)), max_packet_size=50, max_line_size=30) == whole
+    assert decode(data.draw(strategies.splits(stream)), max_packet_size=50, max_line_size=30) == whole
 
 
 @given(streams, st.sampled_from([b"\0BAD" + bytes(8), header(43, 0), header(7, 2**31), b"x" * 64]))

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gear_testing import strategies
 from gear_testing.model import Answers, ModelJob, ModelPeer, ModelServer
 from gearproto.admin import Shutdown
-from gearproto.codec import Packet
+from gearproto.codec import Packet, Route
 from gearproto.packets import (
     SUBMISSIONS,
     CanDo,
@@ -48,7 +49,6 @@ from gearproto.packets import (
 )
 from gearproto.server import JobGivenUp, ShutdownRequested
 from tests.harness.engine import Bench, Peer, nth_handle
-from tests.harness.strategies import commands, mutated, requests
 
 # The server beside a naive one
 
@@ -345,9 +345,13 @@ TestServerBesideModel.settings = settings(max_examples=2 * settings().max_exampl
 
 _noise = st.one_of(
     st.binary(max_size=60),
-    mutated(st.lists(requests.map(Packet.encode), min_size=1, max_size=4).map(b"".join)),
-    commands.filter(lambda command: not isinstance(command, Shutdown)).map(lambda command: command.encode()),
-    mutated(commands.map(lambda command: command.encode())),
+    strategies.mutations(
+        st.lists(strategies.packets(Route.TO_SERVER).map(Packet.encode), min_size=1, max_size=4).map(b"".join)
+    ),
+    strategies.text_commands()
+    .filter(lambda command: not isinstance(command, Shutdown))
+    .map(lambda command: command.encode()),
+    strategies.mutations(strategies.text_commands().map(lambda command: command.encode())),
 )
 
 

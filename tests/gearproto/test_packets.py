@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gear_testing import strategies
 from gearproto import LocalProtocolError, Priority, RemoteProtocolError, packets
 from gearproto.codec import (
     EXTENSIONS,
@@ -54,7 +55,6 @@ from gearproto.packets import (
     WorkWarning,
 )
 from gearproto.server import Report, server_decoders
-from tests.harness import strategies
 
 # The protocol document's table: number, name, and for each line magic and who sends or receives it.
 TABLE = """
@@ -247,7 +247,7 @@ def test_report_is_passed_on_with_magic_of_response() -> None:
     assert decode(packet.encode(RESPONSE), "client") == packet
 
 
-@given(strategies.packets)
+@given(strategies.packets())
 def test_packet_survives_encoding_and_decoding(packet: Packet) -> None:
     packet.validate()
     for magic, side in receivers(packet):
@@ -259,7 +259,7 @@ def test_packet_survives_encoding_and_decoding(packet: Packet) -> None:
             assert received == packet
 
 
-@given(strategies.packets)
+@given(strategies.packets())
 def test_packet_that_a_side_never_receives_is_unexpected(packet: Packet) -> None:
     expected = receivers(packet)
     for magic in (REQUEST, RESPONSE):
@@ -275,13 +275,13 @@ def test_unused_number_is_unexpected(side: str) -> None:
     assert decode(raw(5, b"abc", REQUEST), side) == UnexpectedPacket("(unused)", response=False)
 
 
-@given(strategies.packets_of_any(BARE), strategies.payloads)
+@given(strategies.packets_of(*BARE), strategies.payloads())
 def test_data_behind_packet_without_arguments_is_ignored(packet: Packet, data: bytes) -> None:
     for magic, side in receivers(packet):
         assert decode(raw(packet.spec.number, data, magic), side) == packet
 
 
-@given(strategies.packets_of_any(LONG))
+@given(strategies.packets_of(*LONG))
 def test_missing_argument_makes_packet_malformed(packet: Packet) -> None:
     count = len(packet.spec.arguments)
     body = b"\0".join([b"1"] * (count - 1))
@@ -293,7 +293,7 @@ def test_missing_argument_makes_packet_malformed(packet: Packet) -> None:
             assert received == MalformedPacket(packet.spec.name, f"{count - 1} arguments, not {count}")
 
 
-@given(strategies.packets)
+@given(strategies.packets())
 def test_last_argument_loses_one_nul_too_many_unless_it_is_a_payload(packet: Packet) -> None:
     arguments = packet.spec.arguments
     for magic, side in receivers(packet):
@@ -403,7 +403,7 @@ def test_truth_is_encoded_as_1_or_0() -> None:
     assert StatusResUnique(b"", False, True, 3, 4, 5).encode()[HEADER.size :] == b"\x000\x001\x003\x004\x005"
 
 
-@given(strategies.packets_of_any(REPORTS))
+@given(strategies.packets_of(*REPORTS))
 def test_report_has_what_follows_the_handle_as_data(packet: Packet) -> None:
     report = decode(packet.encode(), "server")
     assert isinstance(report, Report)
@@ -496,7 +496,7 @@ def test_progress_is_not_negative(numerator: int, denominator: int, wrong: str) 
     assert decode(packet.encode(RESPONSE), "client") == packet  # gearmand passes it on
 
 
-@given(strategies.packets, strategies.packets)
+@given(strategies.packets(), strategies.packets())
 def test_packets_are_equal_only_within_a_type(one: Packet, other: Packet) -> None:
     values = [tuple(getattr(packet, name) for name, _kind, _rule in packet.spec.arguments) for packet in (one, other)]
     assert (one == other) == (type(one) is type(other) and values[0] == values[1])
@@ -512,7 +512,7 @@ def test_packets_with_equal_arguments_of_two_types_differ() -> None:
     assert len({EchoReq(b"x"), EchoRes(b"x"), EchoReq(b"x")}) == 2
 
 
-@given(strategies.packets)
+@given(strategies.packets())
 def test_packets_have_no_dictionary(packet: Packet) -> None:
     assert not hasattr(packet, "__dict__")
     assert repr(packet).startswith(type(packet).__name__ + "(")

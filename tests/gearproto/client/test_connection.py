@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from gear_testing import strategies
 from gearproto import ClientConnection, LocalProtocolError, RemoteProtocolError, admin
 from gearproto.client import submission
-from gearproto.codec import RESPONSE, Packet
+from gearproto.codec import RESPONSE, Packet, Route
 from gearproto.event import Event
 from gearproto.events import (
     AdminReplied,
@@ -58,7 +59,6 @@ from gearproto.packets import (
     WorkStatus,
     WorkWarning,
 )
-from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, received_by_server, sent
 
 ONE, TWO, THREE, FOUR = map(RequestId, range(1, 5))
@@ -844,19 +844,19 @@ def test_probe_between_requests_keeps_their_order() -> None:
 _handles = st.sampled_from([H, b"H:2"])
 _likely = st.one_of(
     st.builds(JobCreated, _handles),
-    st.builds(WorkData, _handles, strategies.payloads),
-    st.builds(WorkStatus, _handles, strategies.numbers, strategies.numbers),
-    st.builds(WorkComplete, _handles, strategies.payloads),
+    st.builds(WorkData, _handles, strategies.payloads()),
+    st.builds(WorkStatus, _handles, strategies.numbers(), strategies.numbers()),
+    st.builds(WorkComplete, _handles, strategies.payloads()),
     st.builds(WorkFail, _handles),
     st.builds(Error, st.just(b"QUEUE_ERROR"), st.just(b"")),
-    strategies.responses,
+    strategies.packets(Route.FROM_SERVER),
 ).map(lambda packet: packet.encode(RESPONSE))
 _server_bytes = st.lists(_likely, max_size=12).map(b"".join)
 
 
 @given(
     st.lists(st.booleans(), max_size=6),
-    _server_bytes | strategies.mutated(_server_bytes) | st.binary(max_size=100),
+    _server_bytes | strategies.mutations(_server_bytes) | st.binary(max_size=100),
     st.data(),
 )
 def test_any_bytes_give_events_or_a_protocol_error_and_every_submission_its_end(
@@ -867,7 +867,7 @@ def test_any_bytes_give_events_or_a_protocol_error_and_every_submission_its_end(
         client.submit_job(b"f", b"", background=background)
     client.data_to_send()
     events: list[Event] = []
-    for chunk in data.draw(strategies.cuts(stream)):
+    for chunk in data.draw(strategies.splits(stream)):
         client.receive_data(chunk)
         before, _error, after = drain_to_error(client)
         events += before + after
@@ -933,7 +933,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.expected[request] = []
         self.seen[request] = []
 
-    @rule(data=strategies.payloads)
+    @rule(data=strategies.payloads())
     def echo(self, data: bytes) -> None:
         before = self.client.output_size
         request = self.client.echo(data)

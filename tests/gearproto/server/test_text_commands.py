@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gear_testing.strategies import hostile_names
 from gearproto.admin import unescape
 from gearproto.packets import (
     CanDo,
@@ -19,9 +20,8 @@ from gearproto.packets import (
 )
 from tests.gearproto.server.common import RESULT_NOT_FOUND, busy
 from tests.harness.engine import Bench, nth_handle
-from tests.harness.strategies import hostile_names
 
-names = hostile_names.map(lambda raw: raw.replace(b"\0", b"\n")).filter(bool)
+names = hostile_names().map(lambda raw: raw.replace(b"\0", b"\n")).filter(bool)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_job_cancelled_while_it_runs_is_not_run_again_when_its_worker_is_lost(be
     assert bench.worker(b"f").grab() is None
 
 
-@given(st.lists(names, min_size=1, max_size=5, unique=True), hostile_names, hostile_names)
+@given(st.lists(names, min_size=1, max_size=5, unique=True), hostile_names(), hostile_names())
 def test_no_name_breaks_a_row(functions: list[bytes], client_id: bytes, unique: bytes) -> None:
     bench = Bench()
     client_id, unique = client_id.replace(b"\0", b""), unique.replace(b"\0", b"")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gear_testing import strategies
 from gearproto import Completed, Failed, JobFailed, JobLost, LocalProtocolError, Raised, WorkerConnection
 from gearproto.events import JobAssigned
 from gearproto.packets import CanDoTimeout, JobAssignAll, WorkComplete, WorkException, WorkFail
@@ -21,11 +22,10 @@ from gearproto.worker import (
     stopping,
     timed_out,
 )
-from tests.harness import strategies
 from tests.harness.connections import output, receive
 
 H = b"H:a:1"
-ENDS = st.builds(Completed, strategies.payloads) | st.just(Failed()) | st.builds(Raised, strategies.payloads)
+ENDS = st.builds(Completed, strategies.payloads()) | st.just(Failed()) | st.builds(Raised, strategies.payloads())
 
 End = Completed | Failed | Raised
 
@@ -116,7 +116,7 @@ def test_exception_whose_message_cannot_be_had_is_told_by_its_type() -> None:
         assert ended_by(Odd(error)) == Raised(b"Odd")
 
 
-@given(strategies.payloads)
+@given(strategies.payloads())
 def test_result_is_anything_that_has_the_form_of_bytes(data: bytes) -> None:
     for result in (data, bytearray(data), memoryview(data), memoryview(data * 2)[: len(data)]):
         assert completed(b"f", result) == Completed(data)
@@ -129,7 +129,7 @@ def test_none_is_an_empty_result_and_no_piece() -> None:
         piece(b"f", None)
 
 
-@given(strategies.payloads, st.sampled_from(["text", 1, [b"x"], object()]))
+@given(strategies.payloads(), st.sampled_from(["text", 1, [b"x"], object()]))
 def test_result_of_another_type_is_told_with_the_function_s_name(function: bytes, result: object) -> None:
     with pytest.raises(TypeError) as caught:
         completed(function, result)
@@ -187,7 +187,7 @@ def test_worker_that_stops_names_some_of_many_functions() -> None:
 # Jobs in hand
 
 
-@given(st.builds(JobAssigned, *[strategies.payloads] * 5))
+@given(st.builds(JobAssigned, *[strategies.payloads()] * 5))
 def test_assignment_keeps_all_that_the_server_has_told(assigned: JobAssigned) -> None:
     conn = WorkerConnection()
     job = Assignment(assigned, conn)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from gear_testing import strategies
 from gearproto import Grab, LocalProtocolError, RemoteProtocolError, WorkerConnection, admin
-from gearproto.codec import RESPONSE, Packet
+from gearproto.codec import RESPONSE, Packet, Route
 from gearproto.event import Event
 from gearproto.events import (
     AdminReplied,
@@ -50,7 +51,6 @@ from gearproto.packets import (
 )
 from gearproto.server import Report
 from gearproto.worker import MAX_UNASKED
-from tests.harness import strategies
 from tests.harness.connections import drain, drain_to_error, output, receive, received_by_server, sent
 
 ONE, TWO = RequestId(1), RequestId(2)
@@ -663,20 +663,20 @@ _likely = st.one_of(
     st.sampled_from([Noop(), NoJob()]),
     st.sampled_from([assignment for assignment, _assigned in ASSIGNMENTS]),
     st.builds(Error, st.sampled_from([b"JOB_NOT_FOUND", b"INVALID_COMMAND", b"x"]), st.just(b"")),
-    strategies.responses,
+    strategies.packets(Route.FROM_SERVER),
 ).map(lambda packet: packet.encode(RESPONSE))
 _server_bytes = st.lists(_likely, max_size=12).map(b"".join)
 
 
 @given(
     st.sampled_from(FLAVOURS),
-    _server_bytes | strategies.mutated(_server_bytes) | st.binary(max_size=100),
+    _server_bytes | strategies.mutations(_server_bytes) | st.binary(max_size=100),
     st.data(),
 )
 def test_any_bytes_give_events_or_a_protocol_error(grab: Flavour, stream: bytes, data: st.DataObject) -> None:
     worker = WorkerConnection(grab=grab, max_packet_size=300)
     assigned: Counter[bytes] = Counter()
-    for chunk in data.draw(strategies.cuts(stream)):
+    for chunk in data.draw(strategies.splits(stream)):
         if data.draw(st.booleans()) and not worker.closed:
             worker.grab_job()
         if data.draw(st.booleans()):
