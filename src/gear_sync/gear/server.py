@@ -221,6 +221,10 @@ class Server(ServerCommands):
         """Let a worker be able to run other functions. May be called from any thread."""
         self._call(lambda: self._engine.change_abilities(connection.peer, added, removed))
 
+    def let_sleep(self, connection: Peer) -> None:
+        """Let a worker sleep. May be called from any thread."""
+        self._call(lambda: self._engine.let_sleep(connection.peer))
+
     def transmit(self, connection: Peer, data: bytes) -> None:
         """Send something to a peer. May be called from any thread."""
         self._soon(lambda: self._engine.engine.send(connection.peer, data))
@@ -346,8 +350,8 @@ class Server(ServerCommands):
         connection.sendPacket(Packet(constants.RES, constants.ERROR, b"\0".join(parts), connection))
 
     def sendJobAssignUniq(self, connection: Connection, job: ServerJob) -> None:
-        """Send a worker the job that it has been given (``JOB_ASSIGN_UNIQ``)."""
-        self._engine.assign(connection, job)
+        """Give a worker a job, if it has not got that yet, and send it (``JOB_ASSIGN_UNIQ``)."""
+        self._soon(lambda: self._engine.assign(connection, job))
 
     def sendNoJob(self, connection: Connection) -> None:
         """Tell a worker that there is no job for it (``NO_JOB``)."""

@@ -303,6 +303,38 @@ def test_hooks_decide_what_is_done(shop: Shop, caplog: pytest.LogCaptureFixture)
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_program_may_serve_workers_itself(shop: Shop) -> None:
+    class Serving(gear.Server):
+        def handleGrabJobUniq(self, packet: gear.Packet) -> None:
+            assert isinstance(packet.connection, gear.ServerConnection)
+            job = self.getJobForConnection(packet.connection)
+            if job is None:
+                self.sendNoJob(packet.connection)
+            else:
+                self.sendJobAssignUniq(packet.connection, job)
+
+        def handlePreSleep(self, packet: gear.Packet) -> None:
+            assert isinstance(packet.connection, gear.ServerConnection)
+            packet.connection.changeState("SLEEP")
+            if self.getJobForConnection(packet.connection, peek=True):
+                self.wakeConnection(packet.connection)
+
+    server = shop.server(Serving(0))
+    client, worker = shop.client(server), shop.worker(server, functions=("f",))
+    jobs = [gear.Job("f", b"%d" % number) for number in range(3)]
+    client.submitJob(jobs[0])
+    first = worker.getJob()
+    waiting = Call(worker.getJob)
+    poll_until(lambda: any(peer.state == "SLEEP" for peer in server.active_connections), "it sleeps")
+    for job in jobs[1:]:
+        client.submitJob(job)
+    for taken in (first, waiting.result(), worker.getJob()):
+        taken.sendWorkComplete(taken.arguments)
+    for job in jobs:
+        client.finish(job)
+    assert [job.data for job in jobs] == [[b"0"], [b"1"], [b"2"]]
+
+
 def test_waking_can_be_overridden(shop: Shop) -> None:
     woken: list[gear.ServerJob | None] = []
 

@@ -12,7 +12,7 @@ from gearproto import Priority
 from gearproto.codec import MalformedArgumentsError, MalformedPacket, header_key
 from gearproto.event import Event
 from gearproto.framing import Line
-from gearproto.packets import CanDo, CantDo, JobAssignUniq, WorkStatus
+from gearproto.packets import CanDo, CantDo, JobAssignUniq, PreSleep, WorkStatus
 from gearproto.server import (
     Engine,
     Job,
@@ -113,6 +113,7 @@ class ServerEngine(JobObserver):
         self.jobs: dict[bytes, ServerJob] = {}
         self._behind: dict[ServerJob, Job] = {}  # what the engine knows these as
         self._running: set[bytes] = set()
+        self._chosen: Job | None = None  # what the next worker gets, without asking the program
         self.lists = tuple(JobList(self, priority) for priority in Priority)
 
     def call(self, call: Callable[[], _T]) -> _T:
@@ -178,6 +179,8 @@ class ServerEngine(JobObserver):
     def next_job(self, queue: JobQueue, worker: Worker, *, peek: bool) -> Job | None:
         """Ask the program for the next job of a worker."""
         del queue
+        if self._chosen is not None:
+            return self._chosen
         job = self._server.choose(self.peers[worker.id], peek=peek)
         return None if job is None else self._behind.get(job)
 
@@ -208,9 +211,16 @@ class ServerEngine(JobObserver):
         return None if job is None else self.jobs[job.handle]
 
     def assign(self, connection: object, job: ServerJob) -> None:
-        """Send a worker the job that it has been given."""
+        """Send a worker a job; it is given the job with that, if a program has not let it be given it before."""
         if (id_ := _peer_of(connection)) is None:
             return
+        behind = self._behind.get(job)
+        if behind is not None and behind.worker is None:
+            self._chosen = behind
+            try:
+                self.engine.take(id_)
+            finally:
+                self._chosen = None
         packet = JobAssignUniq(
             job.handle or b"", job.binary_name, job.binary_unique or b"", bytes(job.binary_arguments)
         )
@@ -230,6 +240,10 @@ class ServerEngine(JobObserver):
         return True
 
     # What programs write
+
+    def let_sleep(self, peer: PeerId) -> None:
+        """Let a worker sleep, or wake it at once if there is a job for it."""
+        self.engine.perform(peer, PreSleep())
 
     def change_abilities(self, peer: PeerId, added: set[bytes], removed: set[bytes]) -> None:
         """Let a worker be able to run other functions."""
@@ -339,11 +353,11 @@ class ServerEngine(JobObserver):
 
     def worker_asleep(self, worker: PeerId) -> None:
         """Show a worker as asleep."""
-        self.peers[worker].changeState("SLEEP")
+        self.peers[worker].show_state("SLEEP")
 
     def worker_awake(self, worker: PeerId) -> None:
         """Show a worker as awake."""
-        self.peers[worker].changeState("AWAKE")
+        self.peers[worker].show_state("AWAKE")
 
     def client_id_set(self, peer: PeerId, client_id: bytes) -> None:
         """Show the name that a peer has given itself."""

@@ -193,6 +193,10 @@ class PeerOwner(Protocol):
         """Let a worker be able to run other functions."""
         ...
 
+    def let_sleep(self, connection: Peer) -> None:
+        """Let a worker sleep."""
+        ...
+
     def transmit(self, connection: Peer, data: bytes) -> None:
         """Send something to a peer."""
         ...
@@ -267,6 +271,17 @@ class Peer(ServerConnection):
         if self.connected:
             self._server.close_peer(self)
         return []
+
+    def changeState(self, state: str) -> None:
+        """Show a state; a worker whose state is ``SLEEP`` is woken when there is a job for it."""
+        if state == "SLEEP" and self.state != "SLEEP":
+            self._server.let_sleep(self)
+        else:
+            self.show_state(state)
+
+    def show_state(self, state: str) -> None:
+        """Show a state that the server knows of."""
+        super().changeState(state)
 
     def _on_functions_changed(self, added: set[bytes], removed: set[bytes]) -> None:
         """Let the server know."""
