@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +99,13 @@ def test_a_long_file_says_at_its_beginning_why_it_is_long() -> None:
         if len((SRC / path).read_text().splitlines()) > LONG and REASON not in (ast.get_docstring(tree) or "")
     }
     assert long == TOO_LONG_YET
+
+
+def test_exceptions_that_linters_no_longer_need_are_errors() -> None:
+    tools = tomllib.loads((SRC.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert tools["mypy"]["warn_unused_ignores"]
+    assert "RUF" in tools["ruff"]["lint"]["select"]
+    assert "RUF100" not in tools["ruff"]["lint"]["ignore"]
+    for contract in tools["importlinter"]["contracts"]:
+        assert contract["unmatched_ignore_imports_alerting"] == "error"
+        assert "ignore_imports" not in contract

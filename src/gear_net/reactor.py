@@ -77,6 +77,7 @@ class Reactor:
     Attributes:
         endpoint: the job server without its sockets.
         finished: whether the server has stopped, because of an administrator or `drain`; then call `close`.
+        closed: whether `close` has been called.
         tls: the context for new connections from the listeners; None for plain TCP.
         on_connected: as given.
         on_disconnected: as given.
@@ -112,6 +113,7 @@ class Reactor:
         """
         self.endpoint = endpoint
         self.finished = False
+        self.closed = False
         self.tls = tls
         self._keepalive = keepalive
         self._handshakes: Handshakes[PeerSocket] = Handshakes(handshake_timeout)
@@ -295,6 +297,7 @@ class Reactor:
 
     def close(self) -> None:
         """Close every socket."""
+        self.closed = True
         self.stop_listening()
         self.endpoint.close_all(time.monotonic())
         self._apply_changes()

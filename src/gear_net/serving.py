@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Final, Unpack, cast
 
@@ -134,6 +135,14 @@ class ServerBase:
         self._reactor = open_reactor(host, port, **options)
         self._tls = options.get("tls")
         self.addresses = self._reactor.addresses
+
+    def __del__(self) -> None:
+        """Close the sockets of a server that nobody can close any more, and warn of it."""
+        if "_reactor" in vars(self) and not self._reactor.closed:  # else it never listened
+            names = ", ".join(map(str, self.addresses))
+            package = type(self).__module__.partition(".")[0]
+            warnings.warn(f"{package}.Server on {names} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._reactor.close()
 
     def reload_tls(self) -> None:
         """Read the TLS files again, for new connections; open connections are not affected.
