@@ -11,17 +11,16 @@ A connection is *open* until `Close` is among the changes; the endpoint has forg
 
 - *paused* (`PauseReading`): its output or others come first. A peer that has read enough is resumed in one of the
   next turns (`_resumable`), and is a reason for a deadline. One that does not read is none.
-- *behind*: the transport has not taken all of its output. The rest is a `Backlog`, which says when the peer has to go.
-  It is tried again when the driver calls `writable`, or in the next turn if it had its share of this one (`_later`).
+- *behind*: the transport has not taken all of its output (`Outgoing`). The rest is a `Backlog`, which says when the
+  peer has to go. It is tried again when the driver calls `writable`, or in the next turn if it had its share of this.
 - *ended*: the peer sends no more. It is closed once it has been sent the answers to all that it has sent.
 - *leaving*: it has broken the protocol. It is sent what is queued for it (then `CloseWrite`), what it sends is thrown
   away, and it is closed when it ends, or `linger` seconds later.
 
-What is out of the ordinary sets `_attention`; as long as it is not set, a turn looks at none of it.
+What is out of the ordinary sets `attention` of `Outgoing`; as long as it is not set, a turn looks at none of it.
 
 The last two move on in `_advance`, which looks at a connection when one of the reasons to wait may be gone (`_check`).
-No other part closes a connection because of its end. The output of a peer leaves in the order in which the engine made
-it; what a transport has left is offered again first, byte for byte.
+No other part closes a connection because of its end.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ from .engine import Engine
 from .events import JobChanged, JobGivenUp, PeerFailed, ShutdownRequested
 from .jobs import PeerId
 from .memory import MemoryLimit
-from .output import BIG
+from .outgoing import BUFFER, Outgoing
 from .trimming import Trimming
 from .turns import CLOSES, READ_TIME, SEND_TIME, Turns
 
@@ -60,10 +59,6 @@ __all__ = ["TURNED_AWAY", "Endpoint", "EndpointOptions"]
 
 TURNED_AWAY: Final = Error(TOO_MANY_CONNECTIONS, b"too many connections").encode()
 """What to send a peer that is not accepted, before its connection is closed."""
-
-_MAX_SEND: Final = 1024 * 1024  # bytes after which other peers have their turn; a fast reader could take all the time
-_BUFFER: Final = 4 * 1024 * 1024  # bytes that a transport may hold if the driver does not know: the maximum of Linux
-_NOTHING: Final = (PeerId(0), b"")
 
 
 class EndpointOptions(TypedDict, total=False):
@@ -83,15 +78,14 @@ class Endpoint:
         changes: what the driver has to do, the oldest first; remove each one.
         stopped: whether the server has stopped.
         bytes_received: bytes received since the start.
-        bytes_sent: bytes sent since the start.
         max_read: bytes to read from one peer in this turn.
         tunnels: number of connections with TLS; set by the driver, because their memory counts.
         on_half_close: as given.
     """
 
     __slots__ = (
-        "_attention",
         "_backlogs",
+        "_began",
         "_check",
         "_clock",
         "_connections",
@@ -100,27 +94,22 @@ class Endpoint:
         "_events",
         "_finish_at",
         "_half_closed",
-        "_handed",
-        "_last",
         "_last_words",
-        "_later",
         "_leaving",
         "_linger",
         "_max_connections",
         "_memory",
-        "_now",
+        "_outgoing",
         "_output",
         "_paused",
         "_queue",
         "_receive",
         "_resumable",
-        "_sending",
         "_stopping",
         "_timeout_at",
         "_trimming",
         "_turns",
         "bytes_received",
-        "bytes_sent",
         "changes",
         "engine",
         "max_read",
@@ -162,7 +151,6 @@ class Endpoint:
         self.changes: deque[Change] = deque()
         self.stopped = False
         self.bytes_received = 0
-        self.bytes_sent = 0
         self.tunnels = 0
         self.on_half_close = on_half_close
         self._max_connections = max_connections
@@ -181,23 +169,32 @@ class Endpoint:
         self._output.work_limit = self._turns.work_limit
         self.max_read = self._turns.max_read
         self._connections: dict[PeerId, Connection] = {}
+        self._outgoing = Outgoing(
+            self._output,
+            self._clock,
+            self._connections,
+            self._backlogs,
+            review=self._review,
+            give_up=self._give_up,
+            end_turn=self._end_turn,
+        )
         self._resumable: dict[PeerId, Connection] = {}  # paused, and not because of their output
         self._due: list[Connection] = []  # those of them that are resumed in this turn
-        self._sending: deque[Connection] = deque()  # with a backlog that is tried in this turn
-        self._later: list[Connection] = []  # with one that is tried in the next turn
-        self._handed: Connection | None = None  # whose backlog the last output was from
-        self._last: tuple[PeerId, bytes | memoryview] = _NOTHING  # what it was
         self._check: dict[Connection, None] = {}  # whose end may have come
         self._leaving: dict[Connection, None] = {}  # in the order of their leave_at
         self._half_closed: dict[Connection, None] = {}
-        self._attention = False  # whether there may be anything of what `_settle_rest` looks at
         self._draining = False
         self._stopping = False
         self._finish_at: float | None = None  # set once a server that drains has no running jobs any more
         self._timeout_at: float | None = None  # when the engine wants to be called
-        self._now = 0.0
+        self._began = 0.0
 
     # Connections
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent since the start."""
+        return self._outgoing.bytes_sent
 
     @property
     def unread(self) -> int:
@@ -224,14 +221,14 @@ class Endpoint:
 
     def lost(self, peer: PeerId, now: float, reason: str = "lost") -> None:
         """Handle a connection that has failed; `Close` follows. Does nothing if it is not known."""
-        self._now = now
+        self._clock.now = now
         connection = self._connections.get(peer)
         if connection is not None:
             self._close(connection, reason)
 
     def close_all(self, now: float, reason: str = "the server stops") -> None:
         """Close every connection."""
-        self._now = now
+        self._clock.now = now
         for connection in list(self._connections.values()):
             self._close(connection, reason)
 
@@ -245,27 +242,26 @@ class Endpoint:
             wall: seconds since 1970, read after ``now``, so that no job is early.
             ready: how many peers are ready, which share the turn.
         """
-        self._now = now
-        self._clock.epoch_offset = wall - now
+        self._began = now
+        clock = self._clock
+        clock.now, clock.epoch_offset = now, wall - now
         turns = self._turns
         busy = ready + len(self._resumable)
         if busy != turns.busy:
             turns.begin(busy)
             self._output.work_limit = turns.work_limit
             self.max_read = turns.max_read
-        if self._attention:
+        if self._outgoing.attention:
             self._due = [*islice(self._resumable.values(), turns.resumes)]
-            for connection in self._later:
-                self._send_soon(connection)
-            self._later.clear()
+            self._outgoing.try_later_ones()
 
     def may_read(self, now: float) -> bool:
         """Return whether this turn has time to read from further peers; those left over come first in the next."""
-        return now <= self._now + READ_TIME
+        return now <= self._began + READ_TIME
 
     def may_send(self, now: float) -> bool:
         """Return whether this turn has time to send more; what is left over comes first in the next."""
-        return now <= self._now + SEND_TIME or self._stopping
+        return now <= self._began + SEND_TIME or self._stopping
 
     def received(self, peer: PeerId, data: bytes, now: float) -> None:
         """Handle data that a peer has sent. Does nothing if it is not known.
@@ -279,26 +275,25 @@ class Endpoint:
         try:
             paused = self._receive(peer, data, now)
         except BaseException:  # a hook's
-            self._review(self._connections[peer])
+            paused = True
             raise
-        if paused:
-            self._review(self._connections[peer])
+        finally:
+            if paused and (connection := self._connections.get(peer)) is not None:
+                self._review(connection)
 
     def ended(self, peer: PeerId, now: float) -> None:
         """Handle the end of what a peer sends; it is closed once it has been sent all answers."""
-        self._now = now
+        self._clock.now = now
         connection = self._connections.get(peer)
         if connection is not None and not connection.ended:
             connection.ended = True
-            self._check[connection] = None
-            self._attention = True
             self._review(connection)
 
     def writable(self, peer: PeerId) -> None:
         """Try to send to a peer again, whose transport has taken less than all of its output before."""
         connection = self._connections.get(peer)
         if connection is not None and connection.backlog is not None and not connection.queued:
-            self._send_soon(connection)
+            self._outgoing.send_soon(connection)
 
     def settle(self, now: float) -> None:
         """Handle what is due, resume peers that had to wait, and take the engine's events."""
@@ -306,7 +301,7 @@ class Endpoint:
         if self._timeout_at is not None and self._timeout_at <= now:
             self._timeout_at = None
             engine.handle_timeout(now)
-        if self._attention:
+        if self._outgoing.attention:
             self._settle_rest(now)
         if self._events:
             self._take_events(now)
@@ -332,23 +327,23 @@ class Endpoint:
 
         Call it once in each turn, at the end.
         """
-        if self._output.dirty or self._sending:
-            self._timeout_at = self._now
-            return self._now
+        if self._output.dirty or self._outgoing.sending:
+            self._timeout_at = self._clock.now
+            return self._timeout_at
         self._timeout_at = deadline = self.engine.next_deadline()
-        if not self._attention:
+        if not self._outgoing.attention:
             return deadline
-        if self._resumable or self._later or self._ends_now():
-            self._timeout_at = self._now
-            return self._now
+        if self._resumable or self._outgoing.later or self._ends_now():
+            self._timeout_at = self._clock.now
+            return self._timeout_at
         times = [deadline, self._finish_at, self._backlogs.next_deadline()]
         times.append(None if self._trimming is None else self._trimming.due)
         if self._leaving:
             times.append(next(iter(self._leaving)).leave_at)
-        self._attention = bool(self._check or self._half_closed or self._backlogs.open or self._draining) or any(
-            when is not None for when in times[1:]
-        )
-        return min((when for when in times if when is not None), default=None)
+        known = [when for when in times if when is not None]
+        lasting = self._check or self._half_closed or self._backlogs.open or self._draining
+        self._outgoing.attention = bool(lasting) or len(known) > (deadline is not None)
+        return min(known, default=None)
 
     # Requests that wait
 
@@ -362,17 +357,20 @@ class Endpoint:
             try:
                 self.engine.resume(peer, now)
             finally:  # a hook may have raised
-                if connection.ended:
-                    self._check[connection] = None
                 self._review(connection)
 
     def _review(self, connection: Connection) -> None:
-        """Decide whether a peer is read, and whether it may be resumed."""
-        waits = connection.backlog is not None and connection.backlog.size > self._backlogs.pause_at
+        """Decide whether a peer is read, and whether it may be resumed; look at its end again."""
+        if connection.id not in self._connections:  # a hook has had it closed
+            return
+        self._outgoing.attention = True
+        behind = connection.backlog
+        waits = behind is not None and behind.size > self._backlogs.pause_at
         paused = connection.id in self._paused
         if paused and not waits:
             self._resumable.setdefault(connection.id, connection)
-            self._attention = True
+        if behind is None and not paused and (connection.ended or connection.leave_at is not None):
+            self._check[connection] = None
         reading = not (waits or paused or connection.ended)
         if reading is not connection.reading:
             connection.reading = reading
@@ -385,51 +383,9 @@ class Endpoint:
 
         They count as sent unless you call `sent` before you take the next. You may stop before the end.
         """
-        dirty, sending, behind = self._output.dirty, self._sending, self._backlogs.open
-        while True:
-            while sending or self._handed is not None:
-                kept = self._next_kept()
-                if kept is not None:
-                    yield kept
-            if not dirty:
-                if not (self._attention and self._end_turn()):
-                    return
-                continue
-            peer = dirty.popleft()
-            if peer.gone:
-                self._output.drop(peer)
-                continue
-            output, size = peer.output, peer.output_size
-            peer.output_size = 0
-            if len(output) == 1:
-                data = output.pop()
-            elif size <= BIG:
-                data = b"".join(output)
-                output.clear()
-            else:
-                peer.output = []
-                self._keep(self._connections[peer.id], output, size)
-                continue
-            if behind and size and (connection := self._connections[peer.id]).backlog is not None:
-                self._keep(connection, [data], size)
-            elif size:
-                self._last = last = peer.id, data
-                self.bytes_sent += size
-                yield last
+        return self._outgoing.sends()
 
-    def _end_turn(self) -> bool:
-        """Do what has to wait until all output has been handed out; return whether there is more of it then."""
-        self._end_some()
-        self._take_events(self._now)
-        if self._output.dirty or self._sending:
-            return True
-        if not self.stopped and (self._stopping or (self._finish_at is not None and not self._backlogs.open)):
-            self.stopped = True
-            self._finish_at = None
-            self.changes.append(Stopped())
-        return False
-
-    def sent(self, peer: PeerId, count: int, now: float, *, full: bool = True, buffer_size: int = _BUFFER) -> None:
+    def sent(self, peer: PeerId, count: int, now: float, *, full: bool = True, buffer_size: int = BUFFER) -> None:
         """Report how much of the last of `sends` the transport has taken; you may leave this out if it is all.
 
         The rest is offered again once you call `writable`.
@@ -441,111 +397,19 @@ class Endpoint:
             full: whether the transport takes no more now. If not, the rest is offered again in the next turn.
             buffer_size: bytes that the transport's buffer may hold.
         """
-        id_, data = self._last
-        missing = len(data) - count
-        connection = self._connections.get(peer)
-        if id_ != peer or missing <= 0 or connection is None:
-            return
-        self._last = _NOTHING
-        self.bytes_sent -= missing
-        if self._handed is connection:
-            self._handed = None
-            self._sending.popleft()
-            connection.queued = False
-            self._count(connection, count)
-        else:
-            connection.backlog = self._backlogs.begin(connection, (), missing)
-            self._attention = True
-        connection.rest = memoryview(data)[count:]
-        self._rest(connection, now, buffer_size, full=full)
+        self._outgoing.sent(peer, count, now, full=full, buffer_size=buffer_size)
 
-    def _next_kept(self) -> tuple[PeerId, bytes | memoryview] | None:
-        """Return the next bytes of a backlog that is to be tried; None if there is none."""
-        sending = self._sending
-        if self._handed is not None:
-            handed, self._handed = self._handed, None
-            self._count(handed, len(self._last[1]))
-        while sending:
-            connection = sending[0]
-            backlog = connection.backlog
-            if backlog is not None and connection.taken < _MAX_SEND:
-                data = connection.rest or backlog.take()
-                if data:
-                    connection.rest = data
-                    self._handed = connection
-                    self._last = connection.id, data
-                    self.bytes_sent += len(data)
-                    return self._last
-            sending.popleft()
-            connection.queued = False
-            if backlog is None:  # it has been closed
-                continue
-            if connection.taken < _MAX_SEND:
-                self._end_backlog(connection)
-            else:
-                self._rest(connection, self._now, _BUFFER, full=False)
-        return None
-
-    def _count(self, connection: Connection, count: int) -> None:
-        """Count bytes of a backlog that the transport has taken."""
-        connection.rest = b""
-        if count and connection.backlog is not None:
-            connection.taken += count
-            self._backlogs.sent(connection, connection.backlog, count, self._now)
-
-    def _keep(self, connection: Connection, pieces: list[bytes], size: int) -> None:
-        """Queue output behind what the transport has not taken; or as a backlog, as it is much."""
-        backlog = connection.backlog
-        self._attention = True
-        if backlog is None:
-            connection.backlog = self._backlogs.begin(connection, pieces, size)
-            self._send_soon(connection)
-        elif self._backlogs.may_be_stuck(backlog) and not connection.queued:
-            connection.pending = pieces
-            self._send_soon(connection)
-        else:
-            self._add(connection, pieces, size)
-
-    def _add(self, connection: Connection, pieces: list[bytes], size: int) -> None:
-        assert connection.backlog is not None
-        why = self._backlogs.add(connection, connection.backlog, pieces, size, self._now)
-        if why is None:
-            self._review(connection)
-        else:
-            self._give_up(connection, why)
-
-    def _send_soon(self, connection: Connection) -> None:
-        """Have the transport tried in this turn."""
-        connection.queued = True
-        connection.taken = 0
-        self._sending.append(connection)
-
-    def _rest(self, connection: Connection, now: float, buffer_size: int, *, full: bool) -> None:
-        """Leave a backlog until the transport takes more, or until the next turn."""
-        assert connection.backlog is not None
-        why = self._backlogs.rest(connection, connection.backlog, buffer_size, now, full=full)
-        if why is not None:
-            self._give_up(connection, why)
-            return
-        if not full:
-            connection.queued = True
-            self._later.append(connection)
-        pending, connection.pending = connection.pending, None
-        if pending is None:
-            self._review(connection)
-        else:
-            self._add(connection, pending, sum(map(len, pending)))
-
-    def _end_backlog(self, connection: Connection) -> None:
-        """Forget a backlog all of which the transport has taken."""
-        self._backlogs.end(connection)
-        connection.backlog = None
-        pending, connection.pending = connection.pending, None
-        if pending is not None:
-            self._keep(connection, pending, sum(map(len, pending)))
-        elif connection.ended or connection.leave_at is not None:
-            self._check[connection] = None
-        self._review(connection)
+    def _end_turn(self) -> bool:
+        """Do what has to wait until all output has been handed out; return whether there is more of it then."""
+        self._end_some()
+        self._take_events(self._clock.now)
+        if self._output.dirty or self._outgoing.sending:
+            return True
+        if not self.stopped and (self._stopping or (self._finish_at is not None and not self._backlogs.open)):
+            self.stopped = True
+            self._finish_at = None
+            self.changes.append(Stopped())
+        return False
 
     # The end of connections
 
@@ -562,8 +426,7 @@ class Endpoint:
                 return
             connection.leave_at = now + self._linger
             self._leaving[connection] = None
-            self._check[connection] = None
-            self._attention = True
+            self._review(connection)
         elif isinstance(event, ShutdownRequested):
             if event.graceful:
                 self.drain()
@@ -583,7 +446,7 @@ class Endpoint:
         """Take the next step to the end of a connection, if nothing is left to be sent to it."""
         peer = connection.id
         if connection.backlog is not None:
-            return  # `_end_backlog` has it looked at again
+            return  # `_review` has it looked at again
         if self.engine.output_of(peer):
             self._check[connection] = None
         elif connection.leave_at is not None:
@@ -592,7 +455,7 @@ class Endpoint:
             elif not connection.write_closed:
                 connection.write_closed = True
                 self.changes.append(CloseWrite(peer))
-        elif peer not in self._paused:  # `_resume` has it looked at again otherwise
+        elif peer not in self._paused:  # `_review` has it looked at again otherwise
             if self.on_half_close is not None and self.engine.waits(peer) and self.on_half_close(peer):
                 connection.half_closed = True
                 self._half_closed[connection] = None
@@ -632,7 +495,7 @@ class Endpoint:
             connection.backlog = None
         connection.pending = None
         self.changes.append(Close(peer, reason, unread))
-        self.engine.disconnect(peer, self._now)
+        self.engine.disconnect(peer, self._clock.now)
 
     # What is kept
 
@@ -654,7 +517,7 @@ class Endpoint:
         if trimming.note(held, self.bytes_received, now):
             self.engine.compact()
             self.changes.append(TrimMemory())
-        self._attention = self._attention or trimming.due is not None
+        self._outgoing.attention = self._outgoing.attention or trimming.due is not None
 
     # The end of the server
 
@@ -664,11 +527,11 @@ class Endpoint:
         Stop accepting connections. The endpoint waits a few seconds for peers that do not read their output.
         """
         self.engine.stop_accepting()
-        self._draining = self._attention = True
+        self._draining = self._outgoing.attention = True
 
     def stop(self) -> None:
         """Stop without waiting for jobs: `Stopped` follows once all output has been tried to be sent."""
-        self._stopping = self._attention = True
+        self._stopping = self._outgoing.attention = True
 
     def _finish(self, now: float) -> None:
         """Let peers read the last results of a server that drains, but not for ever."""

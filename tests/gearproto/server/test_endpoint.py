@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -258,6 +259,24 @@ def test_peer_that_could_take_all_of_the_time_has_a_mebibyte_in_a_turn() -> None
     assert len(client.held) > 6_000_000
 
 
+def test_big_output_for_many_peers_does_not_hold_up_small_output() -> None:
+    server = Driven(engine={"max_output_size": 100 * MIB})
+    clients, worker, other = [server.connect() for _ in range(5)], server.connect(), server.connect()
+    handles = [running_job(server, client, worker) for client in clients]
+    for handle in handles:
+        worker.send(*[WorkData(handle, bytes(700_000))] * 10)
+    server.sends_a_turn = 4  # a turn has no time for more
+    server.turn()
+    other.send(EchoReq(b"x"))
+    for _ in range(3):
+        server.turn()
+    assert other.held == EchoRes(b"x").encode(RESPONSE)
+    assert sum(len(client.held) for client in clients) < 10 * MIB
+    server.sends_a_turn = None
+    server.settle()
+    assert all(len(client.held) > 7_000_000 for client in clients)
+
+
 def test_transport_that_stops_for_others_is_tried_again_in_the_next_turn() -> None:
     server = Driven()
     wire = server.connect()
@@ -267,7 +286,7 @@ def test_transport_that_stops_for_others_is_tried_again_in_the_next_turn() -> No
     _peer, data = next(sends)
     endpoint.sent(wire.id, 10, server.now, full=False)
     assert next(sends, None) is None
-    assert endpoint.next_deadline() == endpoint._now
+    assert endpoint.next_deadline() == server.now
     endpoint.begin_turn(server.now, 0.0)
     assert [bytes(rest) for _peer, rest in endpoint.sends()] == [bytes(data[10:])]
 
@@ -535,7 +554,7 @@ def test_draining_does_not_wait_for_ever_for_a_peer_that_does_not_read() -> None
     worker.send(WorkComplete(handle, bytes(500)))
     server.settle()
     server.endpoint.drain()
-    assert server.endpoint.next_deadline() == server.endpoint._now
+    assert server.endpoint.next_deadline() == server.now
     assert not of(Stopped, server.wait(6.9))
     assert of(Stopped, server.wait(0.1))
     assert server.endpoint.next_deadline() is None
@@ -672,3 +691,28 @@ def test_what_a_hook_raises_comes_out_and_the_peer_goes_on_in_the_next_turn() ->
     answers = [EchoRes(text).encode(RESPONSE) for text in (b"1", b"2", b"3")]
     assert wire.held == b"".join(answers)
     assert wire.reading
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_hook_may_give_up_the_connection_that_it_is_asked_about(raises: bool) -> None:
+    def hook(peer: PeerId, request: Event) -> bool:
+        if request == EchoReq(b"bad"):
+            server.endpoint.lost(peer, server.now, "not wanted")
+            if raises:
+                raise ZeroDivisionError
+        return False
+
+    server = Driven(engine={"on_request": hook, "work_limit": 2})
+    flood = [EchoReq(b"x")] * 5000
+    for requests in ([EchoReq(b"bad")], [*flood, EchoReq(b"bad"), *flood]):
+        wire = server.connect()
+        wire.send(*requests)
+        while wire.closed is None:
+            if raises:
+                with contextlib.suppress(ZeroDivisionError):
+                    server.turn()
+            else:
+                server.turn()
+        assert wire.closed.reason == "not wanted"
+        server.settle()
+        assert server.endpoint.next_deadline() is None
