@@ -195,13 +195,6 @@ class Backlogs(Generic[_Peer]):
         """Tell whether the socket has to be tried before more is queued, as the peer may have to go otherwise."""
         return backlog.far_since is not None and not backlog.drained
 
-    def largest(self) -> tuple[_Peer, int] | None:
-        """Return the peer with most unread output, and how many bytes that is; None if all have taken theirs."""
-        if not self.open:
-            return None
-        peer, backlog = max(self.open.items(), key=lambda item: item[1].size)
-        return peer, backlog.size
-
     # Time
 
     def next_deadline(self) -> float | None:

@@ -20,15 +20,12 @@ class Connection:
         taken: bytes of the backlog that the transport has taken in this turn.
         reading: whether the driver reads from the peer, as far as it has been told.
         ended: whether the peer sends no more.
-        half_closed: whether it is kept although it sends no more, as it waits for results.
         leave_at: when it is closed at the latest because it has broken the protocol; None if it has not.
-        write_closed: whether the driver has been told to shut down the sending side.
     """
 
     __slots__ = (
         "backlog",
         "ended",
-        "half_closed",
         "id",
         "leave_at",
         "pending",
@@ -36,7 +33,6 @@ class Connection:
         "reading",
         "rest",
         "taken",
-        "write_closed",
     )
 
     def __init__(self, id_: PeerId) -> None:
@@ -49,6 +45,4 @@ class Connection:
         self.taken = 0
         self.reading = True
         self.ended = False
-        self.half_closed = False
         self.leave_at: float | None = None
-        self.write_closed = False

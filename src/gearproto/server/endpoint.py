@@ -452,15 +452,13 @@ class Endpoint:
         elif connection.leave_at is not None:
             if connection.ended:
                 self._close(connection, "it broke the protocol")
-            elif not connection.write_closed:
-                connection.write_closed = True
-                self.changes.append(CloseWrite(peer))
-        elif peer not in self._paused:  # `_review` has it looked at again otherwise
-            if self.on_half_close is not None and self.engine.waits(peer) and self.on_half_close(peer):
-                connection.half_closed = True
-                self._half_closed[connection] = None
             else:
-                self._close(connection, "by the peer")
+                self.changes.append(CloseWrite(peer))
+                self.engine.disconnect(peer, self._clock.now)  # nothing can be sent to it any more
+        elif self.on_half_close is not None and self.engine.waits(peer) and self.on_half_close(peer):
+            self._half_closed[connection] = None
+        else:
+            self._close(connection, "by the peer")
 
     def _end_half_closed(self, connection: Connection) -> None:
         """Close a connection whose peer sends no more once it has been sent its results."""

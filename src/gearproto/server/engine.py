@@ -424,7 +424,9 @@ class Engine:
 
     def under_way_of(self, peer: PeerId) -> int:
         """Return how much of `under_way` belongs to a peer."""
-        known = self._peers[peer]
+        known = self._peers.get(peer)
+        if known is None:
+            return 0
         return known.input_size + (0 if known.answer is None else known.answer.size)
 
     def output_of(self, peer: PeerId) -> int:

@@ -85,17 +85,6 @@ def test_requests_wait_past_pause_at() -> None:
     assert not backlogs.keeps_waiting("peer")
 
 
-def test_largest_backlog_is_found() -> None:
-    backlogs = some()
-    assert backlogs.largest() is None
-    for peer, size in (("a", 10), ("b", 90), ("c", 40)):
-        begun(backlogs, size, peer=peer)
-    assert backlogs.largest() == ("b", 90)
-
-
-# A peer of which nobody knows whether it reads
-
-
 def test_peer_that_takes_nothing_has_to_go_when_more_comes_past_the_limit() -> None:
     backlogs = some()
     backlog = begun(backlogs, 60)

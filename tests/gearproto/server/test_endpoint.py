@@ -16,6 +16,8 @@ from gearproto.packets import (
     EchoReq,
     EchoRes,
     GrabJob,
+    Noop,
+    PreSleep,
     SubmitJob,
     SubmitJobBg,
     WorkComplete,
@@ -24,6 +26,7 @@ from gearproto.packets import (
 from gearproto.server import (
     TURNED_AWAY,
     Close,
+    JobGivenUp,
     MemoryLimitReached,
     PauseReading,
     PeerFailed,
@@ -511,6 +514,76 @@ def test_connection_may_fail_while_its_backlog_is_sent() -> None:
     assert wire.closed is not None
     assert wire.closed.unread == 2024 - 10
     assert server.endpoint.bytes_sent == 10
+
+
+def test_connection_may_be_lost_before_it_is_said_what_it_has_taken() -> None:
+    server = Driven()
+    wire, other = server.connect(capacity=10), server.connect()
+    wire.send(EchoReq(bytes(100)))
+    server.settle()
+    endpoint = server.endpoint
+    endpoint.writable(wire.id)
+    sends = endpoint.sends()
+    assert next(sends)[0] == wire.id
+    endpoint.lost(wire.id, server.now)
+    assert next(sends, None) is None
+    (closed,) = closes(server.turn())
+    assert closed.unread == 102
+    assert endpoint.unread == 0
+    other.send(EchoReq(b"x"))
+    server.settle()
+    assert other.held == EchoRes(b"x").encode(RESPONSE)
+
+
+def test_what_follows_from_the_end_of_a_peer_leaves_in_the_same_turn() -> None:
+    server = Driven()
+    client, worker, sleeper = (server.connect() for _ in range(3))
+    running_job(server, client, worker)
+    sleeper.send(CanDo(b"f"), PreSleep())
+    worker.send(EchoReq(b"x"))
+    worker.ended = True
+    server.settle()
+    sleeper.read()
+    other = server.connect()
+    other.send(CanDo(b"f"), GrabJob(), EchoReq(b"x"))
+    server.settle()
+    sleeper.send(PreSleep())
+    server.settle()
+    server.endpoint.received(other.id, EchoReq(b"y").encode(), server.now)
+    other.ended = True
+    server.turn()
+    assert other.sent.endswith(EchoRes(b"y").encode(RESPONSE))
+    assert other.closed is not None
+    assert sleeper.held == Noop().encode(RESPONSE)
+
+
+def test_result_for_a_peer_that_breaks_the_protocol_is_not_sent_behind_the_end() -> None:
+    server = Driven()
+    client, worker = server.connect(), server.connect()
+    handle = running_job(server, client, worker)
+    client.send(BAD)
+    server.settle()
+    assert client.write_closed
+    worker.send(WorkComplete(handle, b"done"))
+    server.wait(1.0)
+    assert client.held == b""
+    assert client.closed is not None
+
+
+def test_peer_that_is_lost_is_not_told_of_as_failed() -> None:
+    server = Driven()
+    wire = server.connect()
+    server.endpoint.engine.fail(wire.id, "not wanted")
+    server.endpoint.lost(wire.id, server.now)
+    assert of(PeerFailed, server.settle()) == []
+
+
+def test_events_of_the_engine_are_among_the_changes() -> None:
+    server = Driven(engine={"job_retries": 0})
+    client, worker = server.connect(), server.connect()
+    handle = running_job(server, client, worker)
+    worker.ended = True
+    assert of(JobGivenUp, server.settle()) == [JobGivenUp(handle, b"f", 1)]
 
 
 def test_all_are_closed_at_the_end() -> None:
