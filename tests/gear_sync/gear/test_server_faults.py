@@ -6,9 +6,11 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+import gear_sync.gear.serving.reactor
 from gear_sync import gear
 from gear_sync.gear import constants
 from gearproto.packets import (
@@ -30,8 +32,7 @@ from gearproto.packets import (
     WorkFail,
     WorkStatus,
 )
-from gearproto.server import PeerId
-from gearproto.server.backlog import Backlogs
+from gearproto.server import Endpoint, PeerId
 from tests.harness.counting import calls
 from tests.harness.gear_api import GearServer, Shop, tls_files
 from tests.harness.raw import RawConnection, packet_bytes
@@ -258,8 +259,15 @@ def test_s19_jobs_of_one_unique_are_one_job(server: gear.Server, raw: Open) -> N
     assert server.total_jobs == 1
 
 
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers keep little of what clients do not read."""
+    limited = partial(Endpoint, pause_at=2**20, max_unsent=2**20, max_behind=2**20)
+    monkeypatch.setattr(gear_sync.gear.serving.reactor, "Endpoint", limited)
+
+
+@pytest.mark.usefixtures("small_limits")
 def test_s20_what_a_client_does_not_read_is_limited(server: gear.Server, raw: Open) -> None:
-    server._reactor.endpoint._backlogs = Backlogs(pause_at=2**20, max_unsent=2**20, max_behind=2**20)
     client, worker = raw(), worker_for(raw, b"f")
     handle = client.submit(SubmitJob(b"f", b"", b""))
     grab(worker)
