@@ -272,12 +272,10 @@ class Endpoint:
             now: monotonic time in seconds.
         """
         self.bytes_received += len(data)
+        paused = True
         try:
             paused = self._receive(peer, data, now)
-        except BaseException:  # a hook's
-            paused = True
-            raise
-        finally:
+        finally:  # a hook may have raised
             if paused and (connection := self._connections.get(peer)) is not None:
                 self._review(connection)
 
