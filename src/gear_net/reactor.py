@@ -2,8 +2,8 @@
 
 Theory of operation. `gearproto.server.Endpoint` decides; the reactor does it. A turn polls, reads what is ready, lets
 the endpoint settle, sends its output, and does what its changes say. The reactor itself decides only about sockets:
-when to accept, and how TLS gets to the bytes. `_links` holds the connections that the endpoint knows; those whose TLS
-handshake is not over are in `_handshakes` alone.
+when to accept, and how TLS gets to the bytes. `_peer_sockets` holds the connections that the endpoint knows; those
+whose TLS handshake is not over are in `_handshakes` alone.
 
 A socket is closed in one place (`_close`), where the endpoint says so, or because its handshake has failed. It stays
 open to the end of the turn in which it has failed, so that no other gets its descriptor meanwhile.
@@ -127,7 +127,7 @@ class Reactor:
         self._waste = bytearray(MIN_READ)  # for what comes from those that are to be closed; see `_read`
         self._late: _Ready = ()  # those that were ready in an earlier turn, and for which it had no time
         self._written: list[PeerSocket] = []  # those that could be written in this turn
-        self._links: dict[PeerId, PeerSocket] = {}
+        self._peer_sockets: dict[PeerId, PeerSocket] = {}
         self._now = 0.0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Close: self._on_close,
@@ -155,7 +155,7 @@ class Reactor:
     @property
     def connections(self) -> int:
         """Number of connected peers."""
-        return len(self._links)
+        return len(self._peer_sockets)
 
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
@@ -170,7 +170,7 @@ class Reactor:
 
     def peer_certificate(self, peer: PeerId) -> PeerCertificate | None:
         """Return the certificate of a connected peer; None without TLS, or if it was not asked for one."""
-        tunnel = self._links[peer].tunnel
+        tunnel = self._peer_sockets[peer].tunnel
         return None if tunnel is None else tunnel.peer_certificate()
 
     def wake(self) -> None:
@@ -215,15 +215,15 @@ class Reactor:
         if self.tls is not None:
             self._handshakes.new_turn()
         looks_at_clock = len(ready) > FEW
-        for link, events in ready:
-            if type(link) is not PeerSocket:
-                self._on_other(link, now)
-            elif not events & WRITE and link.watched & READ:  # as under load
-                self._read(link, now)
+        for peer_sock, events in ready:
+            if type(peer_sock) is not PeerSocket:
+                self._on_other(peer_sock, now)
+            elif not events & WRITE and peer_sock.watched & READ:  # as under load
+                self._read(peer_sock, now)
             else:
-                self._on_ready(link, events, now)
+                self._on_ready(peer_sock, events, now)
             if looks_at_clock and not endpoint.may_read(time.monotonic()):
-                self._late = ready[ready.index((link, events)) + 1 :]
+                self._late = ready[ready.index((peer_sock, events)) + 1 :]
                 break
         endpoint.settle(now)
         if endpoint.changes:  # their log messages, and the refusal of connections, come before peers can read about it
@@ -256,29 +256,29 @@ class Reactor:
         elif isinstance(item, socket.socket) and item.fileno() >= 0:
             self._accept(item, now)
 
-    def _on_ready(self, link: PeerSocket, events: int, now: float) -> None:
+    def _on_ready(self, peer_sock: PeerSocket, events: int, now: float) -> None:
         """Deal with a connection that can be written, or that is watched for less than it was."""
         if events & WRITE:
             try:
-                link.flush()
+                peer_sock.flush()
             except OSError as error:  # the endpoint ends what the peer had
-                self._lose(link, error.strerror or "lost", now)
+                self._lose(peer_sock, error.strerror or "lost", now)
                 return
-            link.full = False
-            self._written.append(link)
-            self.endpoint.writable(link.peer)
+            peer_sock.full = False
+            self._written.append(peer_sock)
+            self.endpoint.writable(peer_sock.peer)
         if events & READ:
-            if link.watched & READ:
-                self._read(link, now)
-            elif link.half_closed and is_gone(link.sock):
-                self._lose(link, "reset by the peer", now)
+            if peer_sock.watched & READ:
+                self._read(peer_sock, now)
+            elif peer_sock.half_closed and is_gone(peer_sock.sock):
+                self._lose(peer_sock, "reset by the peer", now)
 
-    def _lose(self, link: PeerSocket, why: str, now: float) -> None:
+    def _lose(self, peer_sock: PeerSocket, why: str, now: float) -> None:
         """Give up a connection that has failed."""
-        if link.peer == NOBODY:
-            self._close(link, why, clean=False)
+        if peer_sock.peer == NOBODY:
+            self._close(peer_sock, why, clean=False)
         else:
-            self.endpoint.lost(link.peer, now, why)
+            self.endpoint.lost(peer_sock.peer, now, why)
 
     # The end
 
@@ -301,8 +301,8 @@ class Reactor:
         self.stop_listening()
         self.endpoint.close_all(time.monotonic())
         self._apply_changes()
-        for link in [*self._handshakes.begun, *self._handshakes.failed]:
-            self._close(link, "the server stops", clean=False)
+        for peer_sock in [*self._handshakes.begun, *self._handshakes.failed]:
+            self._close(peer_sock, "the server stops", clean=False)
         self._poller.unregister(self._waker)
         self._waker.close()
         self._poller.close()
@@ -325,9 +325,9 @@ class Reactor:
                 on_close()
             return
         sock.setblocking(False)
-        link = PeerSocket(sock, "-", on_close)
-        self._poller.register(sock, READ, link)
-        self._welcome(link, now)
+        peer_sock = PeerSocket(sock, "-", on_close)
+        self._poller.register(sock, READ, peer_sock)
+        self._welcome(peer_sock, now)
 
     def _accept(self, listener: socket.socket, now: float) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -368,65 +368,65 @@ class Reactor:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._keepalive is not None:
                 self._keepalive.apply(sock)
-        link = PeerSocket(sock, host, None)
-        self._poller.register(sock, READ, link)
+        peer_sock = PeerSocket(sock, host, None)
+        self._poller.register(sock, READ, peer_sock)
         if self.tls is None:
-            self._welcome(link, now)
+            self._welcome(peer_sock, now)
         else:
-            link.tunnel = Tunnel(self.tls, server_side=True)
-            self._handshakes.begin(link, now)
+            peer_sock.tunnel = Tunnel(self.tls, server_side=True)
+            self._handshakes.begin(peer_sock, now)
             self.endpoint.tunnels += 1
 
-    def _welcome(self, link: PeerSocket, now: float) -> None:
+    def _welcome(self, peer_sock: PeerSocket, now: float) -> None:
         """Let the endpoint know a peer."""
-        peer = self.endpoint.accepted(now, address=link.host.encode(), descriptor=link.sock.fileno())
-        link.peer = peer
-        self._links[peer] = link
-        _log.debug("peer %d: connected from %s", peer, link.host)
+        peer = self.endpoint.accepted(now, address=peer_sock.host.encode(), descriptor=peer_sock.sock.fileno())
+        peer_sock.peer = peer
+        self._peer_sockets[peer] = peer_sock
+        _log.debug("peer %d: connected from %s", peer, peer_sock.host)
         if self.on_connected is not None:
-            self.on_connected(peer, link.sock)
+            self.on_connected(peer, peer_sock.sock)
 
     def _tidy(self, now: float) -> None:
         """Close connections whose handshake has taken too long, and accept again."""
-        for link, timeout in islice(self._handshakes.pop_overdue(now), _CLOSES):
+        for peer_sock, timeout in islice(self._handshakes.pop_overdue(now), _CLOSES):
             if timeout is not None:
-                self._server_log.tls_failed(now, link.host, f"no handshake within {timeout:g} s")
-            self._close(link, "no handshake", clean=False)
+                self._server_log.tls_failed(now, peer_sock.host, f"no handshake within {timeout:g} s")
+            self._close(peer_sock, "no handshake", clean=False)
         self._listeners.resume(now)
 
     # Input
 
-    def _read(self, link: PeerSocket, now: float) -> None:
-        tunnel = link.tunnel
-        if tunnel is not None and not (tunnel.established or link.discards or self._handshakes.may_step()):
+    def _read(self, peer_sock: PeerSocket, now: float) -> None:
+        tunnel = peer_sock.tunnel
+        if tunnel is not None and not (tunnel.established or peer_sock.discards or self._handshakes.may_step()):
             return  # it stays readable, and has its turn later
-        endpoint, size = self.endpoint, link.read_size
+        endpoint, size = self.endpoint, peer_sock.read_size
         size = min(size, endpoint.max_read)
         try:
-            if link.discards:  # without new memory: the pieces would scatter, some MB for a peer that floods
-                if not link.sock.recv_into(self._waste):
-                    self._on_end(link, now)
+            if peer_sock.discards:  # without new memory: the pieces would scatter, some MB for a peer that floods
+                if not peer_sock.sock.recv_into(self._waste):
+                    self._on_end(peer_sock, now)
                 return
-            data = link.sock.recv(size)
+            data = peer_sock.sock.recv(size)
         except BlockingIOError:  # nothing has come
             return
         except OSError as error:  # the endpoint ends what the peer had
-            self._lose(link, error.strerror or "lost", now)
+            self._lose(peer_sock, error.strerror or "lost", now)
             return
         if not data:
-            self._on_end(link, now)
+            self._on_end(peer_sock, now)
             return
         got = len(data)
         if got == size:
-            link.read_size = min(2 * link.read_size, _MAX_READ)
-        elif got < link.read_size >> 2:
-            link.read_size = MIN_READ
+            peer_sock.read_size = min(2 * peer_sock.read_size, _MAX_READ)
+        elif got < peer_sock.read_size >> 2:
+            peer_sock.read_size = MIN_READ
         if tunnel is not None:
-            data = self._decrypt(link, tunnel, data, now)
+            data = self._decrypt(peer_sock, tunnel, data, now)
         if data:
-            endpoint.received(link.peer, data, now)
+            endpoint.received(peer_sock.peer, data, now)
 
-    def _decrypt(self, link: PeerSocket, tunnel: Tunnel, data: bytes, now: float) -> bytes:
+    def _decrypt(self, peer_sock: PeerSocket, tunnel: Tunnel, data: bytes, now: float) -> bytes:
         """Return the plain text of what has arrived from a peer; nothing during the TLS handshake."""
         if tunnel.ended:
             return b""
@@ -436,55 +436,55 @@ class Reactor:
         except ssl.SSLError as error:  # the peer is told why, once this is sent
             failed = reason(error)
         try:
-            link.send_raw(tunnel.data_to_send())
+            peer_sock.send_raw(tunnel.data_to_send())
         except OSError as error:  # the endpoint ends what the peer had
-            self._lose(link, reason(error), now)
+            self._lose(peer_sock, reason(error), now)
             return b""
-        self._watch(link)
+        self._watch(peer_sock)
         if failed is not None:
-            self._refuse(link, failed, now)
+            self._refuse(peer_sock, failed, now)
             return b""
-        if tunnel.established and self._handshakes.end(link):
-            self._welcome(link, now)
+        if tunnel.established and self._handshakes.end(peer_sock):
+            self._welcome(peer_sock, now)
         if tunnel.ended:
             with contextlib.suppress(OSError):
-                link.sock.shutdown(socket.SHUT_RD)  # reads as an end from now on, in the next turn
+                peer_sock.sock.shutdown(socket.SHUT_RD)  # reads as an end from now on, in the next turn
         return said
 
-    def _refuse(self, link: PeerSocket, why: str, now: float) -> None:
+    def _refuse(self, peer_sock: PeerSocket, why: str, now: float) -> None:
         """Let a peer with which TLS has failed read why, and listen to it no longer."""
-        self._server_log.tls_failed(now, link.host, why)
-        link.discards = True
-        if link.peer == NOBODY:
-            self._handshakes.fail(link, now)
-            if link.all_sent:
-                link.end_output()
+        self._server_log.tls_failed(now, peer_sock.host, why)
+        peer_sock.discards = True
+        if peer_sock.peer == NOBODY:
+            self._handshakes.fail(peer_sock, now)
+            if peer_sock.all_sent:
+                peer_sock.end_output()
         else:
-            self.endpoint.engine.fail(link.peer, why)
+            self.endpoint.engine.fail(peer_sock.peer, why)
 
-    def _on_end(self, link: PeerSocket, now: float) -> None:
+    def _on_end(self, peer_sock: PeerSocket, now: float) -> None:
         """Handle the end of what a peer sends."""
-        if link.peer == NOBODY:
-            self._close(link, "by the peer", clean=False)
+        if peer_sock.peer == NOBODY:
+            self._close(peer_sock, "by the peer", clean=False)
         else:
-            self.endpoint.ended(link.peer, now)
+            self.endpoint.ended(peer_sock.peer, now)
 
     def _keep_half_closed(self, peer: PeerId) -> bool:
         """Ask whether to keep a peer that sends no more, but waits for results."""
-        link = self._links[peer]
+        peer_sock = self._peer_sockets[peer]
         assert self._on_half_close is not None
-        link.half_closed = link.tunnel is None and self._on_half_close(peer, link.sock)
-        return link.half_closed
+        peer_sock.half_closed = peer_sock.tunnel is None and self._on_half_close(peer, peer_sock.sock)
+        return peer_sock.half_closed
 
     # Output
 
     def _send(self, now: float) -> None:
         """Send the output of the endpoint, as far as there is time and the sockets take it."""
-        endpoint, links, few = self.endpoint, self._links, FEW
+        endpoint, peer_sockets, few = self.endpoint, self._peer_sockets, FEW
         for peer, data in endpoint.sends():
-            link = links[peer]
+            peer_sock = peer_sockets[peer]
             try:
-                sent = link.sock.send(data) if link.tunnel is None else link.send(link.tunnel, data)
+                sent = peer_sock.sock.send(data) if peer_sock.tunnel is None else peer_sock.send(peer_sock.tunnel, data)
             except BlockingIOError:  # the endpoint keeps all of it
                 sent = 0
             except OSError as error:  # none of it counts as sent
@@ -492,33 +492,33 @@ class Reactor:
                 endpoint.lost(peer, now, reason(error))
                 continue
             if sent < len(data):
-                self._on_rest(link, sent, now)
+                self._on_rest(peer_sock, sent, now)
             few -= 1
             if not few:
                 if not endpoint.may_send(time.monotonic()):
                     return
                 few = FEW
 
-    def _on_rest(self, link: PeerSocket, sent: int, now: float) -> None:
+    def _on_rest(self, peer_sock: PeerSocket, sent: int, now: float) -> None:
         """Leave what a socket has not taken with the endpoint."""
-        link.full = link.tunnel is None or not link.all_sent
-        buffer_size = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        self.endpoint.sent(link.peer, sent, now, full=link.full, buffer_size=buffer_size)
-        self._watch(link)
+        peer_sock.full = peer_sock.tunnel is None or not peer_sock.all_sent
+        buffer_size = peer_sock.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self.endpoint.sent(peer_sock.peer, sent, now, full=peer_sock.full, buffer_size=buffer_size)
+        self._watch(peer_sock)
 
     def _watch_written(self) -> None:
         """Watch sockets that could be written no longer for that, if all has been sent."""
         written, self._written = self._written, []
-        for link in written:
-            if link.sock.fileno() >= 0:
-                self._watch(link)
+        for peer_sock in written:
+            if peer_sock.sock.fileno() >= 0:
+                self._watch(peer_sock)
 
-    def _watch(self, link: PeerSocket) -> None:
+    def _watch(self, peer_sock: PeerSocket) -> None:
         """Watch a socket for what it needs now."""
-        wanted = link.wanted
-        if wanted != link.watched:
-            link.watched = wanted
-            self._poller.modify(link.sock, wanted, link)
+        wanted = peer_sock.wanted
+        if wanted != peer_sock.watched:
+            peer_sock.watched = wanted
+            self._poller.modify(peer_sock.sock, wanted, peer_sock)
 
     # What the endpoint decides
 
@@ -529,51 +529,51 @@ class Reactor:
             handlers[type(change)](change)
 
     def _on_close(self, change: Close) -> None:
-        self._close(self._links[change.peer], change.reason, clean=not change.unread)
+        self._close(self._peer_sockets[change.peer], change.reason, clean=not change.unread)
 
-    def _close(self, link: PeerSocket, why: str, *, clean: bool) -> None:
+    def _close(self, peer_sock: PeerSocket, why: str, *, clean: bool) -> None:
         """Close a connection.
 
         Args:
-            link: the connection.
+            peer_sock: the connection.
             why: for people.
             clean: whether the peer has been sent everything; TLS says so then.
         """
-        _log.debug("peer %d: closed: %s", link.peer, why)
-        if link.tunnel is not None:
-            self._handshakes.end(link)
+        _log.debug("peer %d: closed: %s", peer_sock.peer, why)
+        if peer_sock.tunnel is not None:
+            self._handshakes.end(peer_sock)
             self.endpoint.tunnels -= 1
-            if clean and not link.discards:
+            if clean and not peer_sock.discards:
                 with contextlib.suppress(OSError):
-                    link.say_end()
-        self._poller.unregister(link.sock)
-        link.sock.close()
-        if self._links.pop(link.peer, None) is not None and self.on_disconnected is not None:
-            self.on_disconnected(link.peer)
-        if link.on_close is not None:
-            link.on_close()
+                    peer_sock.say_end()
+        self._poller.unregister(peer_sock.sock)
+        peer_sock.sock.close()
+        if self._peer_sockets.pop(peer_sock.peer, None) is not None and self.on_disconnected is not None:
+            self.on_disconnected(peer_sock.peer)
+        if peer_sock.on_close is not None:
+            peer_sock.on_close()
 
     def _on_close_write(self, change: CloseWrite) -> None:
-        self._links[change.peer].end_output()
+        self._peer_sockets[change.peer].end_output()
 
     def _on_pause_reading(self, change: PauseReading) -> None:
-        link = self._links[change.peer]
-        link.reading = False
-        self._watch(link)
+        peer_sock = self._peer_sockets[change.peer]
+        peer_sock.reading = False
+        self._watch(peer_sock)
 
     def _on_resume_reading(self, change: ResumeReading) -> None:
-        link = self._links[change.peer]
-        link.reading = True
-        self._watch(link)
+        peer_sock = self._peer_sockets[change.peer]
+        peer_sock.reading = True
+        self._watch(peer_sock)
 
     def _on_peer_failed(self, change: PeerFailed) -> None:
-        link = self._links[change.peer]
-        if not link.discards:  # TLS has failed otherwise, which has been logged
-            link.discards = True
-            self._server_log.peer_failed(self._now, link.host, change)
+        peer_sock = self._peer_sockets[change.peer]
+        if not peer_sock.discards:  # TLS has failed otherwise, which has been logged
+            peer_sock.discards = True
+            self._server_log.peer_failed(self._now, peer_sock.host, change)
 
     def _on_peer_given_up(self, change: PeerGivenUp) -> None:
-        self._server_log.peer_given_up(self._now, self._links[change.peer].host, change)
+        self._server_log.peer_given_up(self._now, self._peer_sockets[change.peer].host, change)
 
     def _on_memory_limit_reached(self, change: MemoryLimitReached) -> None:
         self._server_log.memory_limit_reached(self._now, change)
