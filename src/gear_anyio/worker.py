@@ -69,13 +69,13 @@ class Serve(Protocol[_A, _R]):
 class Worker:
     """A Gearman worker: connects to all its servers and runs jobs, several at once.
 
-    Functions are registered with `function`. A coroutine function takes a `WorkerJob` and returns the result as bytes
-    (or None for none); an asynchronous generator yields pieces of the result, each sent as it comes. Plain functions
-    and generators take a `ThreadJob`, and run in a thread. All raise `JobFailed` for a job that has failed
+    Register functions with `function`. A coroutine function takes a `WorkerJob` and returns the result as bytes, or
+    None for an empty one. An asynchronous generator yields pieces of the result, and each is sent at once. Plain
+    functions and generators take a `ThreadJob`, and run in a thread. A function raises `JobFailed` to report a failure
     (``WORK_FAIL``); every other exception is logged and reported (``WORK_EXCEPTION``).
 
-    Functions in tasks are cancelled when their timeout has passed, or the worker aborts; those in threads cannot be. A
-    worker that is cancelled aborts.
+    A function in a task is cancelled when its timeout has passed, or when the worker aborts; a function in a thread
+    cannot be cancelled. If you cancel `run`, the worker aborts.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class Worker:
         Args:
             handle_signals: whether SIGTERM and SIGINT act as `stop`, and a second one as `abort`; in the main thread
                 only. Handlers that the application has installed are called as well, and are back when this returns.
-            task_status: told once functions and servers can be used.
+            task_status: `started` is called when the worker is ready to be used.
 
         Raises:
             KeyboardInterrupt: a function has raised it in the main thread; its job was reported first.

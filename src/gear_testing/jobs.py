@@ -166,7 +166,7 @@ def run_job(
 
     Args:
         handler: the function.
-        workload: what to work on.
+        workload: the data to work on.
         function: the name that the job is submitted under.
         unique: the client's own name for the job.
         reducer: name of the reducer.

@@ -28,7 +28,7 @@ class ModelJob:
         function: name of the function.
         unique: the client's own name for it, as workers are told.
         key: under which later submissions are joined to it; empty if never.
-        workload: what to work on.
+        workload: the data to work on.
         priority: which queue it waits in.
         background: whether it runs even if nobody waits for it.
         place: orders the queued ones, and stays when a job is given back.

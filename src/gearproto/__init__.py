@@ -7,7 +7,6 @@ other events.
 
 from .addresses import DEFAULT_PORT
 from .client import ClientConnection
-from .connection import Connection
 from .errors import (
     AlreadyClosed,
     ConnectionLost,
@@ -37,7 +36,6 @@ __all__ = [
     "AlreadyClosed",
     "ClientConnection",
     "Completed",
-    "Connection",
     "ConnectionLost",
     "Decoder",
     "Failed",

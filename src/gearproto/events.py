@@ -63,7 +63,7 @@ class Progress(Event):
     Attributes:
         request: the submission.
         numerator: units of work done.
-        denominator: units of work in all; may be 0.
+        denominator: units of work in total; may be 0.
     """
 
     request: RequestId
@@ -137,7 +137,7 @@ class StatusReceived(Event):
         known: whether the server has the job, queued or running. A finished job is unknown.
         running: whether a worker has it.
         numerator: units of work done.
-        denominator: units of work in all; may be 0.
+        denominator: units of work in total; may be 0.
         clients: how many clients wait for the job; None in answer to ``GET_STATUS``, which does not tell.
     """
 
@@ -230,7 +230,7 @@ class JobAssigned(Event):
         function: name of the function to run.
         unique: the client's own name for the job; empty if it has none or the server did not tell.
         reducer: name of the reducer; empty if there is none.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     handle: bytes

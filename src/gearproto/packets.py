@@ -115,7 +115,7 @@ class SubmitJob(Packet):
         function: name of the function to run.
         unique: the client's own name for the job, at most 64 bytes; jobs of one function with the same unique are
             joined. Empty means none.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -151,7 +151,7 @@ class JobAssign(Packet):
     Attributes:
         handle: names the job in all reports on it.
         function: name of the function to run.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     handle: Handle
@@ -166,7 +166,7 @@ class WorkStatus(Packet):
     Attributes:
         handle: job handle, at most 63 bytes.
         numerator: units of work done.
-        denominator: units of work in all; may be 0.
+        denominator: units of work in total; may be 0.
     """
 
     handle: Handle
@@ -238,7 +238,7 @@ class SubmitJobBg(Packet):
     Attributes:
         function: name of the function to run.
         unique: as in `SubmitJob`.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -252,7 +252,7 @@ class Error(Packet):
 
     Attributes:
         code: a word for programs, such as ``JOB_NOT_FOUND``.
-        text: an explanation for people.
+        text: an explanation.
     """
 
     code: Text
@@ -268,7 +268,7 @@ class StatusRes(Packet):
         known: whether the server has the job, queued or running.
         running: whether a worker has it.
         numerator: units of work done.
-        denominator: units of work in all; may be 0.
+        denominator: units of work in total; may be 0.
     """
 
     handle: Handle
@@ -285,7 +285,7 @@ class SubmitJobHigh(Packet):
     Attributes:
         function: name of the function to run.
         unique: as in `SubmitJob`.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -328,7 +328,7 @@ class WorkException(Packet):
 
     Attributes:
         handle: job handle, at most 63 bytes.
-        data: the exception, in whatever form the worker gives it.
+        data: the exception, in any form that the worker chooses.
     """
 
     handle: Handle
@@ -396,7 +396,7 @@ class JobAssignUniq(Packet):
         handle: names the job in all reports on it.
         function: name of the function to run.
         unique: the client's own name for the job; may be empty.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     handle: Handle
@@ -412,7 +412,7 @@ class SubmitJobHighBg(Packet):
     Attributes:
         function: name of the function to run.
         unique: as in `SubmitJob`.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -427,7 +427,7 @@ class SubmitJobLow(Packet):
     Attributes:
         function: name of the function to run.
         unique: as in `SubmitJob`.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -442,7 +442,7 @@ class SubmitJobLowBg(Packet):
     Attributes:
         function: name of the function to run.
         unique: as in `SubmitJob`.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -462,7 +462,7 @@ class SubmitJobSched(Packet):
         day: day of the month, 1 to 31.
         month: 1 to 12.
         weekday: 0 to 6, Monday is 0.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -483,7 +483,7 @@ class SubmitJobEpoch(Packet):
         function: name of the function to run.
         unique: as in `SubmitJob`.
         run_at: seconds since 1970; the past means now.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     function: Name
@@ -502,8 +502,8 @@ class SubmitReduceJob(Packet):
         function: name of the function to run.
         unique: as in `SubmitJob`.
         reducer: handed to the worker, at most 64 bytes.
-        aggregator: read by nobody.
-        workload: what to work on.
+        aggregator: ignored.
+        workload: the data to work on.
     """
 
     function: Name
@@ -521,8 +521,8 @@ class SubmitReduceJobBackground(Packet):
         function: name of the function to run.
         unique: as in `SubmitJob`.
         reducer: handed to the worker, at most 64 bytes.
-        aggregator: read by nobody.
-        workload: what to work on.
+        aggregator: ignored.
+        workload: the data to work on.
     """
 
     function: Name
@@ -536,7 +536,7 @@ class SubmitReduceJobBackground(Packet):
 class GrabJobAll(Packet):
     """Asks for a job, its unique and its reducer (``GRAB_JOB_ALL``).
 
-    Servers answer with ``JOB_ASSIGN_UNIQ`` where the job has no reducer.
+    Servers answer with ``JOB_ASSIGN_UNIQ`` if the job has no reducer.
     """
 
 
@@ -549,7 +549,7 @@ class JobAssignAll(Packet):
         function: name of the function to run.
         unique: the client's own name for the job; may be empty.
         reducer: name of the reducer.
-        workload: what to work on.
+        workload: the data to work on.
     """
 
     handle: Handle
@@ -579,7 +579,7 @@ class StatusResUnique(Packet):
         known: whether the server has the job, queued or running.
         running: whether a worker has it.
         numerator: units of work done.
-        denominator: units of work in all; may be 0.
+        denominator: units of work in total; may be 0.
         clients: how many clients wait for the job.
     """
 
@@ -595,7 +595,7 @@ class StatusResUnique(Packet):
 class JobRequeued(Packet):
     """A job was taken from its worker, and will run again from the beginning (``JOB_REQUEUED``).
 
-    Comes only with the option ``reruns``, which the protocol document does not have.
+    Only sent if the option ``reruns`` is set, which is not in the protocol document.
 
     Attributes:
         handle: job handle, at most 63 bytes.

@@ -28,7 +28,7 @@ class Submission:
         number: which submission of the simulation it is; its workload begins with it.
         function: name of the function.
         unique: the client's own name for the job.
-        workload: what to work on.
+        workload: the data to work on.
         background: whether nobody waits for the job.
         abandoned: whether the client has crashed, so that nobody knows what becomes of it.
         handle: the server's name for the job, once it is known.

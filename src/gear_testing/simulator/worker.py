@@ -28,7 +28,7 @@ class Run:
     Attributes:
         handle: the job.
         function: name of the function.
-        workload: what to work on.
+        workload: the data to work on.
         outcome: what the worker has reported; None if it has not, or was not able to.
     """
 

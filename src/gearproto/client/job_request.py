@@ -71,7 +71,7 @@ class JobRequest:
 
     Attributes:
         function: name of the function to run, 1 to 8191 bytes without NUL.
-        workload: what to work on.
+        workload: the data to work on.
         unique: the caller's own name for the job, at most 64 bytes without NUL (by default, clients allow 63). The
             server joins jobs with the same function and unique; empty means never.
         priority: a `Priority` or its name, such as ``"high"``.

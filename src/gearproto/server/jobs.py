@@ -64,7 +64,7 @@ class Job(Linked):
         function: the queue it belongs to.
         unique: the client's own name for it, as workers are told; may be empty.
         key: under which later submissions are joined to it; None if never.
-        workload: what to work on.
+        workload: the data to work on.
         priority: which of the function's queues it waits in, as in `gearproto.Priority`.
         background: whether it has to run even if nobody waits for it.
         reducer: name of the reducer; empty if there is none.

@@ -140,7 +140,7 @@ class Lifecycle:
             peer: who submits it.
             name: its function, as checked.
             unique: the client's own name for it.
-            workload: what to work on.
+            workload: the data to work on.
             priority: as in `gearproto.Priority`.
             background: whether it has to run even if nobody waits for it.
             reducer: name of the reducer; empty if there is none.

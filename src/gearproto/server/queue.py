@@ -186,7 +186,7 @@ class JobQueue:
             function: the queue it belongs to.
             unique: the client's own name for it.
             key: under which later submissions are joined to it; None if never.
-            workload: what to work on.
+            workload: the data to work on.
             priority: which of the function's queues it waits in.
             background: whether it has to run even if nobody waits for it.
             reducer: name of the reducer; empty if there is none.

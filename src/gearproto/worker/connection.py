@@ -247,7 +247,7 @@ class WorkerConnection(Connection):
         Args:
             handle: the job.
             numerator: units of work done.
-            denominator: units of work in all.
+            denominator: units of work in total.
 
         Raises:
             LocalProtocolError: the job is not in hand, or the connection has ended.
