@@ -24,13 +24,16 @@ from tests.harness.ports import HOST
 from tests.harness.servers import poll_until
 from tests.harness.threads import LIMIT
 
-SERVERS = ["asyncio_protocol", "trio_server"]
+SERVERS = ["asyncio_protocol", "trio_server", "gevent_server", "twisted_server"]
+NEEDS = {"gevent_server": "gevent", "twisted_server": "twisted"}
 MANY = 2000
 
 
 @pytest.fixture(params=SERVERS)
 def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     """Run an embedded server until the test is over."""
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     serve = load(request.param).serve
     endpoint = Endpoint(Engine(handle_prefix=b"H:x", epoch_offset=0.0, allow_shutdown=True))
     listener = socket.create_server((HOST, 0))
