@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, cast
 
-from gearproto import ClientConnection, Outcome, WorkerConnection
+from gearproto import ClientConnection, Connection, Outcome, WorkerConnection
 from gearproto.events import Event, JobAssigned, JobEnded, RequestId
 from gearproto.server import TURNED_AWAY, Close, CloseWrite, Endpoint, Engine, PauseReading, PeerId, ResumeReading
 
@@ -161,7 +161,7 @@ class Server:
 class Peer(Transport):
     """One connection of a client or a worker. `settle` is to be called after each request."""
 
-    def __init__(self, connection: ClientConnection | WorkerConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__()
         self.connection = connection
         self.unsent = bytearray()

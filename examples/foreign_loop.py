@@ -13,10 +13,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from gearproto import ClientConnection, Outcome, WorkerConnection
-from gearproto.connection import Connection
-from gearproto.event import Event
-from gearproto.events import JobAssigned, JobEnded, RequestId
+from gearproto import ClientConnection, Connection, Outcome, WorkerConnection
+from gearproto.events import Event, JobAssigned, JobEnded, RequestId
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE

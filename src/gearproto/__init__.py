@@ -7,6 +7,7 @@ other events.
 
 from .addresses import DEFAULT_PORT
 from .client import ClientConnection
+from .connection import Connection
 from .errors import (
     AlreadyClosed,
     ConnectionLost,
@@ -36,6 +37,7 @@ __all__ = [
     "AlreadyClosed",
     "ClientConnection",
     "Completed",
+    "Connection",
     "ConnectionLost",
     "Decoder",
     "Failed",

@@ -221,7 +221,7 @@ def test_result_joins_all_pieces_though_they_were_fetched(server: Scripted, job:
 def test_jobs_of_another_client_are_refused_at_the_call(client: Client, job: Job) -> None:
     with (
         Client("127.0.0.1:1") as other,
-        pytest.raises(ValueError, match=r"^job 'f' .* belongs to another client, which"),
+        pytest.raises(ValueError, match=r"^job 'f' .* belongs to another client; only that client can wait for it"),
     ):
         other.as_completed([job])
 
