@@ -107,3 +107,28 @@ def test_exceptions_that_linters_no_longer_need_are_errors() -> None:
     for contract in tools["importlinter"]["contracts"]:
         assert contract["unmatched_ignore_imports_alerting"] == "error"
         assert "ignore_imports" not in contract
+
+
+def test_classes_below_the_idioms_document_their_public_attributes() -> None:
+    undocumented = [
+        f"{path}:{cls.lineno}: {cls.name}.{name}"
+        for path, tree in sources().items()
+        if package(path) in ("gearproto", "gear_net")
+        for cls in ast.walk(tree)
+        if isinstance(cls, ast.ClassDef)
+        for name in sorted(attributes_begun(cls))
+        if not is_private(name) and f"{name}:" not in (ast.get_docstring(cls) or "")
+    ]
+    assert undocumented == []
+
+
+def attributes_begun(cls: ast.ClassDef) -> set[str]:
+    """Return the attributes that ``__init__`` of a class gives its objects."""
+    return {
+        node.attr
+        for method in cls.body
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__"
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if isinstance(node.value, ast.Name) and node.value.id == "self"
+    }

@@ -25,7 +25,11 @@ def failure_of(error: BaseException | None) -> Failure:
 
 
 class LoggedStanding:
-    """The `Standing` of one server, whose changes are logged."""
+    """The `Standing` of one server, whose changes are logged.
+
+    Attributes:
+        order: as `Standing.order`.
+    """
 
     def __init__(self, address: Address, log: logging.Logger, pauses: tuple[float, float]) -> None:
         """Begin without a pause.

@@ -26,7 +26,11 @@ class CodecError(GearmanError, ValueError):
 
 
 class Codec(Generic[_T]):
-    """Turns values of one type into bytes, and back."""
+    """Turns values of one type into bytes, and back.
+
+    Attributes:
+        name: its name in messages.
+    """
 
     __slots__ = ("_decode", "_encode", "name")
 

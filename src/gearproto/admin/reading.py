@@ -14,7 +14,11 @@ __all__ = ["ReplyReader"]
 
 
 class ReplyReader:
-    """Reads the answer to one command, line by line."""
+    """Reads the answer to one command, line by line.
+
+    Attributes:
+        command: the command.
+    """
 
     __slots__ = ("_left", "_limit", "_lines", "command")
 

@@ -37,7 +37,12 @@ JobEvent = Progress | Data | Warned | Restarted | Resubmitted | Outcome
 
 
 class Step:
-    """Progress that other events have followed."""
+    """Progress that other events have followed.
+
+    Attributes:
+        number: how often there had been progress by then.
+        progress: the progress.
+    """
 
     __slots__ = ("number", "progress")
 

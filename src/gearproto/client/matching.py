@@ -30,7 +30,12 @@ _R = TypeVar("_R")
 
 
 class _Sharers(Generic[_S]):
-    """The submissions that share one job, in the order in which they joined it."""
+    """The submissions that share one job.
+
+    Attributes:
+        submissions: the submissions, in the order in which they joined the job.
+        turn: how many copies of reports have come.
+    """
 
     __slots__ = ("submissions", "turn")
 
@@ -46,7 +51,13 @@ class _Sharers(Generic[_S]):
 
 
 class _Early(Generic[_R]):
-    """Reports on a handle that no ``JOB_CREATED`` has told yet."""
+    """Reports on a handle that no ``JOB_CREATED`` has told yet.
+
+    Attributes:
+        reports: the reports, in their order.
+        size: how many bytes they are.
+        until: number of the newest submission at the last report: once it is answered, nobody takes these.
+    """
 
     __slots__ = ("reports", "size", "until")
 

@@ -47,9 +47,17 @@ class LogLimit:
 
 
 class _Topic:
+    """Warnings on one topic.
+
+    Attributes:
+        tokens: how many may be logged now.
+        since: time up to which the tokens are counted.
+        left_out: how many were not logged since the last that was.
+    """
+
     __slots__ = ("left_out", "since", "tokens")
 
     def __init__(self, tokens: int, now: float) -> None:
         self.tokens = tokens
-        self.since = now  # time up to which the tokens are counted
+        self.since = now
         self.left_out = 0

@@ -75,7 +75,17 @@ class Scheduler(Protocol):
 
 
 class JobQueue:
-    """All jobs of a server."""
+    """All jobs of a server.
+
+    Attributes:
+        jobs: the jobs by handle.
+        job_list: the same jobs, to be gone through in steps.
+        table: the functions that are known, and the limits on their number.
+        functions: the functions by name.
+        accepting: whether new jobs are taken and workers woken.
+        size: bytes of the workloads, names and uniques of all jobs.
+        timed: whether a job may be delayed, resting or running with a timeout. Reset once there is none.
+    """
 
     __slots__ = (
         "_by_key",
@@ -116,10 +126,10 @@ class JobQueue:
         self.jobs: dict[bytes, Job] = {}
         self.table = FunctionTable(max_idle=max_idle_functions, max_kept=max_kept_functions)
         self.functions = self.table.by_name
-        self.job_list: LinkedList[Job] = LinkedList()  # the same jobs, to be gone through in steps
+        self.job_list: LinkedList[Job] = LinkedList()
         self._job_list_end = self.job_list.end
         self.accepting = True
-        self.size = 0  # bytes of the workloads, names and uniques of all jobs
+        self.size = 0
         self._registrations = 0  # how many abilities all workers have
         self._job_retries = job_retries
         self._max_jobs = self._room = max_jobs
@@ -132,7 +142,7 @@ class JobQueue:
         self._resting: Deadlines[Job] = Deadlines()  # jobs that have lost many workers, until they are queued again
         self._look_at = 0.0  # when to look at the clock again while there are such jobs
         self._limits: Deadlines[Job] = Deadlines()
-        self.timed = False  # whether anything has been added to these three since they were all empty
+        self.timed = False
 
     @property
     def full(self) -> bool:
