@@ -22,7 +22,7 @@ PIECE: Final = 65536  # bytes that a transport is given at once
 
 
 class Transport(asyncio.Protocol):
-    """A connection whose transport holds one piece at the most."""
+    """A connection whose transport holds at most one piece."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None

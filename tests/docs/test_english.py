@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 FILES = [
     path
-    for place in ("src", "docs", "bench", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    for place in ("src", "docs", "bench", "examples", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
     for path in sorted([ROOT / place, *(ROOT / place).rglob("*")])
     if path.suffix in (".py", ".md") and "_build" not in path.parts
 ]
