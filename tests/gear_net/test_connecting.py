@@ -23,9 +23,13 @@ from tests.harness.threads import LIMIT, nothing_left_open
 NAME = Address("name", 1)
 
 
-def dialed(endpoints: list[tuple[int, Any]], timeout: float = LIMIT, tls: ClientTLS | None = None) -> Dial:
+def dialed(endpoints: list[tuple[int, Any]], tls: ClientTLS | None = None) -> Dial:
     """Dial until there is a socket or an error."""
-    dial = Dial(NAME, endpoints, timeout, tls)
+    return finished(Dial(NAME, endpoints, LIMIT, tls))
+
+
+def finished(dial: Dial) -> Dial:
+    """Go on until there is a socket or an error."""
     until = time.monotonic() + LIMIT
     while not dial.done:
         assert time.monotonic() < until
@@ -76,8 +80,9 @@ def test_each_address_is_tried() -> None:
 
 def test_address_that_does_not_answer_leaves_time_for_the_next() -> None:
     with full_listener() as silent, socket.create_server(("127.0.0.1", 0)) as listener:
-        dial = dialed([*inet(silent), *inet(listener)], 0.2)
-        assert connected(dial).getpeername() == listener.getsockname()
+        dial = Dial(NAME, [*inet(silent), *inet(listener)], LIMIT, None)
+        dial.advance(dial.deadline, 0)
+        assert connected(finished(dial)).getpeername() == listener.getsockname()
         dial.close()
 
 
@@ -89,8 +94,10 @@ def test_address_that_does_not_shake_hands_leaves_time_for_the_next() -> None:
         Server("127.0.0.1", 0, tls=ours.issue()) as server,
     ):
         tls = ClientTLS(TLS(ca=ours.ca, check_host=False))
-        dial = dialed([*inet(silent), (socket.AF_INET, ("127.0.0.1", server.port))], 1.0, tls)
-        assert connected(dial).getpeername() == ("127.0.0.1", server.port)
+        dial = Dial(NAME, [*inet(silent), (socket.AF_INET, ("127.0.0.1", server.port))], LIMIT, tls)
+        dial.advance(time.monotonic(), dial.wants)  # connected: it shakes hands now
+        dial.advance(dial.deadline, 0)
+        assert connected(finished(dial)).getpeername() == ("127.0.0.1", server.port)
         dial.close()
 
 
@@ -100,7 +107,7 @@ def test_last_reason_is_told_if_no_address_can_be_reached() -> None:
         assert isinstance(dial.error, OSError)
         assert dial.error.errno == errno.ECONNREFUSED
         with full_listener() as silent:
-            dial = dialed(inet(silent), 0.01)
+            dial = finished(Dial(NAME, inet(silent), 0.01, None))
             assert isinstance(dial.error, TimeoutError)
             assert str(dial.error) == "no answer within 0.01 s"
 
