@@ -7,19 +7,17 @@ import socket
 import pytest
 
 from gearproto.packets import EchoReq, Error, GetStatus, StatusRes, SubmitJob, SubmitJobBg, WorkComplete, WorkData
-from tests.harness.servers import poll_until
-from tests.harness.sites import TcpSite
+from tests.harness.sites import Site, TcpSite
 
-from .conftest import OURS_OVER_TCP, OVER_TCP, StartSite
+from .conftest import OURS, OURS_OVER_TCP, OVER_TCP, StartSite
 
 OK = b"OK\r\n"
 
 
-@OVER_TCP
-def test_half_a_packet_at_the_end_of_a_connection_does_nothing(site: TcpSite) -> None:
+def test_half_a_packet_at_the_end_of_a_connection_does_nothing(site: Site) -> None:
     client, other = site.connect(), site.connect()
     client.send_bytes(SubmitJobBg(b"f", b"", b"w").encode()[:-1])
-    client.sock.shutdown(1)
+    client.end_sending()
     client.expect_closed()
     assert other.ask_rows(b"status") == []
 
@@ -42,7 +40,7 @@ def test_handles_do_not_repeat_after_a_restart(site: TcpSite) -> None:
     client.expect(StatusRes(before, False, False, 0, 0))
 
 
-@OURS_OVER_TCP
+@OURS
 def test_shutdown_closes_everything(start: StartSite) -> None:
     site = start(allow_shutdown=True)
     admin, client = site.connect(), site.connect()
@@ -50,12 +48,12 @@ def test_shutdown_closes_everything(start: StartSite) -> None:
     assert admin.ask(b"shutdown") == OK
     admin.expect_closed()
     client.expect_closed()
-    assert isinstance(site, TcpSite)
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection((site.server.host, site.server.port), 10)
+    if isinstance(site, TcpSite):
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((site.server.host, site.server.port), 10)
 
 
-@OURS_OVER_TCP
+@OURS
 def test_graceful_shutdown_waits_for_running_jobs_only(start: StartSite) -> None:
     site = start(allow_shutdown=True)
     client, worker = site.connect(), site.worker(b"f")
@@ -72,7 +70,7 @@ def test_graceful_shutdown_waits_for_running_jobs_only(start: StartSite) -> None
     worker.expect_closed()
 
 
-@OURS_OVER_TCP
+@OURS
 def test_graceful_shutdown_without_running_jobs_ends_at_once(start: StartSite) -> None:
     client = start(allow_shutdown=True).connect()
     client.submit(SubmitJobBg(b"f", b"", b""))
@@ -80,14 +78,14 @@ def test_graceful_shutdown_without_running_jobs_ends_at_once(start: StartSite) -
     client.expect_closed()
 
 
-@OURS_OVER_TCP
+@OURS
 def test_connections_are_limited(start: StartSite) -> None:
     site = start(max_connections=2)
     site.connect().expect_nothing()
     site.connect().expect_turned_away()
 
 
-@OURS_OVER_TCP
+@OURS
 def test_peer_that_does_not_read_is_closed_and_others_go_on(start: StartSite) -> None:
     site = start(max_unsent=1 << 20)
     client, worker = site.connect(), site.worker(b"f")
@@ -101,7 +99,7 @@ def test_peer_that_does_not_read_is_closed_and_others_go_on(start: StartSite) ->
         worker.expect_nothing()
         return admin.ask_rows(b"show jobs") == [handle + b"\t0\t1\t0\n"]
 
-    poll_until(closed, "the client that does not read has been closed")
+    site.until(closed, "the client that does not read has been closed")
 
 
 @OURS_OVER_TCP

@@ -18,7 +18,8 @@ Peers that speak packets:
   is one over a socket.
 - *site* (`sites`): one server and any number of raw peers: the pure one in memory, ours behind a socket, or gearmand.
   ``tests/behaviour`` says each clause once, for all three.
-- *bench* (`engine`): the pure server, its peers and its virtual clock. It checks the server's books after each move.
+- *bench* (`engine`): the pure engine, its peers and its virtual clock. It checks the engine's books after each move.
+  *Driven* (`endpoint`) is the same for the pure server with all that it decides about connections.
 - *hostile server* (`hostile`): plays a script with each connection, for every way in which a server can misbehave.
 - *model* (`gear_testing.model`): what a server promises, in the plainest words; property tests and simulations compare
   the two.

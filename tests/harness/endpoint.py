@@ -85,15 +85,20 @@ class Driven:
     """
 
     def __init__(self, *, engine: dict[str, Any] | None = None, **options: Any) -> None:
-        self.endpoint = Endpoint(Engine(handle_prefix=b"H", epoch_offset=0.0, **(engine or {})), **options)
+        self.endpoint = Endpoint(Engine(**{"handle_prefix": b"H", "epoch_offset": 0.0, **(engine or {})}), **options)
         self.now = 1000.0
         self.wires: dict[PeerId, Wire] = {}
         self.changes: list[Change] = []
         self.sends_a_turn: int | None = None
 
-    def connect(self, capacity: int | None = None) -> Wire:
+    @property
+    def wall(self) -> float:
+        """The time in seconds since 1970."""
+        return self.now + _CLOCK_AHEAD
+
+    def connect(self, capacity: int | None = None, **details: Any) -> Wire:
         """Accept a connection."""
-        peer = self.endpoint.accepted(self.now)
+        peer = self.endpoint.accepted(self.now, **details)
         self.wires[peer] = Wire(peer, capacity)
         return self.wires[peer]
 
@@ -107,7 +112,7 @@ class Driven:
         endpoint, seen = self.endpoint, len(self.changes)
         readable = [wire for wire in self.open if wire.reading and (wire.incoming or wire.ended)]
         writable = [wire for wire in self.open if wire.full and wire.room(1)]
-        endpoint.begin_turn(self.now, self.now + _CLOCK_AHEAD, len({*readable, *writable}))
+        endpoint.begin_turn(self.now, self.wall, len({*readable, *writable}))
         for wire in writable:
             wire.full = False
             endpoint.writable(wire.id)

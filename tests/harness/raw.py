@@ -67,6 +67,10 @@ class RawPeer(ABC):
         """
 
     @abstractmethod
+    def end_sending(self) -> None:
+        """Send no more; the server may still."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the connection."""
 
@@ -229,6 +233,9 @@ class RawConnection(RawPeer):
 
     def _receive_some(self) -> bytes:
         return self.sock.recv(1 << 20)
+
+    def end_sending(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self.sock.close()

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from gearproto.packets import CanDo
-from gearproto.server import PeerFailed
+from gearproto.server import Close, EndpointOptions, PeerId
 
-from .engine import Bench, Peer
-from .raw import RawConnection, RawPeer
+from .endpoint import Driven, Wire
+from .engine import check_books
+from .raw import TURNED_AWAY, RawConnection, RawPeer
 from .servers import Kind, RunningServer, poll_until, running
 
 __all__ = ["MemorySite", "Site", "SiteKind", "TcpSite", "open_site"]
 
 SiteKind = Literal["memory"] | Kind
 
+_CAPACITY: Final = 1024 * 1024  # bytes that a connection in memory holds
 _LONGEST_WAIT: Final = 15.0  # seconds of virtual time; more than any clause waits for
 
 
@@ -89,87 +91,95 @@ class TcpSite(Site):
 
 
 class MemorySite(Site):
-    """The pure server under a virtual clock, which passes while somebody waits, and checks of its books at each move.
+    """The pure server, under a virtual clock that goes on while somebody waits. Its books are checked at each move.
 
     Attributes:
-        bench: the server, its peers and its time.
+        driven: the server, its connections and its time.
     """
 
     kind = "memory"
 
     def __init__(self, **options: Any) -> None:
-        """Begin; the options are those of the engine, with the prefix of handles as text."""
+        """Begin; the options are those of our server that say nothing of sockets."""
         if "handle_prefix" in options:
             options["handle_prefix"] = options["handle_prefix"].encode()
-        self.bench = Bench(**{"epoch_offset": 1_700_000_000.0, "version": b"1.0", "pid": os.getpid(), **options})
+        endpoint = {name: options.pop(name) for name in EndpointOptions.__annotations__ if name in options}
+        self.driven = Driven(engine={"version": b"1.0", "pid": os.getpid(), **options}, **endpoint)
         self._connected = 0
         self.connect()  # as the watcher at other sites: the tests count connections
 
     def connect(self) -> MemoryConnection:
-        self._connected += 1
-        return MemoryConnection(self, self.bench.connect(address=b"127.0.0.1", descriptor=self._connected))
+        if self.driven.endpoint.refusal() is not None:
+            wire = Wire(PeerId(0), None)
+            wire.held, wire.closed = TURNED_AWAY.encode(), Close(wire.id, "turned away", 0)
+        else:
+            self._connected += 1
+            wire = self.driven.connect(_CAPACITY, address=b"127.0.0.1", descriptor=self._connected)
+        return MemoryConnection(self, wire)
 
     def leave(self, connection: RawPeer) -> None:
         connection.close()
 
     def time(self) -> float:
-        return self.bench.now + self.bench.engine.epoch_offset
+        return self.driven.wall
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        end = self.bench.now + _LONGEST_WAIT
-        while not condition():
-            if not self.wait(end):
-                raise AssertionError(f"not so within {_LONGEST_WAIT} s: {what}")
+        end = self.driven.now + _LONGEST_WAIT
+        for _ in range(1000):
+            if condition():
+                return
+            self.wait(end)
+        raise AssertionError(f"not so within {_LONGEST_WAIT} s: {what}")
 
     def wait(self, end: float) -> bool:
         """Let time pass until the server has something to do; return whether it had before the end."""
-        deadline = self.bench.engine.next_deadline()
+        deadline = self.driven.endpoint.next_deadline()
         if deadline is None or deadline > end:
             return False
-        self.bench.advance(max(0.0, deadline - self.bench.now))
-        self.go_on()
+        self.driven.now = max(self.driven.now, deadline)
+        self.settle()
         return True
 
-    def go_on(self) -> None:
-        """Do what else a driver does: serve peers that were paused, and close those that failed."""
-        while paused := list(self.bench.engine.paused_peers()):
-            for peer in paused:
-                self.bench.engine.resume(peer, self.bench.now)
-                self.bench.settle()
-        for event in self.bench.events():
-            if isinstance(event, PeerFailed) and event.peer in self.bench.peers:
-                self.bench.peers[event.peer].leave()
+    def settle(self) -> None:
+        """Let the server do all there is to do now."""
+        stopped = self.driven.endpoint.stopped
+        self.driven.settle()
+        if self.driven.endpoint.stopped and not stopped:
+            self.driven.endpoint.close_all(self.driven.now)
+            self.driven.settle()
+        check_books(self.driven.endpoint.engine)
 
 
 class MemoryConnection(RawPeer):
     """A connection to the pure server."""
 
-    def __init__(self, site: MemorySite, peer: Peer) -> None:
+    def __init__(self, site: MemorySite, wire: Wire) -> None:
         super().__init__()
         self._site = site
-        self._peer = peer
-
-    @property
-    def _closed(self) -> bool:
-        return self._peer.id not in self._site.bench.peers
+        self._wire = wire
 
     def send_bytes(self, data: bytes) -> None:
-        if not self._closed:
-            self._peer.send(data)
-            self._site.go_on()
+        if self._wire.closed is None:
+            self._wire.send(data)
+            self._site.settle()
+
+    def end_sending(self) -> None:
+        self._wire.ended = True
+        self._site.settle()
 
     def _receive_some(self) -> bytes:
-        end = self._site.bench.now + _LONGEST_WAIT
-        while not (data := self._peer.raw()):
-            if self._closed:
+        end = self._site.driven.now + _LONGEST_WAIT
+        while not (data := self._wire.read()):
+            if self._wire.closed is not None or self._wire.write_closed:
                 return b""
             if not self._site.wait(end):
                 raise TimeoutError
+        self._site.settle()  # there is room for more
         return data
 
     def close(self) -> None:
-        if not self._closed:
-            self._peer.leave()
+        self._wire.broken = self._wire.ended = True
+        self._site.settle()
 
 
 def open_site(kind: SiteKind, stack: contextlib.ExitStack, *arguments: str, **options: Any) -> Site:
