@@ -73,15 +73,22 @@ class TcpSite(Site):
         self.kind = server.kind
         self.server = server
         self._stack = stack
+        self._connections: list[RawConnection] = []
         self._watcher = self.connect()
 
     def connect(self) -> RawConnection:
-        return self._stack.enter_context(RawConnection(self.server))
+        connection = self._stack.enter_context(RawConnection(self.server))
+        self._connections.append(connection)
+        return connection
 
     def leave(self, connection: RawPeer) -> None:
-        count = len(self._watcher.ask_rows(b"workers"))
+        self._wait_until_known()  # or one that comes late would hide that one goes
         connection.close()
-        poll_until(lambda: len(self._watcher.ask_rows(b"workers")) < count, "the server knows that a peer has gone")
+        self._wait_until_known()
+
+    def _wait_until_known(self) -> None:
+        count = sum(connection.sock.fileno() >= 0 for connection in self._connections)
+        poll_until(lambda: len(self._watcher.ask_rows(b"workers")) == count, "the server knows who is there")
 
     def time(self) -> float:
         return time.time()
