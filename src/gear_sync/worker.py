@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
-from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from gear_net.connecting import Connect
 from gear_net.settings import WorkerSettings
@@ -49,6 +48,9 @@ _R = TypeVar("_R")
 
 Serve = Callable[[Callable[[_A, WorkerJob], _R]], Callable[[_A, WorkerJob], _R]]
 """Registers a function, and returns it."""
+
+
+_iterate: Callable[..., Any] = iterate  # type checkers cannot follow `Context.run`
 
 
 class Worker:
@@ -489,9 +491,8 @@ class Worker:
         if handler is None:
             _log.error("job %r is for %r, which is not registered", job.handle, job.function)
             return Failed()
-        # What the function sets in its context, the next job does not see.
-        call = partial(copy_context().run, iterate, handler, WorkerJob(job))
-        end, interrupt = call_blocking(_log, job, call)
+        context, view = copy_context(), WorkerJob(job)  # the next job does not see what this one sets in its context
+        end, interrupt = call_blocking(_log, job, lambda: context.run(_iterate, handler, view))
         if interrupt is not None:
             if self._aborting:
                 raise KeyboardInterrupt from interrupt  # a second signal: the job is for another worker
