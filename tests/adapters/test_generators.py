@@ -82,7 +82,7 @@ async def test_generator_is_closed_when(
     server = await in_thread(OurServer)
     try:
         worker = make_worker(idiom, server.address, concurrency=concurrency)
-        worker.register("f", getattr(function, kind), timeout=0.05 if end is its_time_is_over else None)
+        worker.register("f", getattr(function, kind), timeout=0.2 if end is its_time_is_over else None)
         async with make_client(idiom, server.address) as client, working(worker):
             job = await client.submit("f")
             await end(function, worker, server)
