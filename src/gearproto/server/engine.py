@@ -408,11 +408,6 @@ class Engine:
         """Bytes that jobs, functions and connections take, as `gearproto.server.memory` counts them."""
         return self.queue.kept_size + len(self._peers) * PEER + self._lifecycle.kept_size
 
-    @property
-    def queue_size(self) -> int:
-        """Bytes that jobs take."""
-        return self.queue.jobs_size
-
     def compact(self) -> None:
         """Shrink tables that are nearly empty; they do not shrink by themselves."""
         self.queue.compact()

@@ -694,6 +694,7 @@ def test_memory_limit_is_told_refuses_connections_and_closes_the_greediest() -> 
     assert server.endpoint.refusal() == "memory limit 1000000"
     assert client.closed is None
     greedy.send(EchoReq(bytes(400_000)))
+    server.connect().send(BAD)  # it is leaving, and not the greediest
     server.settle()
     client.send(EchoReq(b"x"))
     changes = server.settle()
