@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -74,12 +75,12 @@ class AnyRun:
 
         self.worker.register(name, plain if self.idiom == "gear_sync" else coroutine)
 
-    def run(self) -> None:
+    def run(self, *, handle_signals: bool = True) -> None:
         if self.idiom == "gear_sync":
             with self.worker:
-                self.worker.run()
+                self.worker.run(handle_signals=handle_signals)
         else:
-            run(self.idiom, self.worker.run)
+            run(self.idiom, partial(self.worker.run, handle_signals=handle_signals))
 
 
 @pytest.mark.parametrize("idiom", IDIOMS)
@@ -263,14 +264,21 @@ def test_workers_that_run_side_by_side_all_get_a_signal(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_worker_that_is_to_leave_signals_alone_does(loop: Loop, server: OurServer, survive: list[int]) -> None:
-    async def main() -> None:
-        before = signal.getsignal(signal.SIGTERM)
-        worker = gear_anyio.Worker(server.address)
-        async with anyio.create_task_group() as group:
-            await group.start(lambda task_status: worker.run(handle_signals=False, task_status=task_status))
-            assert signal.getsignal(signal.SIGTERM) is before
-            worker.stop()
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_worker_that_is_to_leave_signals_alone_does(
+    idiom: Idiom, server: OurServer, client: gear_sync.Client, survive: list[int]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    any_run = AnyRun(idiom, server.address)
 
-    run(loop, main)
+    def f() -> bytes:
+        assert signal.getsignal(signal.SIGTERM) is before
+        send(signal.SIGTERM)
+        any_run.worker.stop()
+        return b"alone"
+
+    any_run.register("f", f)
+    job = client.submit("f")
+    any_run.run(handle_signals=False)
+    assert job.result(LIMIT) == b"alone"
+    assert survive == [signal.SIGTERM]
