@@ -22,6 +22,7 @@ import gear_sync
 from gearproto import Completed, Failed, JobFailed, JobRaised, JobRejected, LocalProtocolError, Raised
 from gearproto.codec import MAX_GROWTH
 from gearproto.events import Data, Progress, Warned
+from gearproto.functions import BYTES, Function
 from gearproto.packets import CanDo, GrabJobAll, JobAssignAll, WorkFail
 from gearproto.server import Report
 from tests.adapters.conftest import StartWorker
@@ -95,6 +96,27 @@ async def test_functions_of_every_kind_tell_the_same(idiom: Idiom, client: AnyCl
         assert [type(event) for event in events] == [Progress, Data, Warned, Completed]
         assert outcome == Completed(b"furw")
         worker.stop()
+
+
+async def test_functions_know_how_much_time_they_have(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:
+    told: list[tuple[float | None, float | None]] = []
+
+    def plain(job: Any) -> None:
+        told.append((job.timeout, job.time_left))
+
+    async def coroutine(job: Any) -> None:
+        plain(job)
+
+    worker = await start(unlimited=plain)
+    for number, function in enumerate(kinds(idiom, plain, coroutine)):
+        worker.register(f"f{number}", function, timeout=LIMIT)
+        await client.call(Function(f"f{number}", takes=BYTES, returns=BYTES), b"", timeout=LIMIT)
+        timeout, left = told.pop()
+        assert timeout == LIMIT
+        assert left is not None
+        assert 0 < left <= LIMIT
+    await (await client.submit("unlimited")).result(LIMIT)
+    assert told == [(None, None)]
 
 
 async def test_threads_that_a_function_starts_may_report(idiom: Idiom, client: AnyClient, start: StartWorker) -> None:
