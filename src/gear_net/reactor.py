@@ -168,6 +168,10 @@ class Reactor:
         counters = endpoint.engine.counters()
         return Snapshot(counters, endpoint.bytes_received, endpoint.bytes_sent, endpoint.unread)
 
+    def sockets(self) -> dict[PeerId, socket.socket]:
+        """Return the sockets of the connected peers, to inspect them: only the reactor may send, receive and close."""
+        return {peer: peer_sock.sock for peer, peer_sock in self._peer_sockets.items()}
+
     def peer_certificate(self, peer: PeerId) -> PeerCertificate | None:
         """Return the certificate of a connected peer; None without TLS, or if it was not asked for one."""
         tunnel = self._peer_sockets[peer].tunnel

@@ -63,7 +63,7 @@ def test_c1_small_packets_are_not_held_back(shop: Shop, server: gear.Server) -> 
     client, worker = shop.client(server), shop.worker(server, functions=("f",))
     assert no_delay(client.getConnection().conn)
     assert no_delay(worker.getConnection().conn)
-    assert all(no_delay(peer_sock.sock) for peer_sock in server._reactor._peer_sockets.values())
+    assert all(no_delay(sock) for sock in server._reactor.sockets().values())
 
 
 @pytest.fixture

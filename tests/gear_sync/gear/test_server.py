@@ -385,8 +385,8 @@ def test_an_answer_through_the_socket_of_a_connection_is_heard(shop: Shop) -> No
         assert peer.ask(b"version").startswith(b"OK ")
         assert names[0][1] == peer.sock.getsockname()[1]
         (connection,) = server.active_connections
-        (peer_sock,) = server._reactor._peer_sockets.values()
-        assert (descriptors, sent) == ([peer_sock.sock.fileno()], [6])
+        (peer_sock,) = server._reactor.sockets().values()
+        assert (descriptors, sent) == ([peer_sock.fileno()], [6])
         sock = connection.conn
         assert sock is not None
         sock.close()
@@ -423,8 +423,8 @@ def test_where_it_listens(shop: Shop) -> None:
 def test_keepalive(shop: Shop) -> None:
     server = shop.server(gear.Server(0, keepalive=True, tcp_keepidle=11))
     shop.client(server).getConnection().echo(timeout=LIMIT)
-    (peer_sock,) = server._reactor._peer_sockets.values()
-    assert peer_sock.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 11
+    (peer_sock,) = server._reactor.sockets().values()
+    assert peer_sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 11
 
 
 def test_an_administrator_may_not_stop_it(server: gear.Server, raw: Open) -> None:
