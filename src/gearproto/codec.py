@@ -249,9 +249,7 @@ class Packet(Event):
                 raise self._invalid(name, "has over 19 digits")
             if value < 0 and not rule.negative:
                 raise self._invalid(name, "must not be negative")
-        elif rule.payload:
-            return
-        elif 0 in value:
+        elif 0 in value and not rule.payload:
             raise self._invalid(name, "must not hold NUL bytes")
         elif rule.limit is not None and len(value) > rule.limit:
             raise self._invalid(name, f"has {len(value)} bytes, limit {rule.limit}")

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from gear_testing import strategies
 from gearproto import LocalProtocolError, Priority, RemoteProtocolError, packets
+from gearproto.addresses import Address
+from gearproto.client import JobHandle
 from gearproto.codec import (
     EXTENSIONS,
     HEADER,
@@ -535,3 +537,10 @@ def test_empty_arguments_at_both_ends_survive() -> None:
         assert decode(packet.encode(), "server") == packet
     assert decode(JobAssignUniq(b"h", b"f", b"", b"\0\0").encode(), "worker") == JobAssignUniq(b"h", b"f", b"", b"\0\0")
     assert decode(GrabJobAll().encode(), "server") == GrabJobAll()
+
+
+def test_arguments_may_be_of_a_class_of_bytes_and_keep_to_the_same_rules() -> None:
+    handle = JobHandle(b"H:1", Address("localhost", 4730))
+    WorkData(handle, JobHandle(b"\0", handle.server)).validate()
+    with pytest.raises(LocalProtocolError, match="WORK_FAIL: handle must not hold NUL bytes"):
+        WorkFail(JobHandle(b"\0", handle.server)).validate()
