@@ -15,7 +15,7 @@ from gearproto import RemoteProtocolError, admin
 from gearproto.codec import PACKETS, Packet, Route, decoders
 from gearproto.events import Line, MalformedPacket, UnexpectedPacket
 from gearproto.framing import Decoder
-from gearproto.packets import Error, JobAssign, JobAssignUniq, JobCreated, Noop, WorkComplete
+from gearproto.packets import Error, JobAssign, JobCreated, Noop, WorkComplete
 from gearproto.server import server_decoders
 
 _T = TypeVar("_T")
@@ -102,7 +102,7 @@ def test_both_directions_of_a_session_follow_the_protocol(role: strategies.Role,
     ("role", "kinds"),
     [
         ("client", [JobCreated, WorkComplete, Error, Line]),
-        ("worker", [JobAssign, JobAssignUniq, Noop]),
+        ("worker", [JobAssign, Noop]),
         ("administrator", [Line]),
     ],
 )
