@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,13 +23,14 @@ from gearproto.framing import Decoder
 from gearproto.packets import EchoReq, EchoRes, JobCreated, SubmitJob, SubmitJobBg
 from gearproto.server import Endpoint, Engine
 from tests.harness.examples import load
+from tests.harness.foreign import Processes, completed
 from tests.harness.ports import HOST
-from tests.harness.servers import poll_until
+from tests.harness.servers import RunningServer, poll_until
 from tests.harness.threads import LIMIT
 
-SERVERS = ["asyncio_protocol", "trio_server", "gevent_server", "twisted_server"]
+SERVERS = ["selectors_server", "asyncio_protocol", "trio_server", "gevent_server", "twisted_server"]
 NEEDS = {"gevent_server": "gevent", "twisted_server": "twisted"}
-MANY = 2000
+MANY = int(os.environ.get("GEARPROTO_MANY", "2000"))
 
 
 @pytest.fixture(params=SERVERS)
@@ -46,6 +50,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
         assert sock.makefile("rb").readline() == b"OK\r\n"
     thread.join(LIMIT)
     assert not thread.is_alive()
+    listener.close()
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
@@ -140,6 +145,36 @@ def test_delayed_jobs_come_in_time(address: tuple[str, int]) -> None:
     with gear_sync.Client(address) as client, running(worker):
         client.submit_background("later", run_at=time.time() + 0.5)
         assert done.wait(LIMIT)
+
+
+# Programs of others
+
+
+class Embedded(RunningServer):
+    """An embedded server, as the harness for programs of others knows servers."""
+
+    kind = "ours"
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.port = address[1]
+
+    def restart(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.interop("gearman", "gearadmin", "perl")
+def test_programs_of_others_work(address: tuple[str, int], tmp_path: Path) -> None:
+    with closing(Processes(Embedded(address), tmp_path)) as processes, gear_sync.Client(address) as client:
+        processes.start_gearman("-w", "-f", "swap", "--", "tr", "ab", "ba")
+        processes.start_worker("perl")
+        poll_until(lambda: sum(row.workers > 0 for row in client.admin.status()) > 1, "both workers are there")
+        done = processes.gearman("-f", "swap", workload=b"a" * 100_000)
+        assert (done.code, done.output) == (0, b"b" * 100_000)
+        assert processes.client("perl", "foreground", b"reverse", b"abc").lines == [completed(b"cba")]
+        assert "swap\t0\t0\t1" in processes.gearadmin("--status").lines
 
 
 # Clients and workers of asyncio
