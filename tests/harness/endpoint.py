@@ -81,6 +81,7 @@ class Driven:
         now: the time.
         wires: the connections that there have been.
         changes: all changes so far.
+        reports_all: whether the driver reports even what a transport has taken as a whole.
         sends_a_turn: how much the driver sends in a turn at the most; None for everything.
     """
 
@@ -90,6 +91,7 @@ class Driven:
         self.wires: dict[PeerId, Wire] = {}
         self.changes: list[Change] = []
         self.sends_a_turn: int | None = None
+        self.reports_all = True
 
     @property
     def wall(self) -> float:
@@ -142,7 +144,8 @@ class Driven:
         taken = 0 if wire.broken else wire.room(len(data))
         wire.held += data[:taken]
         wire.full = taken < len(data)
-        self.endpoint.sent(wire.id, taken, self.now, buffer_size=wire.capacity or 0)
+        if taken < len(data) or self.reports_all:
+            self.endpoint.sent(wire.id, taken, self.now, buffer_size=wire.capacity or 0)
         if wire.broken:
             self.endpoint.lost(wire.id, self.now, "reset")
 

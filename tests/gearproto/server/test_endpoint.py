@@ -84,12 +84,13 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS)
+@given(STEPS, st.booleans())
 def test_whatever_peers_do_answers_come_in_order_limits_hold_and_everybody_is_closed_in_time(
-    steps: list[tuple[str, int, int]],
+    steps: list[tuple[str, int, int]], reports_all: bool
 ) -> None:
     pause_at, max_output, largest = 2000, 500, 3000
     server = Driven(engine={"max_output_size": max_output}, pause_at=pause_at, linger=2.0)
+    server.reports_all = reports_all
     expected: dict[PeerId, bytes] = {}
     last: dict[PeerId, bytes] = {}  # the rest of a request of which a part was sent
     failed_at: dict[PeerId, float] = {}
