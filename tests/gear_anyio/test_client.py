@@ -653,5 +653,7 @@ async def test_jobs_of_another_client_are_refused_at_the_call(network: Network, 
         assert isinstance(client, Client)
         assert isinstance(other, Client)
         job = await client.submit("nobody", unique="u")
-        with pytest.raises(ValueError, match=r"^job 'nobody' \(unique u.*\) belongs to another client, which"):
+        with pytest.raises(
+            ValueError, match=r"^job 'nobody' \(unique u.*\) belongs to another client; only that client can wait"
+        ):
             other.as_completed([job])

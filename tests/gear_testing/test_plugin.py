@@ -89,7 +89,9 @@ def run(pytester: pytest.Pytester, source: str, *arguments: str) -> pytest.RunRe
     pytester.makepyfile(source)
     installed = any(entry.name == "gear_testing" for entry in entry_points(group="pytest11"))
     plugin = [] if installed else ["-p", "gear_testing.plugin"]
-    return pytester.runpytest_inprocess("-W", "error", "-p", "no:xdist", "-p", "no:cacheprovider", *plugin, *arguments)
+    known = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # other tests of this process may have imported it
+    options = ["-W", "error", *known, "-p", "no:xdist", "-p", "no:cacheprovider"]
+    return pytester.runpytest_inprocess(*options, *plugin, *arguments)
 
 
 def test_fixtures_of_plain_tests(pytester: pytest.Pytester) -> None:
