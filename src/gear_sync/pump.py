@@ -202,7 +202,8 @@ class Pump:
         Raises:
             GearmanError: this process has inherited the pump from its parent.
         """
-        if self.inherited:
+        opened = self._opened
+        if opened is not None and opened.forks != FORKS.count:  # as `inherited`, which takes another call
             raise GearmanError(f"{self._owner} belongs to the parent process: make another one after a fork")
 
     def open(self) -> bool:
