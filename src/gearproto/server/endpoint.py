@@ -325,13 +325,13 @@ class Endpoint:
 
         Call it once in each turn, at the end.
         """
-        if self._output.dirty or self._outgoing.sending:
+        if self._output.dirty or self._outgoing.sending or self._events:
             self._timeout_at = self._clock.now
             return self._timeout_at
         self._timeout_at = deadline = self.engine.next_deadline()
         if not self._outgoing.attention:
             return deadline
-        if self._resumable or self._outgoing.later or self._ends_now():
+        if self._resumable or self._outgoing.later or self._outgoing.cut_short or self._check or self._ends_now():
             self._timeout_at = self._clock.now
             return self._timeout_at
         times = [deadline, self._finish_at, self._backlogs.next_deadline()]
@@ -403,7 +403,7 @@ class Endpoint:
         self._take_events(self._clock.now)
         if self._output.dirty or self._outgoing.sending:
             return True
-        if not self.stopped and (self._stopping or (self._finish_at is not None and not self._backlogs.open)):
+        if not self.stopped and self._has_ended():
             self.stopped = True
             self._finish_at = None
             self.changes.append(Stopped())
@@ -435,8 +435,12 @@ class Endpoint:
     def _end_some(self) -> None:
         """Take the next step with each connection that may have come to its end."""
         check, self._check = self._check, {}
-        for connection in check:
-            self._advance(connection)
+        try:
+            for connection in list(check):
+                del check[connection]
+                self._advance(connection)
+        finally:  # the hook may have raised
+            self._check.update(check)
         for connection in list(self._half_closed):
             self._end_half_closed(connection)
 
@@ -453,10 +457,19 @@ class Endpoint:
             else:
                 self.changes.append(CloseWrite(peer))
                 self.engine.disconnect(peer, self._clock.now)  # nothing can be sent to it any more
-        elif self.on_half_close is not None and self.engine.waits(peer) and self.on_half_close(peer):
+        elif connection not in self._half_closed:
+            self._ask_whether_to_keep(connection)
+
+    def _ask_whether_to_keep(self, connection: Connection) -> None:
+        """Close a connection whose peer sends no more, unless it waits for results and the driver wants it kept."""
+        peer, keep = connection.id, False
+        try:
+            keep = self.on_half_close is not None and self.engine.waits(peer) and self.on_half_close(peer)
+        finally:  # a hook that raises wants nothing kept
+            if not keep:
+                self._close(connection, "by the peer")
+        if keep and peer in self._connections:  # else the hook has had it closed
             self._half_closed[connection] = None
-        else:
-            self._close(connection, "by the peer")
 
     def _end_half_closed(self, connection: Connection) -> None:
         """Close a connection whose peer sends no more once it has been sent its results."""
@@ -481,12 +494,14 @@ class Endpoint:
     def _close(self, connection: Connection, reason: str) -> None:
         """Forget a connection, and have it closed."""
         peer = connection.id
-        del self._connections[peer]
+        if self._connections.pop(peer, None) is None:  # a hook has had it closed
+            return
         for table in (self._leaving, self._half_closed, self._check):
             table.pop(connection, None)
         self._resumable.pop(peer, None)
-        unread = self.engine.output_of(peer) + (0 if connection.backlog is None else connection.backlog.size)
+        unread = self.engine.output_of(peer) + sum(map(len, connection.pending or ()))
         if connection.backlog is not None:
+            unread += connection.backlog.size
             self._backlogs.end(connection)
             connection.backlog = None
         connection.pending = None
@@ -526,8 +541,19 @@ class Endpoint:
         self._draining = self._outgoing.attention = True
 
     def stop(self) -> None:
-        """Stop without waiting for jobs: `Stopped` follows once all output has been tried to be sent."""
+        """Stop without waiting for jobs: `Stopped` follows when transports have all output, or take no more of it.
+
+        Stop accepting connections. The endpoint waits a few seconds at the most.
+        """
         self._stopping = self._outgoing.attention = True
+
+    def _has_ended(self) -> bool:
+        """Return whether nothing is left to wait for, once all output of a turn has been handed out."""
+        if not self._stopping:
+            return self._finish_at is not None and not self._backlogs.open
+        if self._finish_at is None:
+            self._finish_at = self._clock.now + self._last_words
+        return not self._outgoing.later or self._clock.now >= self._finish_at
 
     def _finish(self, now: float) -> None:
         """Let peers read the last results of a server that drains, but not for ever."""

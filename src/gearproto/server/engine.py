@@ -533,17 +533,22 @@ class Engine:
                 self._count_input(peer)
                 return True
         except RemoteProtocolError as error:  # the requests before it have been served
+            if peer.failed:  # a hook has closed it
+                return False
             if error.code is not None:
                 self.output.send_error(peer, error.code, str(error).encode())
             self._fail(peer, str(error))
         except BaseException:  # of a hook; the following requests wait until the peer is resumed
-            self._paused[peer.id] = peer
-            self._count_input(peer)
+            if not peer.failed:
+                self._paused[peer.id] = peer
+                self._count_input(peer)
             raise
         return False
 
     def _count_input(self, peer: Peer) -> None:
         """Count what a peer has sent, and has not been dealt with."""
+        if peer.gone:  # a hook has closed it
+            return
         size = peer.decoder.buffered
         peer.decoder.holds_back = size > 0
         self.output.under_way += size - peer.input_size
@@ -562,7 +567,7 @@ class Engine:
             handled = self._line_hook is not None and self._line_hook(peer.id, request.text)
         else:
             handled = self._request_hook is not None and self._request_hook(peer.id, request)
-        if not handled:
+        if not handled and not peer.failed:
             self._table.get(type(request), self._on_unknown)(peer, request)
 
     def _on_line(self, peer: Peer, line: Line) -> None:

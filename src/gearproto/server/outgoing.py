@@ -36,6 +36,7 @@ class Outgoing:
     Attributes:
         attention: whether there may be anything out of the ordinary, so that `end_turn` is called.
         bytes_sent: bytes sent since the start.
+        cut_short: whether the driver has stopped before the end of what there was to send.
         later: connections whose backlog is tried in the next turn.
         sending: connections whose backlog is tried in this turn.
     """
@@ -52,6 +53,7 @@ class Outgoing:
         "_review",
         "attention",
         "bytes_sent",
+        "cut_short",
         "later",
         "sending",
     )
@@ -87,6 +89,7 @@ class Outgoing:
         self._end_turn = end_turn
         self.attention = False
         self.bytes_sent = 0
+        self.cut_short = False
         self.sending: deque[Connection] = deque()
         self.later: list[Connection] = []
         self._handed: Connection | None = None  # whose backlog the last output was from
@@ -94,6 +97,7 @@ class Outgoing:
 
     def try_later_ones(self) -> None:
         """Begin a turn: try the backlogs that were put off."""
+        self._count_handed()
         for connection in self.later:
             self.send_soon(connection)
         self.later.clear()
@@ -107,6 +111,7 @@ class Outgoing:
     def sends(self) -> Iterator[tuple[PeerId, bytes | memoryview]]:
         """Yield what there is to send in this turn; see `Endpoint.sends`."""
         dirty, sending, behind = self._output.dirty, self.sending, self._backlogs.open
+        self.cut_short = True
         if self._handed is not None:
             self._count_handed()
         while True:
@@ -116,6 +121,7 @@ class Outgoing:
             if not dirty:
                 if sending or (self.attention and self._end_turn()):
                     continue
+                self.cut_short = False
                 return
             peer = dirty.popleft()
             if peer.gone:
@@ -201,6 +207,8 @@ class Outgoing:
         if backlog is None:
             connection.backlog = self._backlogs.begin(connection, pieces, size)
             self.send_soon(connection)
+        elif connection.pending is not None:
+            connection.pending += pieces
         elif self._backlogs.may_be_stuck(backlog) and not connection.queued:
             connection.pending = pieces
             self.send_soon(connection)
