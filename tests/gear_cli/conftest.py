@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,18 @@ def environment(**variables: str) -> dict[str, str]:
     apart = ("GEAR_", "PYTHONUNBUFFERED", "PYTHONIOENCODING")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(apart)}
     return {**kept, "COLUMNS": "80", **variables}
+
+
+@contextmanager
+def in_time(process: "subprocess.Popen[Any]", seconds: float = WAIT) -> Iterator[None]:
+    """Kill a process that a block waits for too long: whatever reads its output sees the end then, and fails."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @pytest.fixture

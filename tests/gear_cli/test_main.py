@@ -16,7 +16,7 @@ import gear_sync
 import gearproto
 from gear_cli.main import main
 
-from .conftest import WAIT, Hold, Refusal, command, environment
+from .conftest import WAIT, Hold, Refusal, command, environment, in_time
 
 
 def test_version_is_the_package_s(capfd: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,8 @@ def test_interrupt_during_imports_ends_without_a_traceback(tmp_path: Path) -> No
     variables = environment(PYTHONPATH=str(tmp_path))
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"imports\n"
+        with in_time(process):
+            assert process.stdout.readline() == b"imports\n"
         process.send_signal(signal.SIGINT)
         _out, err = process.communicate(timeout=WAIT)
     assert (process.returncode, err) == (130, b"")

@@ -32,7 +32,7 @@ from tests.harness.raw import RawConnection
 from tests.harness.servers import RunningServer, poll_until
 from tests.harness.threads import Call
 
-from .conftest import WAIT, Refusal, Run, command, environment
+from .conftest import WAIT, Refusal, Run, command, environment, in_time
 
 
 class Serving:
@@ -44,15 +44,19 @@ class Serving:
 
     def next_address(self) -> str:
         assert self.process.stdout is not None
-        return _address(self.process.stdout.readline())
+        with in_time(self.process):
+            return _address(self.process.stdout.readline())
 
-    def wait_for_log(self, pattern: str) -> None:
-        """Read the log up to a line."""
+    def wait_for_log(self, pattern: str, limit: float = WAIT) -> None:
+        """Read the log up to a line; if that does not come in time, the process is killed, and the test fails."""
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if re.search(pattern, line):
-                return
-        raise AssertionError(f"it has ended without {pattern!r} in its log")
+        seen = []
+        with in_time(self.process, limit):
+            for line in self.process.stderr:
+                if re.search(pattern, line):
+                    return
+                seen.append(line)
+        raise AssertionError(f"no {pattern!r} in its log: {seen}")
 
 
 def _address(line: str) -> str:
@@ -68,8 +72,9 @@ def serving(*words: str, prefix: tuple[str, ...] = (), **options: Any) -> Iterat
         [*prefix, *command("serve", *words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     ) as process:
         try:
-            assert process.stdout is not None
-            yield Serving(process, _address(process.stdout.readline()))
+            server = Serving(process, "")
+            server.address = server.next_address()
+            yield server
         finally:
             process.kill()
 
@@ -266,6 +271,11 @@ def test_sighup_makes_it_read_the_files_of_tls_again(tmp_path: Path) -> None:
         server.process.terminate()
         assert server.process.wait(WAIT) == 0
     assert not path.exists()
+
+
+def test_log_line_that_never_comes_fails_a_test_instead_of_hanging_it() -> None:
+    with serving("--port=0") as server, pytest.raises(AssertionError, match=r"no 'no such line' in its log: \[\]"):
+        server.wait_for_log("no such line", limit=0.1)
 
 
 def test_sighup_changes_nothing_without_tls() -> None:

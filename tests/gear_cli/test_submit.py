@@ -21,7 +21,7 @@ from gearproto.addresses import DEFAULT_PORT, Address
 from gearproto.packets import JobCreated, JobRequeued, OptionRes, SubmitJob, WorkComplete, WorkData
 from tests.harness.hostile import HostileServer, Peer
 
-from .conftest import WAIT, Refusal, Run, command, environment
+from .conftest import WAIT, Refusal, Run, command, environment, in_time
 
 Here = Callable[..., tuple[int, bytes, bytes]]
 
@@ -198,7 +198,8 @@ def test_result_of_a_line_is_out_before_the_next_line_is_in(at: str) -> None:
         for line in (b"one\n", b"two\n"):
             process.stdin.write(line)
             process.stdin.flush()
-            assert process.stdout.readline() == line
+            with in_time(process):
+                assert process.stdout.readline() == line
         process.stdin.close()
         assert process.wait(WAIT) == 0
 

@@ -8,7 +8,7 @@ import subprocess
 import gear_sync
 from tests.harness.certificates import authority
 
-from .conftest import WAIT, Refusal, Run, command, environment
+from .conftest import WAIT, Refusal, Run, command, environment, in_time
 
 
 def test_job_and_worker_speak_tls(gear: Run) -> None:
@@ -58,7 +58,8 @@ def test_tls_on_one_side_only_is_told_as_such(gear: Run) -> None:
                 command("work", "f", "cat", *words), stderr=subprocess.PIPE, env=environment()
             ) as worker:
                 assert worker.stderr is not None
-                assert re.search(said, worker.stderr.readline().decode())
+                with in_time(worker):
+                    assert re.search(said, worker.stderr.readline().decode())
                 worker.terminate()
                 assert worker.wait(WAIT) == 0
 

@@ -13,7 +13,7 @@ from gear_cli.main import main
 from gearproto import JobFailed, JobRaised
 from tests.harness.threads import Call
 
-from .conftest import WAIT, Run, command, environment
+from .conftest import WAIT, Run, command, environment, in_time
 
 Here = Callable[..., tuple[int, str, str]]
 
@@ -215,7 +215,8 @@ def test_second_signal_ends_the_worker_whatever_its_function_does(
     words = command("work", "f", at, f"--target=hanging:{function}", f"--threads={threads}")
     with subprocess.Popen(words, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
-        assert worker.stdout.readline() == b"started\n"
+        with in_time(worker):
+            assert worker.stdout.readline() == b"started\n"
         worker.send_signal(signal.SIGTERM)
         worker.send_signal(signal.SIGINT)
         try:
@@ -292,7 +293,8 @@ def test_server_that_cannot_be_reached_is_tried_again(unused_port: int) -> None:
     words = command("work", "f", "cat", "--count=1", f"--server=127.0.0.1:{unused_port}")
     with subprocess.Popen(words, stderr=subprocess.PIPE, env=environment()) as worker:
         assert worker.stderr is not None
-        assert f"127.0.0.1:{unused_port}: Connection refused" in worker.stderr.readline().decode()
+        with in_time(worker):
+            assert f"127.0.0.1:{unused_port}: Connection refused" in worker.stderr.readline().decode()
         with gear_sync.Server(port=unused_port) as server, gear_sync.Client(server.address) as client:
             assert client.submit("f", b"text").result(WAIT) == b"text"
             assert worker.wait(WAIT) == 0
