@@ -8,7 +8,7 @@ import pytest
 
 from gearproto.event import Event
 from gearproto.packets import EchoReq, EchoRes, SetClientId, SubmitJobBg, WorkComplete
-from gearproto.server import PeerFailed, PeerId
+from gearproto.server import JobObserver, PeerFailed, PeerId
 from gearproto.server.deadlines import Deadlines
 from gearproto.server.jobs import QUEUED, Job, JobState
 from tests.harness.engine import Bench, check_books
@@ -98,6 +98,17 @@ def test_traced_engine_passes_names_of_clients_on() -> None:
     bench = Bench(trace=True)
     assert bench.connect().send(SetClientId(b"me")).received() == []
     assert b" me " in bench.connect().command(b"workers")
+
+
+def test_traced_engine_passes_on_who_sleeps() -> None:
+    asleep: list[PeerId] = []
+
+    class Observer(JobObserver):
+        def worker_asleep(self, worker: PeerId) -> None:
+            asleep.append(worker)
+
+    worker = Bench(trace=True, observer=Observer()).worker(b"f").fall_asleep()
+    assert asleep == [worker.id]
 
 
 def test_worker_may_be_told_of_one_cancelled_job_after_the_other() -> None:
