@@ -8,6 +8,7 @@ which submissions were not sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import time
@@ -19,6 +20,7 @@ from gearproto.events import Event, JobAssigned, JobEnded, RequestId
 from gearproto.server import TURNED_AWAY, Close, CloseWrite, Endpoint, Engine, PauseReading, PeerId, ResumeReading
 
 PIECE: Final = 65536  # bytes that a transport is given at once
+LAST_WORDS: Final = 5.0  # seconds for what a transport holds when it is closed; it would wait for ever
 
 
 class Transport(asyncio.Protocol):
@@ -112,17 +114,19 @@ class Server:
             return
         self.in_turn = True
         endpoint, now = self.endpoint, time.monotonic()
-        endpoint.begin_turn(now, time.time())
-        what(now)
-        endpoint.settle(now)
-        self.apply()
-        for peer, data in endpoint.sends():
-            protocol = self.peers[peer]
-            count = protocol.write(data)
-            endpoint.sent(peer, count, now, full=protocol.full)
-        self.apply()
-        self.set_timer(endpoint.next_deadline())
-        self.in_turn = False
+        try:
+            endpoint.begin_turn(now, time.time())
+            what(now)
+            endpoint.settle(now)
+            self.apply()
+            for peer, data in endpoint.sends():
+                protocol = self.peers[peer]
+                count = protocol.write(data)
+                endpoint.sent(peer, count, now, full=protocol.full)
+            self.apply()
+        finally:  # a hook may have raised; asyncio logs it
+            self.in_turn = False
+            self.set_timer(endpoint.next_deadline())
         if endpoint.stopped:
             self.stopped.set()
 
@@ -134,13 +138,15 @@ class Server:
                 transport = self.peers.pop(change.peer).transport
                 if transport is not None:
                     transport.close()
+                    asyncio.get_running_loop().call_later(LAST_WORDS, transport.abort)  # if it is not read
                 continue
             if isinstance(change, CloseWrite | PauseReading | ResumeReading):
                 transport = self.peers[change.peer].transport
                 if transport is None:
                     continue
                 if isinstance(change, CloseWrite):
-                    transport.write_eof()
+                    with contextlib.suppress(OSError):  # it is lost, as the transport will say
+                        transport.write_eof()
                 elif isinstance(change, PauseReading):
                     transport.pause_reading()
                 else:

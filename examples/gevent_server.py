@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import time
@@ -51,10 +52,15 @@ class Server:
     def accept(self, listener: socket.socket) -> None:
         while True:
             wait_read(listener.fileno())
-            sock, _address = listener.accept()
+            try:
+                sock, _address = listener.accept()
+            except OSError:  # it has gone already, or there is no room for now
+                gevent.sleep(0.01)
+                continue
             sock.setblocking(False)
             if self.endpoint.refusal() is not None:
-                sock.send(TURNED_AWAY)
+                with contextlib.suppress(OSError):
+                    sock.send(TURNED_AWAY)
                 sock.close()
                 continue
             id_ = self.endpoint.accepted(time.monotonic())
@@ -118,7 +124,8 @@ class Server:
                 case Close(peer=id_):
                     self.close(self.peers.pop(id_))
                 case CloseWrite(peer=id_):
-                    self.peers[id_].sock.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(OSError):  # it is lost, as its reader will see
+                        self.peers[id_].sock.shutdown(socket.SHUT_WR)
                 case PauseReading(peer=id_):
                     self.peers[id_].may_read.clear()
                 case ResumeReading(peer=id_):

@@ -74,14 +74,18 @@ def serve(endpoint, listener):
 
 def accept(endpoint, listener, socks, watch, now):
     """Accept a connection, or turn it away."""
-    sock, address = listener.accept()
+    try:
+        sock, address = listener.accept()
+    except OSError:  # it has gone already, or there is no room for now
+        return
     sock.setblocking(False)
     if endpoint.refusal() is None:
         peer = endpoint.accepted(now, address=address[0].encode())
         socks[peer] = sock
         watch(peer, more=READ)
     else:
-        sock.send(TURNED_AWAY)
+        with contextlib.suppress(OSError):
+            sock.send(TURNED_AWAY)
         sock.close()
 
 

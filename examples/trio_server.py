@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 import socket
@@ -40,10 +41,15 @@ class Server:
             nursery.start_soon(self.keep_time, nursery.cancel_scope)
             while True:
                 await trio.lowlevel.wait_readable(listener)
-                sock, _address = listener.accept()
+                try:
+                    sock, _address = listener.accept()
+                except OSError:  # it has gone already, or there is no room for now
+                    await trio.sleep(0.01)
+                    continue
                 sock.setblocking(False)
                 if self.endpoint.refusal() is not None:
-                    sock.send(TURNED_AWAY)
+                    with contextlib.suppress(OSError):
+                        sock.send(TURNED_AWAY)
                     sock.close()
                     continue
                 peer = self.endpoint.accepted(time.monotonic())
@@ -127,7 +133,8 @@ class Server:
                 case Close(peer=peer):
                     self.peers.pop(peer).tasks.cancel()
                 case CloseWrite(peer=peer):
-                    self.peers[peer].sock.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(OSError):  # it is lost, as its reader will see
+                        self.peers[peer].sock.shutdown(socket.SHUT_WR)
                 case PauseReading(peer=peer):
                     self.peers[peer].may_read = trio.Event()
                 case ResumeReading(peer=peer):

@@ -104,17 +104,19 @@ class Server(Factory):
             return
         self.in_turn = True
         endpoint, now = self.endpoint, time.monotonic()
-        endpoint.begin_turn(now, time.time())
-        what(now)
-        endpoint.settle(now)
-        self.apply()
-        for peer, data in endpoint.sends():
-            protocol = self.peers[peer]
-            count = protocol.write(data)
-            endpoint.sent(peer, count, now, full=protocol.full)
-        self.apply()
-        self.set_timer(endpoint.next_deadline())
-        self.in_turn = False
+        try:
+            endpoint.begin_turn(now, time.time())
+            what(now)
+            endpoint.settle(now)
+            self.apply()
+            for peer, data in endpoint.sends():
+                protocol = self.peers[peer]
+                count = protocol.write(data)
+                endpoint.sent(peer, count, now, full=protocol.full)
+            self.apply()
+        finally:  # a hook may have raised; Twisted logs it
+            self.in_turn = False
+            self.set_timer(endpoint.next_deadline())
         if endpoint.stopped:
             endpoint.close_all(now)
             self.apply()

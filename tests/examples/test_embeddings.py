@@ -26,7 +26,7 @@ from tests.harness.examples import load
 from tests.harness.foreign import Processes, completed
 from tests.harness.ports import HOST
 from tests.harness.servers import RunningServer, poll_until
-from tests.harness.threads import LIMIT
+from tests.harness.threads import LIMIT, Call
 
 SERVERS = ["selectors_server", "asyncio_protocol", "trio_server", "gevent_server", "twisted_server"]
 NEEDS = {"gevent_server": "gevent", "twisted_server": "twisted"}
@@ -132,8 +132,7 @@ def test_peer_that_resets_its_connection_is_forgotten(address: tuple[str, int]) 
         sock.sendall(SubmitJob(b"f", b"", b"w").encode())
         assert sock.recv(100)
         assert client.admin.status()[0].total == 1
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        sock.close()
+        reset(sock)
         poll_until(lambda: client.admin.status()[0].total == 0, "the job is gone")
 
 
@@ -145,6 +144,30 @@ def test_delayed_jobs_come_in_time(address: tuple[str, int]) -> None:
     with gear_sync.Client(address) as client, running(worker):
         client.submit_background("later", run_at=time.time() + 0.5)
         assert done.wait(LIMIT)
+
+
+@pytest.mark.parametrize("most", [1, 100])
+@pytest.mark.parametrize("message", [b"", b"version\n", b"\0BAD\0\0\0\1\0\0\0\0"])
+@pytest.mark.parametrize("name", SERVERS)
+def test_peers_that_are_gone_before_they_are_served_do_not_end_the_server(name: str, message: bytes, most: int) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    serve = load(name).serve
+    endpoint = Endpoint(Engine(handle_prefix=b"H:x", epoch_offset=0.0, allow_shutdown=True), max_connections=most)
+    with socket.create_server((HOST, 0)) as listener, connect(listener.getsockname()) as admin:
+        for _ in range(8):  # they are turned away if no more than the first connection is allowed
+            gone = connect(listener.getsockname())
+            gone.sendall(message)
+            reset(gone)
+        server = Call(lambda: serve(endpoint, listener))
+        admin.sendall(b"shutdown\n")
+        assert admin.makefile("rb").readline() == b"OK\r\n"
+        server.result()
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
 
 
 # Programs of others
