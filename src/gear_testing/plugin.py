@@ -5,6 +5,7 @@ Only what a test asks for is imported: a plugin that imports a package before it
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,11 @@ def _is_async(request: pytest.FixtureRequest) -> bool:
     """Tell whether a fixture is for a coroutine, which has to be a test of anyio then."""
     if not inspect.iscoroutinefunction(request.function):
         return False
+    if importlib.util.find_spec("anyio") is None:
+        raise pytest.UsageError(
+            f"{request.fixturename} in a coroutine needs anyio, which is not installed: "
+            f"pip install 'gearproto[anyio,testing]'"
+        )
     if "anyio_backend" not in request.fixturenames:
         raise pytest.UsageError(f"{request.fixturename} in a coroutine needs pytest.mark.anyio: {request.node.nodeid}")
     return True

@@ -5,7 +5,8 @@
 ...     properties.any_split_gives_the_same_events(lambda: MyParser(role="server"))
 
 Each is a plain function that tries many examples and fails with the shortest that it finds; the settings of Hypothesis
-apply. A parser is any object with the two methods of `Parser`; `parser_of` makes one of a sans-I/O connection.
+apply. A parser is any object with the two methods of `Parser`; `parser_of` makes one of a sans-I/O connection. To check
+a limit, it also needs the attribute ``buffered``.
 """
 
 from __future__ import annotations
@@ -152,7 +153,12 @@ def any_bytes_give_events_or_an_error(
             been pulled; None if it has no such attribute. Where the limit is on packets, add 12 for the header.
         data: the bytes; None for random bytes, streams to a server, and mutations of them.
         errors: what the parser may raise.
+
+    Raises:
+        TypeError: there is a limit, and the parser has no ``buffered``.
     """
+    if limit is not None and not hasattr(make(), "buffered"):
+        raise TypeError("to check the limit, the parser needs an attribute `buffered`: how many bytes wait in it")
     wild = st.one_of(st.binary(max_size=200), _headers(), streams(), strategies.mutations(streams()))
     wild = wild if data is None else data
 
@@ -182,7 +188,8 @@ def every_packet_is_read(
     Args:
         make: makes a parser.
         receives: whose packets to try.
-        expect: returns the event that the parser has to make of a packet.
+        expect: returns the event that the parser has to make of a packet; without it, that is the packet itself.
+            ``packet.spec.number`` is its type; ``packet.encode()[12:]`` has its arguments, as they are sent.
     """
     classes = [cls for cls in PACKETS.values() if cls.spec.route & receives]
 

@@ -154,6 +154,18 @@ def test_every_target_has_a_name_in_the_command() -> None:
     assert set(command._NAMES) == set(TARGETS)
 
 
+def test_negative_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["decoder", "--random", "--seconds", "-1"])
+    assert "--seconds is 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
+def test_fuzzer_without_time_runs_the_kept_inputs_and_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["admin", "--seconds", "0"]) == 0
+    assert capfd.readouterr().out == "nothing found\n"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 def test_fuzzer_guided_by_coverage_runs(capfd: pytest.CaptureFixture[str]) -> None:
     assert command.main(["admin", "--seconds", "1"]) == 0

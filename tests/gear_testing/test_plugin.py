@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -105,6 +106,15 @@ def test_fixtures_of_anyio_tests(pytester: pytest.Pytester) -> None:
 def test_coroutine_without_anyio_is_told_what_it_needs(pytester: pytest.Pytester) -> None:
     result = run(pytester, "async def test_it(gear_client): pass", "-W", "ignore")
     result.stdout.fnmatch_lines(["*gear_client in a coroutine needs pytest.mark.anyio: *test_it"])
+
+
+def test_coroutine_where_anyio_is_not_installed_is_told_what_to_install(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "anyio" else find_spec(name))
+    result = run(pytester, "async def test_it(gear_worker): pass", "-W", "ignore")
+    result.stdout.fnmatch_lines(["*anyio, which is not installed: pip install 'gearproto?anyio,testing?'"])
 
 
 def test_worker_whose_function_never_returns_fails_its_test(

@@ -151,6 +151,19 @@ def test_property_finds_its_fault(
         check(fault)
 
 
+def test_limit_of_a_parser_that_tells_no_buffered_bytes_is_not_checked_in_silence() -> None:
+    class Plain:
+        def feed(self, data: bytes) -> None:
+            pass
+
+        def next(self) -> object | None:
+            return None
+
+    with pytest.raises(TypeError, match="needs an attribute `buffered`"):
+        properties.any_bytes_give_events_or_an_error(Plain, limit=LIMIT)
+    properties.any_bytes_give_events_or_an_error(Plain)
+
+
 def test_expectation_may_be_another_event_than_ours() -> None:
     def names() -> Parser:
         class Names(Wrapped):

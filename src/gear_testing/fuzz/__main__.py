@@ -30,11 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 if nothing was found, 1 if there is a fault, 2 if it cannot run."""
     parser = argparse.ArgumentParser(prog="python -m gear_testing.fuzz", description=__doc__)
     parser.add_argument("target", choices=_NAMES, help="what to fuzz")
-    parser.add_argument("--seconds", type=int, default=60, help="for how long, at least 0 (60)")
+    parser.add_argument("--seconds", type=int, default=60, help="for how long (60); 0 for a quick run")
     parser.add_argument("--keep", action="store_true", help="add inputs that reach new code to the kept ones")
     parser.add_argument("--random", action="store_true", help="do without coverage, and without atheris")
     parser.add_argument("--inputs", help=argparse.SUPPRESS)  # the directory of the process that fuzzes
     options = parser.parse_args(arguments)
+    if options.seconds < 0:
+        parser.error("--seconds is 0 or more")
     if options.random:
         return _try_random(options.target, options.seconds)
     if importlib.util.find_spec("atheris") is None:
@@ -61,6 +63,8 @@ def _guide(target: str, seconds: int, *, keep: bool) -> int:
         failed = subprocess.run(command, check=False).returncode != 0
         for finding in sorted(findings.iterdir()):
             print(f"found: append this line to {corpus.file_of(target)}\n{finding.read_bytes()!r}")
+        if not failed:
+            print("nothing found")
         if keep and not failed:
             small = [path.read_bytes() for path in inputs.iterdir() if path.stat().st_size <= _MAX_KEPT]
             new = new_reach(TARGETS[target], corpus.kept(target), small)
@@ -74,6 +78,8 @@ def _fuzz(target: str, seconds: int, directory: Path) -> int:
     with atheris.instrument_imports(include=["gearproto"]):
         from .targets import TARGETS  # noqa: PLC0415
     limits = [f"-max_len={_MAX_SIZE}", f"-max_total_time={seconds}", "-timeout=5", "-print_final_stats=1"]
+    if not seconds:
+        limits.append("-runs=0")  # the kept inputs alone: no time at all means no limit to it
     findings = f"-artifact_prefix={directory / 'findings'}/"
     atheris.Setup([sys.argv[0], *limits, findings, str(directory / "inputs")], TARGETS[target])
     atheris.Fuzz()
