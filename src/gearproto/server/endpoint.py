@@ -543,7 +543,7 @@ class Endpoint:
     def stop(self) -> None:
         """Stop without waiting for jobs: `Stopped` follows when transports have all output, or take no more of it.
 
-        Stop accepting connections. The endpoint waits a few seconds at the most.
+        Stop accepting connections. The endpoint waits a few seconds at most.
         """
         self._stopping = self._outgoing.attention = True
 
