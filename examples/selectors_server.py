@@ -49,6 +49,7 @@ def serve(endpoint, listener):
             except BlockingIOError:
                 sent = 0
             except OSError as error:
+                endpoint.sent(peer, 0, now)
                 endpoint.lost(peer, now, str(error))
                 continue
             if sent < len(data):

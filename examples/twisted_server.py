@@ -21,6 +21,7 @@ from zope.interface import implementer
 from gearproto.server import TURNED_AWAY, Close, CloseWrite, Endpoint, Engine, PauseReading, PeerId, ResumeReading
 
 PIECE: Final = 65536  # bytes that a transport is given at once
+LAST_WORDS: Final = 5.0  # seconds for what a transport holds when it is closed; it would wait for ever
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -82,6 +83,7 @@ class ServerPeer(Protocol):
     def close(self) -> None:
         self.transport.unregisterProducer()  # else the transport waits for the rest
         self.transport.loseConnection()
+        self.server.reactor.callLater(LAST_WORDS, self.transport.abortConnection)  # if it is not read
 
 
 class Server(Factory):

@@ -146,7 +146,7 @@ def test_delayed_jobs_come_in_time(address: tuple[str, int]) -> None:
         assert done.wait(LIMIT)
 
 
-@pytest.mark.parametrize("most", [1, 100])
+@pytest.mark.parametrize("most", [1, 4, 100])
 @pytest.mark.parametrize("message", [b"", b"version\n", b"\0BAD\0\0\0\1\0\0\0\0"])
 @pytest.mark.parametrize("name", SERVERS)
 def test_peers_that_are_gone_before_they_are_served_do_not_end_the_server(name: str, message: bytes, most: int) -> None:
@@ -160,6 +160,31 @@ def test_peers_that_are_gone_before_they_are_served_do_not_end_the_server(name: 
             gone.sendall(message)
             reset(gone)
         server = Call(lambda: serve(endpoint, listener))
+        admin.sendall(b"shutdown\n")
+        assert admin.makefile("rb").readline() == b"OK\r\n"
+        server.result()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_connection_that_is_closed_because_its_peer_does_not_read_leaves_nothing_open(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    example = load(name)
+    monkeypatch.setattr(example, "LAST_WORDS", 0.2, raising=False)
+    engine = Engine(handle_prefix=b"H:x", epoch_offset=0.0, allow_shutdown=True, max_output_size=100_000_000)
+    endpoint = Endpoint(engine, linger=0.0, pause_at=100_000_000)
+    listener = socket.create_server((HOST, 0))
+    address = listener.getsockname()
+    with listener, connect(address) as admin:
+        server = Call(lambda: example.serve(endpoint, listener))
+        admin.sendall(b"version\n")
+        assert admin.recv(100).startswith(b"OK ")
+        before = len(os.listdir("/proc/self/fd"))
+        with connect(address) as sock:
+            sock.sendall(EchoReq(bytes(100_000)).encode() * 200 + b"\0BAD\0\0\0\1\0\0\0\0")
+            poll_until(lambda: len(os.listdir("/proc/self/fd")) == before + 1, "the server has closed its end")
         admin.sendall(b"shutdown\n")
         assert admin.makefile("rb").readline() == b"OK\r\n"
         server.result()
