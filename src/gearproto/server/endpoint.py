@@ -73,10 +73,22 @@ class EndpointOptions(TypedDict, total=False):
 class Endpoint:
     """A job server without any I/O: an `Engine`, and everything that is decided about its connections.
 
+    The driver owns the sockets. A turn of its loop makes these calls, in this order:
+
+    1. `begin_turn`;
+    2. for each peer that is ready, `received`, `ended`, `lost` or `writable`;
+    3. `settle`;
+    4. for each piece of `sends`, pass it to the peer's transport, and call `sent` if that takes less than all of it;
+    5. for each of `changes`, remove it and do what it says;
+    6. `next_deadline`: begin the next turn then, or as soon as a peer is ready.
+
+    `accepted`, `lost`, `drain`, `stop` and the calls of the engine may come between turns too; take a turn soon after
+    them. If a hook raises, the exception leaves the call that has led to it. Begin the next turn as usual then.
+
     Attributes:
         engine: the job server's logic.
         changes: what the driver has to do, the oldest first; remove each one.
-        stopped: whether the server has stopped.
+        stopped: whether the server has stopped; call `close_all` then, and do what `changes` say once more.
         bytes_received: bytes received since the start.
         max_read: bytes to read from one peer in this turn.
         tunnels: number of connections with TLS; set by the driver, because their memory counts.
@@ -145,7 +157,8 @@ class Endpoint:
             linger: seconds that a peer which has broken the protocol may take to read why.
             last_words: seconds that peers may take to read what is for them when a server that drains ends.
             on_half_close: called when a peer sends no more, has been sent all that was for it, but waits for the
-                results of jobs. Returns whether to keep it until it waits for nothing any more. None closes it.
+                results of jobs. Returns whether to keep it until it waits for nothing any more; report it as `lost` if
+                its connection fails meanwhile. It may raise, and the peer is closed then. None closes all such peers.
         """
         self.engine = engine
         self.changes: deque[Change] = deque()
@@ -220,14 +233,22 @@ class Endpoint:
         return peer
 
     def lost(self, peer: PeerId, now: float, reason: str = "lost") -> None:
-        """Handle a connection that has failed; `Close` follows. Does nothing if it is not known."""
+        """Handle a connection that has failed; `Close` follows. Does nothing if it is not known.
+
+        If a piece of `sends` has failed, call ``sent(peer, 0, now)`` first, or it counts as sent.
+
+        Args:
+            peer: whose connection it was.
+            now: monotonic time in seconds.
+            reason: why, as text for `Close`.
+        """
         self._clock.now = now
         connection = self._connections.get(peer)
         if connection is not None:
             self._close(connection, reason)
 
     def close_all(self, now: float, reason: str = "the server stops") -> None:
-        """Close every connection."""
+        """Close every connection: a `Close` for each follows."""
         self._clock.now = now
         for connection in list(self._connections.values()):
             self._close(connection, reason)
@@ -280,7 +301,10 @@ class Endpoint:
                 self._review(connection)
 
     def ended(self, peer: PeerId, now: float) -> None:
-        """Handle the end of what a peer sends; it is closed once it has been sent all answers."""
+        """Handle the end of what a peer sends; it is closed once it has been sent all answers.
+
+        Do nothing else about it before `Close`: the peer may still read.
+        """
         self._clock.now = now
         connection = self._connections.get(peer)
         if connection is not None and not connection.ended:
@@ -379,7 +403,8 @@ class Endpoint:
     def sends(self) -> Iterator[tuple[PeerId, bytes | memoryview]]:
         """Yield what there is to send in this turn: a peer, and bytes to send to it now.
 
-        They count as sent unless you call `sent` before you take the next. You may stop before the end.
+        They count as sent unless you call `sent` before you take the next. You may stop before the end: the rest is
+        yielded in the next turn, for which `next_deadline` is now.
         """
         return self._outgoing.sends()
 
