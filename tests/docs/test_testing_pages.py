@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +39,17 @@ def test_the_tests_on_the_page_pass(code: str, pytester: pytest.Pytester) -> Non
     arguments = [] if installed else ["-p", "gear_testing.plugin"]
     result = pytester.runpytest_inprocess("-p", "no:xdist", "-p", "no:cacheprovider", *arguments)
     result.assert_outcomes(passed=code.count("def test_"))
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed")
+def test_the_program_that_fuzzes_a_parser_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", FUZZING, re.DOTALL)
+    program = tmp_path / "fuzz_parser.py"
+    program.write_text(code, encoding="utf-8")
+    command = [sys.executable, str(program), "-len_control=0", "-runs=100"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Done 100 runs" in ran.stderr
+    assert "no interesting inputs" not in ran.stderr
 
 
 def test_every_fixture_stands_on_the_page() -> None:
