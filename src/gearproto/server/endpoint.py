@@ -411,7 +411,8 @@ class Endpoint:
     def sent(self, peer: PeerId, count: int, now: float, *, full: bool = True, buffer_size: int = BUFFER) -> None:
         """Report how much of the last of `sends` the transport has taken; you may leave this out if it is all.
 
-        The rest is offered again once you call `writable`.
+        The rest is offered again once you call `writable`; and before that, if the peer would be given up because of
+        more output, in case there is room by now.
 
         Args:
             peer: whose it was.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gearproto.codec import RESPONSE, Packet
 from gearproto.event import Event
@@ -72,6 +74,41 @@ def test_output_behind_output_that_waits_for_a_try_keeps_its_order() -> None:
     server.sends_a_turn = None
     server.settle()
     assert second.sent == expected + b"".join(report.encode(RESPONSE) for report in reports)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from([0, 100, 4000, 70_000]), st.integers(0, 3), st.booleans()),
+        max_size=40,
+    )
+)
+def test_output_of_slow_peers_keeps_its_order_however_turns_are_cut_short(
+    steps: list[tuple[int, int, int, bool]],
+) -> None:
+    server = Driven(max_unsent=5000, max_behind=100 * MIB, pause_at=100 * MIB)
+    server.may_try_full_ones = True
+    clients, worker = [server.connect(), server.connect()], server.connect()
+    handles = [running_job(server, client, worker) for client in clients]
+    expected = [client.sent for client in clients]
+    for number, (which, size, budget, reads) in enumerate(steps):
+        client = clients[which]
+        report = WorkData(handles[which], bytes([number]) * size)
+        if client.closed is None:
+            worker.send(report)
+            expected[which] += report.encode(RESPONSE)
+        client.capacity = 100_000 if reads else 1000
+        client.read()
+        client.full = client.full and number % 3 > 0  # a system may not tell that there is room
+        server.sends_a_turn = budget or None
+        server.turn()
+        assert all(whole.startswith(client.sent) for client, whole in zip(clients, expected, strict=True))
+    server.sends_a_turn = None
+    for client in clients:
+        client.capacity, client.full = None, True
+    server.settle()
+    for client, whole in zip(clients, expected, strict=True):
+        assert client.sent == whole or client.closed is not None
+    assert server.endpoint.unread == 0
 
 
 def test_big_output_leaves_once_if_a_turn_ends_in_the_middle_of_it() -> None:
