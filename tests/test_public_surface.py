@@ -16,7 +16,7 @@ import gear_sync
 import gearproto
 
 ROOT = Path(__file__).parent.parent
-FOR_DEVELOPERS = {"testing.md"}  # of parsers and servers, who test what is inside
+FOR_DEVELOPERS = {"fuzzing.md", "testing.md"}  # of parsers and servers, who test what is inside
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.py")))
